@@ -1,0 +1,195 @@
+"""Byte streams to an endpoint: name look-up, TCP, TLS; each failure names its phase and the operator's next step.
+
+Source: RFC 8305 (addresses are tried side by side), RFC 8446 (TLS 1.3), RFC 6125 (the name in the certificate).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+
+import trio
+
+from tpxd.errors import ConnectFailed, leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a stream leads.
+
+    Attributes:
+        host: a name or an address, IPv6 without brackets.
+        tls: makes it a TLS stream; the context decides what is trusted. The name is checked in any case.
+        server_name: what the certificate must be made out to, when that is not `host`.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    server_name: str | None = None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+NAME, TCP, TLS = "name look-up", "TCP", "TLS handshake"
+
+_SLOW = {
+    NAME: "does the name server of this machine answer?",
+    TCP: "is the host up, and does a firewall let this port through?",
+    TLS: "does the server speak TLS on this port?",
+}
+
+
+async def open_stream(endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
+    """Connect to the endpoint, all phases together within `timeout_s`.
+
+    Raises:
+        ConnectFailed: the message names the endpoint and the phase; the hint is the next step.
+
+    Cancellation: nothing stays open.
+    """
+    phase = NAME
+    try:
+        with trio.fail_after(timeout_s):
+            await _look_up(endpoint)
+            phase = TCP
+            stream = await _connect(endpoint)
+            if endpoint.tls is None:
+                return stream
+            phase = TLS
+            return await _secure(stream, endpoint, endpoint.tls)
+    except trio.TooSlowError:
+        raise _failed(endpoint, phase, f"no answer within {timeout_s:g} s", _SLOW[phase]) from None
+
+
+def explain(error: BaseException) -> tuple[str, str | None]:
+    """Say in plain words why a stream broke or could not be made: the reason, and the next step where one is known.
+
+    TLS 1.3 lets a server refuse our certificate after the handshake, so a session whose first read fails asks here too.
+
+    Args:
+        error: what trio, socket or ssl raised; its causes are searched.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLError) or (isinstance(seen, OSError) and seen.errno):
+            break
+        seen = seen.__cause__ or seen.__context__
+    if isinstance(seen, ssl.SSLCertVerificationError):
+        return _explain_certificate(seen)
+    if isinstance(seen, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "the far end closed the connection", None
+    if isinstance(seen, ssl.SSLError):
+        return _explain_alert(seen)
+    if isinstance(seen, OSError):
+        return os.strerror(seen.errno or 0).lower(), _SYSTEM_HINTS.get(seen.errno or 0)
+    return "the far end closed the connection", None
+
+
+def _failed(endpoint: Endpoint, phase: str, reason: str, hint: str | None) -> ConnectFailed:
+    return ConnectFailed(f"{endpoint}: {reason} ({phase})", hint=hint)
+
+
+async def _look_up(endpoint: Endpoint) -> None:
+    """Prove that the name resolves: trio's own look-up happens inside its connecting, where a delay has no phase."""
+    try:
+        await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise _failed(endpoint, NAME, "the name server does not answer", _SLOW[NAME]) from error
+        raise _failed(endpoint, NAME, "name not found", "is the host name spelled right?") from error
+    except UnicodeError as error:
+        raise _failed(endpoint, NAME, "no valid host name", "is the host name spelled right?") from error
+
+
+async def _connect(endpoint: Endpoint) -> trio.SocketStream:
+    try:
+        # trio switches Nagle's algorithm off
+        return await trio.open_tcp_stream(endpoint.host, endpoint.port)
+    except OSError as error:
+        attempts = [leaf for leaf in leaves(error.__cause__ or error) if isinstance(leaf, OSError)]
+        # of several addresses, the one where a machine answered tells most
+        telling = min(attempts, key=lambda attempt: attempt.errno != errno.ECONNREFUSED)
+        raise _failed(endpoint, TCP, *explain(telling)) from error
+
+
+async def _secure(stream: trio.SocketStream, endpoint: Endpoint, context: ssl.SSLContext) -> trio.abc.Stream:
+    assert context.check_hostname
+    name = endpoint.server_name or endpoint.host
+    # https_compatible: the protocols above know themselves where they end, and few brokers say goodbye in TLS
+    secured = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        raise _failed(endpoint, TLS, *explain(error)) from error
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secured
+
+
+_SYSTEM_HINTS = {
+    errno.ECONNREFUSED: "is the server running there, and is the port right?",
+    errno.EHOSTUNREACH: "is the network up, and is the address right?",
+    errno.ENETUNREACH: "is the network up, and is there a route to this address?",
+    errno.ETIMEDOUT: _SLOW[TCP],
+    errno.EACCES: "does a firewall on this machine forbid it?",
+    errno.EPERM: "does a firewall on this machine forbid it?",
+}
+
+_TRUST_HINT = "set trustedCaCertificate to the certificate of the CA that issued the server's"
+
+# numbers of X509_V_ERR_… in OpenSSL's x509_vfy.h, which ssl hands through as verify_code
+_CERTIFICATE_FAULTS = {
+    9: ("is not valid yet", "is the clock of this machine right?"),
+    10: ("has expired", "the server's operator must renew it; is the clock of this machine right?"),
+    18: ("is self-signed and not trusted", "set trustedCaCertificate to that certificate"),
+    19: ("was issued by a CA that is not trusted", _TRUST_HINT),
+    20: ("was issued by a CA that is not trusted", _TRUST_HINT),
+    21: ("was issued by a CA that is not trusted", _TRUST_HINT),
+    62: ("is made out to another name", "use the name in the certificate as host name"),
+    64: ("is made out to another address", "use the name in the certificate as host name"),
+}
+
+
+def _explain_certificate(error: ssl.SSLCertVerificationError) -> tuple[str, str | None]:
+    fault, hint = _CERTIFICATE_FAULTS.get(error.verify_code, ("is not accepted", _TRUST_HINT))
+    return f"the server's certificate {fault}: {error.verify_message.rstrip('.')}", hint
+
+
+_ALERTS = {
+    "CERTIFICATE_REQUIRED": ("the server asks for a client certificate", "set certificate and privateKey"),
+    "HANDSHAKE_FAILURE": (
+        "the server refused the handshake",
+        "it may ask for a client certificate: set certificate and privateKey",
+    ),
+    "UNKNOWN_CA": (
+        "the server does not trust the CA of our client certificate",
+        "is certificate issued by the CA that the server knows, with its intermediates?",
+    ),
+    "BAD_CERTIFICATE": ("the server refused our client certificate", "is certificate the one that the server expects?"),
+    "UNSUPPORTED_CERTIFICATE": ("the server refused the kind of our client certificate", "is it made for clients?"),
+    "CERTIFICATE_EXPIRED": ("the server says that our client certificate has expired", "renew certificate"),
+    "CERTIFICATE_REVOKED": ("the server says that our client certificate was revoked", "renew certificate"),
+    "CERTIFICATE_UNKNOWN": ("the server does not know our client certificate", "is it registered with the server?"),
+    "ACCESS_DENIED": ("the server refused our client certificate", "has it the rights to connect?"),
+    "PROTOCOL_VERSION": ("the server offers no TLS 1.2 or newer", "the server's operator must enable TLS 1.2"),
+    "UNSUPPORTED_PROTOCOL": ("the server offers no TLS 1.2 or newer", "the server's operator must enable TLS 1.2"),
+    "WRONG_VERSION_NUMBER": ("the server does not speak TLS on this port", "is the port right, or the protocol TCP?"),
+    "RECORD_LAYER_FAILURE": ("the server does not speak TLS on this port", "is the port right, or the protocol TCP?"),
+    "UNRECOGNIZED_NAME": ("the server does not know this host name", "is the host name right?"),
+    "NO_APPLICATION_PROTOCOL": ("the server does not offer this protocol on this port", "is the port right?"),
+}
+
+
+def _explain_alert(error: ssl.SSLError) -> tuple[str, str | None]:
+    reason = error.reason or ""
+    for alert, explained in _ALERTS.items():
+        if reason.endswith(alert):
+            return explained
+    return f"TLS failed: {reason.replace('_', ' ').lower() or 'no reason given'}", None
