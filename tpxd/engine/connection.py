@@ -1,0 +1,191 @@
+"""A connection is a nursery: it keeps its transport open, carries its queue, and nothing of it outlives it.
+
+    run_connection
+      ├─ offer_health       where the file asks for a port of its own
+      ├─ commit_receipts    moves the cursor; survives the link
+      └─ keep_open          open, deliver, lose, wait, open again
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from tpxd.config import ConnectionFile
+from tpxd.connector import Connector, Context, Dial, TlsContexts
+from tpxd.engine.backoff import AUTHENTICATION_S, Backoff
+from tpxd.engine.delivery import commit_receipts, commit_settled, deliver
+from tpxd.engine.flight import Flight
+from tpxd.engine.health import Health, State
+from tpxd.engine.health_port import serve_connection_health
+from tpxd.engine.outbound import Outbound
+from tpxd.engine.pace import Pace
+from tpxd.engine.poison import EVERY_PUBLISH
+from tpxd.engine.stopping import Stopping
+from tpxd.errors import AuthenticationFailed, LinkLost, Refused, TransportError, leaves
+from tpxd.events import Event
+from tpxd.log import connection_logger
+from tpxd.spool import Cursor
+
+LAST_COMMIT_S: Final = 2.0
+PORT_RETRY_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class Live:
+    """One version of one connection file at work, and what it is made of.
+
+    Attributes:
+        flight: outlives this version, so that what has its receipt is not sent again by the next one.
+        stop_grace_s: how long a batch in flight may go on after a request to stop.
+    """
+
+    id: str
+    file: ConnectionFile
+    connector: Connector
+    cursor: Cursor
+    health: Health
+    flight: Flight
+    outbound: Outbound
+    instance: str
+    dial: Dial
+    tls: TlsContexts
+    stop_grace_s: float
+    backoff: Backoff = field(init=False)
+    stopping: Stopping = field(default_factory=Stopping)
+    finished: trio.Event = field(default_factory=trio.Event)
+    _nudged: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.backoff = Backoff(self.file.configuration.reconnectStrategy)
+
+    def nudge(self) -> None:
+        """Try again now, if it waits, and begin the burst anew."""
+        self.backoff.reset()
+        self._nudged.set()
+
+    async def pause(self, delay_s: float | None) -> None:
+        """Wait before the next try: so long, or until nudged or asked to stop; None waits for these alone."""
+        self._nudged = trio.Event()
+        with self.stopping.interrupts(), trio.move_on_after(float("inf") if delay_s is None else delay_s):
+            await self._nudged.wait()
+
+
+async def run_connection(live: Live) -> None:
+    """Keep one connection at work until it is asked to stop.
+
+    Cancellation: receipts that came are committed, for at most two seconds.
+    """
+    live.health.in_flight = lambda: live.flight.sending
+    live.flight.adopt(live.outbound.decide)
+    try:
+        async with trio.open_nursery() as nursery:
+            if live.file.health is not None and live.file.health.listen:
+                nursery.start_soon(offer_health, live, live.file.health.listen)
+            nursery.start_soon(commit_receipts, live.cursor, live.flight, live.health)
+            await keep_open(live)
+            nursery.cancel_scope.cancel()
+    finally:
+        live.flight.sending = 0
+        with trio.move_on_after(LAST_COMMIT_S, shield=True):
+            await commit_settled(live.cursor, live.flight, live.health)
+
+
+async def keep_open(live: Live) -> None:
+    """Open, deliver until the link is lost, wait as the reconnect strategy says, and again, until asked to stop."""
+    while not live.stopping.requested:
+        error = await open_once(live)
+        if live.flight.receipted:
+            live.backoff.reset()
+            live.flight.receipted = False
+        if error is None:
+            break
+        await wait_after(live, error)
+    live.health.turn(State.CLOSED)
+
+
+async def open_once(live: Live) -> TransportError | None:
+    """Open the transport once and deliver over it.
+
+    Returns:
+        What ended it, or None when it was asked to stop.
+    """
+    context = Context(
+        connection_id=live.id,
+        instance=live.instance,
+        log=connection_logger(live.connector.id, live.id),
+        dial=live.dial,
+        tls=live.tls,
+        authenticating=lambda: live.health.turn(State.AUTHENTICATING),
+        proven=lambda: live.flight.proven,
+    )
+    configuration = live.file.configuration
+    live.health.turn(State.OPENING)
+    error: TransportError | None = None
+    opened = False
+    with live.stopping.bounds(lambda: live.stop_grace_s if live.health.state is State.OPENED else 0.0):
+        try:
+            async with live.connector.open(configuration, context) as transport:
+                opened = True
+                live.health.turn(State.OPENED)
+                await deliver(
+                    transport,
+                    live.cursor,
+                    live.flight,
+                    live.outbound,
+                    Pace(configuration.uplinkRateLimiter),
+                    live.health,
+                    live.stopping,
+                    live.connector.max_in_flight,
+                )
+                live.health.turn(State.CLOSING)
+        except TransportError as alone:
+            error = alone
+        except BaseExceptionGroup as group:
+            error = _what_ended_it(group)
+    if opened and isinstance(error, LinkLost) and not isinstance(error, Refused):
+        oldest = live.flight.oldest_unsettled() if live.flight.sending else None
+        if live.flight.poison.lost(oldest):
+            error = LinkLost(f"{EVERY_PUBLISH} ({error.message})", hint=error.hint)
+    live.flight.sending = 0
+    return error
+
+
+def _what_ended_it(group: BaseExceptionGroup[BaseException]) -> TransportError:
+    """The first transport error of a group that holds nothing else; anything else goes on upwards."""
+    transport, rest = group.split(TransportError)
+    if transport is None or rest is not None:
+        raise rest or group
+    first = next(leaves(transport))
+    assert isinstance(first, TransportError)
+    return first
+
+
+async def wait_after(live: Live, error: TransportError) -> None:
+    """Show the error and wait until it is time for the next try."""
+    live.health.note(error)
+    if isinstance(error, AuthenticationFailed):
+        state, delay = State.AUTHENTICATION_FAILED, AUTHENTICATION_S
+    else:
+        state, delay = State.CLOSED, live.backoff.delay(trio.current_time())
+    if delay is None:
+        given_up = f"{error.message}; gave up as reconnectStrategy CALM says: `tpxd reconnect {live.id}` tries again"
+        live.health.turn(state, given_up)
+    else:
+        live.health.turn(state, error.message, retry_at=live.health.wall() + delay)
+    await live.pause(delay)
+
+
+async def offer_health(live: Live, address: str) -> None:
+    """Serve the connection's health on a port of its own; a port that is taken disturbs nothing else."""
+    while True:
+        try:
+            await serve_connection_health(address, live.health.to_document)
+        except OSError as error:
+            text = f"{live.id}: the health port {address} cannot be opened: {error.strerror or error}"
+            live.health.report(Event("health_port", text, live.id, logging.WARNING))
+        await trio.sleep(PORT_RETRY_S)
+

@@ -1,0 +1,95 @@
+"""Carries one connection's queue over its open transport, and commits what has its receipt.
+
+Two tasks share a `Flight`. `deliver` belongs to the link: it takes from the queue, sends, and dies with the link.
+`commit_receipts` belongs to the connection: it moves the cursor while the next batch is already under way, and
+survives the link, so that a link that is lost after some receipts still made progress.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from tpxd.connector import MAX_BATCH, MAX_BATCH_BYTES, Transport
+from tpxd.engine.flight import BatchReceipts, Flight
+from tpxd.engine.health import Health
+from tpxd.engine.outbound import Outbound
+from tpxd.engine.pace import Pace
+from tpxd.engine.stopping import Stopping
+from tpxd.errors import SpoolUnavailable, Throttled
+from tpxd.spool import Cursor, Verdict
+
+BATCH = MAX_BATCH // 2
+"""Half of what may be in hand, so that one half is committed while the other is under way."""
+
+COMMIT_RETRY_S = 1.0
+
+
+async def deliver(
+    transport: Transport,
+    cursor: Cursor,
+    flight: Flight,
+    outbound: Outbound,
+    pace: Pace,
+    health: Health,
+    stopping: Stopping,
+    max_in_flight: int,
+) -> None:
+    """Send what waits, oldest first, until it is asked to stop; what is in hand already goes before anything new.
+
+    Returns after the batch under way when it is asked to stop.
+
+    Raises:
+        LinkLost, AuthenticationFailed: what has no receipt stays in `flight` for the next link.
+
+    Cancellation: as after `LinkLost`.
+    """
+    flight.expire(outbound.decide)
+    while not stopping.requested:
+        batch = flight.next_batch()
+        if not batch:
+            with stopping.interrupts():
+                await _take(cursor, flight, outbound, pace, max_in_flight)
+            continue
+        flight.sending = len(batch)
+        try:
+            await transport.send(batch, BatchReceipts(flight, batch))
+        except Throttled as patience:
+            health.throttled(patience)
+            with stopping.interrupts():
+                await trio.sleep(patience.retry_after_s)
+            health.throttled(None)
+            continue
+        assert flight.sending == 0, "a transport returned from send without a receipt for each uplink"
+
+
+async def _take(cursor: Cursor, flight: Flight, outbound: Outbound, pace: Pace, max_in_flight: int) -> None:
+    """Take the next uplinks from the queue into `flight`; waits for some, and for room."""
+    room = await flight.wait_for_room()
+    allowed = await pace.wait()
+    uplinks = await cursor.next_batch(min(BATCH, room, max_in_flight, allowed), MAX_BATCH_BYTES, after=flight.last_seq)
+    pace.spend(len(uplinks))
+    flight.take(uplinks, outbound.decide)
+
+
+async def commit_receipts(cursor: Cursor, flight: Flight, health: Health) -> None:
+    """Commit whatever is settled, for ever; while the disk refuses, try again each second.
+
+    Cancellation: what was not committed is still in `flight`; see `commit_rest`.
+    """
+    while True:
+        await flight.progress.wait()
+        flight.progress = trio.Event()
+        await commit_settled(cursor, flight, health)
+
+
+async def commit_settled(cursor: Cursor, flight: Flight, health: Health) -> None:
+    """Commit what is settled now; while the disk refuses, try again each second."""
+    while prefix := flight.settled_prefix():
+        try:
+            await cursor.commit(prefix)
+        except SpoolUnavailable as error:
+            health.note(error)
+            await trio.sleep(COMMIT_RETRY_S)
+            continue
+        flight.committed(len(prefix))
+        health.moved(delivered=any(fate is Verdict.DELIVERED for _, fate in prefix))

@@ -1,0 +1,157 @@
+"""What a connection has taken from its queue and not yet committed, in order. Pure but for one event.
+
+It outlives the link: after a reopening only what has no receipt is sent again. It never holds more than `MAX_BATCH`
+uplinks, so that a crash doubles at most that many.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from tpxd.connector import MAX_BATCH, Outgoing
+from tpxd.engine.poison import CONVICTED, Poison, Sending
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool import Rejected, Verdict
+
+Settled = Verdict | Rejected
+
+
+@dataclass(slots=True)
+class InFlight(Outgoing):
+    """One uplink in hand; `settled` is None until its fate is known."""
+
+    settled: Settled | None = None
+
+
+class Flight:
+    """The uplinks in hand of one connection.
+
+    Attributes:
+        poison: suspects the uplink on which the far end closes the link.
+        last_seq: the newest uplink ever taken, None before the first.
+        progress: set when something was settled; the committer waits for it and puts a new one in its place.
+        receipted: an uplink got its receipt since this was last cleared.
+        proven: this version of the file had an uplink delivered.
+        sending: how many are with the transport without a receipt.
+    """
+
+    def __init__(self) -> None:
+        self.poison = Poison()
+        self.last_seq: int | None = None
+        self.progress = trio.Event()
+        self._freed = trio.Event()
+        self.receipted = False
+        self.proven = False
+        self.sending = 0
+        self._items: deque[InFlight] = deque()
+
+    async def wait_for_room(self) -> int:
+        """How many more may be taken; waits until it is at least one."""
+        while (room := MAX_BATCH - len(self._items)) == 0:
+            self._freed = trio.Event()
+            await self._freed.wait()
+        return room
+
+    def take(self, uplinks: Sequence[Uplink], decide: Callable[[Uplink], Settled | bytes]) -> None:
+        """Add uplinks from the queue; those that `decide` does not want sent are settled at once."""
+        for uplink in uplinks:
+            decided = decide(uplink)
+            if isinstance(decided, bytes):
+                self._items.append(InFlight(uplink, decided))
+            else:
+                self._items.append(InFlight(uplink, b"", decided))
+                self.progress.set()
+        if uplinks:
+            self.last_seq = uplinks[-1].seq
+
+    def adopt(self, decide: Callable[[Uplink], Settled | bytes]) -> None:
+        """A new version of the file takes over: decide anew about everything that has no fate yet."""
+        self.poison.clear()
+        self.proven = False
+        for item in self._items:
+            if item.settled is None:
+                decided = decide(item.uplink)
+                if isinstance(decided, bytes):
+                    item.body = decided
+                else:
+                    item.settled = decided
+        self.progress.set()
+
+    def expire(self, decide: Callable[[Uplink], Settled | bytes]) -> None:
+        """Settle what has become too old while it was in hand."""
+        for item in self._items:
+            if item.settled is None and decide(item.uplink) is Verdict.EXPIRED:
+                item.settled = Verdict.EXPIRED
+                self.progress.set()
+
+    def next_batch(self) -> list[InFlight]:
+        """What may be sent now, oldest first; less than everything while an uplink is suspected."""
+        unsettled = [item for item in self._items if item.settled is None]
+        match self.poison.sending:
+            case Sending.ALL:
+                return unsettled
+            case Sending.OLDEST_ALONE:
+                return unsettled[:1]
+            case Sending.SECOND_ALONE:
+                return unsettled[1:2]
+
+    def oldest_unsettled(self) -> int | None:
+        """Seq of the oldest uplink without a fate."""
+        return next((item.uplink.seq for item in self._items if item.settled is None), None)
+
+    def receipt(self, item: InFlight, fate: Settled) -> None:
+        """The far end decided about `item`."""
+        item.settled = fate
+        self.sending -= 1
+        self.receipted = True
+        if self.poison.suspect is not None:
+            self._judge(item.uplink.seq)
+        self.progress.set()
+
+    def _judge(self, seq: int) -> None:
+        convicted = self.poison.receipt(seq)
+        for item in self._items:
+            if item.uplink.seq == convicted and item.settled is None:
+                item.settled = Rejected(CONVICTED)
+
+    def settled_prefix(self) -> list[tuple[int, Settled]]:
+        """What can be committed: everything older than the oldest uplink without a fate."""
+        prefix: list[tuple[int, Settled]] = []
+        for item in self._items:
+            if item.settled is None:
+                break
+            prefix.append((item.uplink.seq, item.settled))
+        return prefix
+
+    def committed(self, count: int) -> None:
+        """The first `count` are on disk: let go of them."""
+        for _ in range(count):
+            self._items.popleft()
+        self._freed.set()
+
+
+class BatchReceipts:
+    """The `Receipts` of one batch; a second word about one uplink is not heard."""
+
+    __slots__ = ("_flight", "_items")
+
+    def __init__(self, flight: Flight, items: Sequence[InFlight]) -> None:
+        self._flight = flight
+        self._items = items
+
+    def delivered(self, index: int) -> None:
+        """See `connector.Receipts`."""
+        item = self._items[index]
+        if item.settled is None:
+            self._flight.proven = True
+            self._flight.receipt(item, Verdict.DELIVERED)
+
+    def rejected(self, index: int, reason: str) -> None:
+        """See `connector.Receipts`."""
+        item = self._items[index]
+        if item.settled is None:
+            self._flight.receipt(item, Rejected(reason))

@@ -1,0 +1,203 @@
+"""What is known about one connection, for people and probes: state, reason, last error, and its queue's ledger."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from tpxd.errors import Problem, TpxdError
+from tpxd.events import Event, Report
+from tpxd.spool import Cursor
+
+STALLED_S: Final = 30.0
+
+
+class State(StrEnum):
+    """ThingPark X IoT Flow's states, and INVALID: the file never was valid."""
+
+    DEACTIVATED = "DEACTIVATED"
+    OPENING = "OPENING"
+    AUTHENTICATING = "AUTHENTICATING"
+    OPENED = "OPENED"
+    AUTHENTICATION_FAILED = "AUTHENTICATION_FAILED"
+    CLOSING = "CLOSING"
+    CLOSED = "CLOSED"
+    INVALID = "INVALID"
+
+
+PASSING = (State.OPENING, State.AUTHENTICATING, State.CLOSING)
+
+
+@dataclass(frozen=True, slots=True)
+class LastError:
+    """The newest thing that went wrong, kept after it was overcome."""
+
+    at: float
+    message: str
+    hint: str | None
+
+
+@dataclass(slots=True)
+class FileState:
+    """Which version of the file runs, and what is wrong with the newest one."""
+
+    generation: int = 0
+    running: int | None = None
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def error(self) -> str | None:
+        """The problems as one text, None when the file is fine."""
+        return "; ".join(str(problem) for problem in self.problems) or None
+
+
+@dataclass(slots=True)
+class DownlinkCounts:
+    """Commands that came from this connection, by what became of them."""
+
+    received: int = 0
+    sent: int = 0
+    rejected: int = 0
+    expired: int = 0
+    waiting: int = 0
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """Seconds since the epoch as the documents show them."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(slots=True)
+class Health:
+    """One connection's health; changed by its tasks, read by the control plane, all on one thread.
+
+    Attributes:
+        name, connector_id, active: as in the version of the file that runs, or the newest one seen.
+        in_flight: asks how many uplinks are with the transport.
+        retry_at: when it is tried again, seconds since the epoch; None when it is not.
+    """
+
+    id: str
+    cursor: Cursor
+    report: Report
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    name: str = ""
+    connector_id: str | None = None
+    active: bool = True
+    state: State = State.CLOSED
+    reason: str | None = None
+    since: float = 0.0
+    file: FileState = field(default_factory=FileState)
+    downlinks: DownlinkCounts = field(default_factory=DownlinkCounts)
+    in_flight: Callable[[], int] = lambda: 0
+    last_delivery: float | None = None
+    last_error: LastError | None = None
+    retry_at: float | None = None
+    certificate_expires: datetime | None = None
+    _moved_at: float = float("-inf")
+    _told: tuple[State, str | None] | None = None
+
+    def __post_init__(self) -> None:
+        self.since = self.wall()
+
+    def turn(self, state: State, reason: str | None = None, *, retry_at: float | None = None) -> None:
+        """Enter a state. Passing ones, and coming back to what was told last, make no event."""
+        self.retry_at = retry_at
+        if state is not self.state:
+            self.since = self.wall()
+        self.state, self.reason = state, reason
+        if state in PASSING or (state, reason) == self._told:
+            return
+        self._told = (state, reason)
+        text = f"{self.id}: {state}" + (f": {reason}" if reason else "")
+        level = logging.INFO if reason is None else logging.WARNING
+        self.report(Event("state", text, self.id, level, more={"state": str(state)}))
+
+    def note(self, error: TpxdError) -> None:
+        """Remember an error as the last one."""
+        self.last_error = LastError(self.wall(), error.message, error.hint)
+
+    def throttled(self, error: TpxdError | None) -> None:
+        """The far end asks for patience (the state stays OPENED), or None: the patience is over."""
+        if error is None:
+            self.retry_at, self.reason = None, None
+        else:
+            self.note(error)
+            self.retry_at, self.reason = self.wall() + getattr(error, "retry_after_s", 0.0), error.message
+
+    def moved(self, *, delivered: bool) -> None:
+        """The cursor moved."""
+        self._moved_at = self.monotonic()
+        if delivered:
+            self.last_delivery = self.wall()
+
+    @property
+    def oldest_waiting_s(self) -> float | None:
+        """How long the oldest waiting uplink has waited."""
+        oldest_ms = self.cursor.oldest_waiting_ms
+        return None if oldest_ms is None else max(0.0, self.wall() - oldest_ms / 1000)
+
+    @property
+    def stalled(self) -> bool:
+        """The oldest uplink waits for more than 30 s and the cursor did not move in the last 30 s."""
+        waited = self.oldest_waiting_s
+        return waited is not None and waited > STALLED_S and self.monotonic() - self._moved_at > STALLED_S
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing about this connection needs a person."""
+        if self.file.problems:
+            return False
+        return self.state is State.DEACTIVATED or (self.state is State.OPENED and not self.stalled)
+
+    def why(self) -> str | None:
+        """Why it is not healthy, in one line; None when it is."""
+        if self.healthy:
+            return None
+        if self.state is State.OPENED and self.stalled:
+            return f"stalled: the oldest uplink has waited {self.oldest_waiting_s or 0:.0f} s"
+        if self.state in (State.OPENED, State.DEACTIVATED):
+            return f"the file has an error: {self.file.error}"
+        return f"{self.state}: {self.reason}" if self.reason else str(self.state)
+
+    def to_document(self) -> dict[str, Any]:
+        """The health document of the control plane."""
+        ledger = self.cursor.ledger
+        oldest = self.oldest_waiting_s
+        error = self.last_error
+        expires = self.certificate_expires
+        return {
+            "id": self.id,
+            "name": self.name,
+            "connectorId": self.connector_id,
+            "active": self.active,
+            "state": str(self.state),
+            "since": timestamp(self.since),
+            "healthy": self.healthy,
+            "reason": self.reason or self.why(),
+            "file": {"generation": self.file.generation, "running": self.file.running, "error": self.file.error},
+            "uplinks": {
+                "received": ledger.received,
+                "delivered": ledger.delivered,
+                "filtered": ledger.filtered,
+                "expired": ledger.expired,
+                "rejected": ledger.rejected,
+                "dropped": ledger.dropped,
+                "waiting": ledger.waiting,
+                "inFlight": min(self.in_flight(), ledger.waiting),
+            },
+            "downlinks": asdict(self.downlinks),
+            "oldestWaitingSeconds": None if oldest is None else round(oldest, 3),
+            "lastDelivery": timestamp(self.last_delivery),
+            "lastError": error and {"at": timestamp(error.at), "message": error.message, "hint": error.hint},
+            "retryAt": timestamp(self.retry_at),
+            "certificateExpires": expires and timestamp(expires.timestamp()),
+        }

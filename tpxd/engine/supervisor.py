@@ -1,0 +1,263 @@
+"""Makes what runs agree with the connection files, one id at a time, and catches what no one expected.
+
+The queue, the health and the uplinks in hand belong to an id (`Slot`); a version of its file at work is a `Live`. A new
+version waits until the one before has finished, in a task of its own, so that one slow stop delays no other id.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from tpxd.config import ConnectionFile
+from tpxd.connector import REGISTRY, Dial, TlsContexts
+from tpxd.engine.config_dir import ConfigDir, Desired, Snapshot
+from tpxd.engine.connection import Live, run_connection
+from tpxd.engine.flight import Flight
+from tpxd.engine.health import FileState, Health, State
+from tpxd.engine.outbound import Outbound, format_of
+from tpxd.engine.plan import plan
+from tpxd.engine.validity import ClockWatch
+from tpxd.errors import Problem
+from tpxd.events import Event, Report
+from tpxd.spool import Cursor, Spool
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Slot:
+    """What belongs to an id, whichever version of its file runs.
+
+    Attributes:
+        live: the newest version that was started; it may have been asked to stop since.
+        present: the file is there; a slot outlives its file so that a file put back goes on without a gap.
+    """
+
+    cursor: Cursor
+    health: Health
+    flight: Flight
+    live: Live | None = None
+    present: bool = True
+
+    @property
+    def running(self) -> ConnectionFile | None:
+        """The version at work, None when none is or it was asked to stop."""
+        return None if self.live is None or self.live.stopping.requested else self.live.file
+
+
+class Supervisor:
+    """Keeps the connections that a directory declares.
+
+    Everything here runs on trio's thread; only reading the directory happens on another.
+    """
+
+    def __init__(
+        self,
+        config_dir: ConfigDir,
+        spool: Spool,
+        report: Report,
+        *,
+        instance: str,
+        dial: Dial,
+        tls: TlsContexts,
+        stop_grace_s: float,
+    ) -> None:
+        self._config_dir = config_dir
+        self._spool = spool
+        self._report = report
+        self._instance = instance
+        self._dial = dial
+        self._tls = tls
+        self._stop_grace_s = stop_grace_s
+        self._clock = ClockWatch(lambda: spool.statistics().newest_ms)
+        self._slots: dict[str, Slot] = {}
+        self._strays: tuple[Problem, ...] = ()
+        self._asked = 0
+        self._applied = 0
+        self._wake = trio.Event()
+        self._round = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Apply the directory, say started, and apply it again whenever `reload` is called.
+
+        Started means: every connection has its cursor, so intake may begin to listen.
+        """
+        async with trio.open_nursery() as nursery:
+            await self._apply_directory(nursery)
+            task_status.started()
+            while True:
+                await self._wake.wait()
+                await self._apply_directory(nursery)
+
+    async def stop(self) -> None:
+        """Ask every connection to stop and wait until all have, each within its grace."""
+        lives = [slot.live for slot in self._slots.values() if slot.live is not None]
+        for live in lives:
+            live.stopping.request()
+        for live in lives:
+            await live.finished.wait()
+
+    def reload(self) -> None:
+        """The directory may have changed: read it soon."""
+        self._asked += 1
+        self._wake.set()
+
+    async def reload_and_wait(self) -> None:
+        """Read the directory now; returns when what it said was applied."""
+        self.reload()
+        wanted = self._asked
+        while self._applied < wanted:
+            await self._round.wait()
+
+    def reconnect(self, id: str | None = None) -> bool:
+        """Try one connection, or all, again now, beginning the burst anew; False when there is none of that id."""
+        slots = [s for i, s in self._slots.items() if s.present and id in (None, i)]
+        for slot in slots:
+            if slot.live is not None:
+                slot.live.nudge()
+        return id is None or bool(slots)
+
+    def health(self, id: str) -> dict[str, Any] | None:
+        """The health document of one connection, None when there is none of that id."""
+        slot = self._slots.get(id)
+        return slot.health.to_document() if slot is not None and slot.present else None
+
+    def overview(self) -> dict[str, dict[str, Any]]:
+        """All health documents by id."""
+        return {id: slot.health.to_document() for id, slot in sorted(self._slots.items()) if slot.present}
+
+    def unhealthy(self) -> list[str]:
+        """Why connections are not healthy, one line each."""
+        whys = ((id, slot.health.why()) for id, slot in sorted(self._slots.items()) if slot.present)
+        return [f"{id}: {why}" for id, why in whys if why is not None]
+
+    @property
+    def strays(self) -> tuple[Problem, ...]:
+        """What is wrong with the directory itself, such as a file whose name is no id."""
+        return self._strays
+
+    async def _apply_directory(self, nursery: trio.Nursery) -> None:
+        asked = self._asked
+        self._wake = trio.Event()
+        snapshot = await trio.to_thread.run_sync(self._config_dir.read)
+        await self._apply(snapshot, nursery)
+        self._applied = asked
+        self._round.set()
+        self._round = trio.Event()
+
+    async def _apply(self, snapshot: Snapshot, nursery: trio.Nursery) -> None:
+        """Make what runs agree with `snapshot`; untouched connections are not touched."""
+        self._tell_strays(snapshot)
+        for id, desired in snapshot.desired.items():
+            await self._show(id, desired)
+        gone = [id for id, slot in self._slots.items() if slot.present and id not in snapshot.desired]
+        wanted = {id: d.model for id, d in snapshot.desired.items() if d.model is not None and d.model.active}
+        running = {id: slot.running for id, slot in self._slots.items() if slot.running is not None}
+        steps = plan(wanted, running)
+        for id in steps.stop:
+            self._slots[id].live.stopping.request()  # type: ignore[union-attr] # what runs has a Live
+        for id in (*steps.restart, *steps.start):
+            self._launch(id, snapshot.desired[id], nursery)
+        for id in steps.keep:
+            self._met(self._slots[id], snapshot.desired[id])
+        for id in gone:
+            self._slots[id].present = False
+            nursery.start_soon(self._retire, id)
+
+    def _tell_strays(self, snapshot: Snapshot) -> None:
+        for problem in snapshot.strays:
+            if problem not in self._strays:
+                self._report(Event("file", str(problem), level=logging.WARNING))
+        self._strays = snapshot.strays
+
+    async def _show(self, id: str, desired: Desired) -> None:
+        """Let the id's health tell which versions were seen and what is wrong with the newest."""
+        slot = self._slots.get(id)
+        if slot is None:
+            cursor = await self._spool.cursor(id)
+            slot = self._slots[id] = Slot(cursor, Health(id, cursor, self._report), Flight())
+        elif not slot.present:
+            slot.present = True
+            slot.cursor = slot.health.cursor = await self._spool.cursor(id)
+        health = slot.health
+        if desired.problems and desired.problems != health.file.problems:
+            for problem in desired.problems:
+                self._report(Event("file", str(problem), id, logging.WARNING))
+        health.file.generation = desired.generation
+        health.file.problems = desired.problems
+        model = desired.model
+        if model is None:
+            health.turn(State.INVALID, health.file.error)
+            return
+        health.name, health.connector_id, health.active = model.name, model.connectorId, model.active
+        slot.cursor.validity_s = model.configuration.uplinkTimeValidity
+        if not model.active:
+            self._met(slot, desired)
+            health.turn(State.DEACTIVATED)
+
+    def _met(self, slot: Slot, desired: Desired) -> None:
+        """The version that should run is the one that runs."""
+        slot.health.file.running = desired.running
+        if not desired.problems and desired.generation != desired.accepted:
+            self._config_dir.accept(slot.health.id, desired.generation)
+
+    def _launch(self, id: str, desired: Desired, nursery: trio.Nursery) -> None:
+        model = desired.model
+        assert model is not None
+        slot = self._slots[id]
+        configuration = model.configuration
+        before = slot.live
+        slot.live = Live(
+            id=id,
+            file=model,
+            connector=REGISTRY[model.connectorId],
+            cursor=slot.cursor,
+            health=slot.health,
+            flight=slot.flight,
+            outbound=Outbound(format_of(configuration), configuration.uplinkTimeValidity, self._clock),
+            instance=self._instance,
+            dial=self._dial,
+            tls=self._tls,
+            stop_grace_s=self._stop_grace_s,
+        )
+        if before is not None:
+            before.stopping.request()
+        nursery.start_soon(self._run_after, before, slot.live, slot, desired)
+
+    async def _run_after(self, before: Live | None, live: Live, slot: Slot, desired: Desired) -> None:
+        """Run a version once the one before has finished, unless it was itself replaced meanwhile."""
+        try:
+            if before is not None:
+                await before.finished.wait()
+            if live.stopping.requested:
+                return
+            self._met(slot, desired)
+            await self._barrier(live)
+        finally:
+            live.finished.set()
+
+    async def _barrier(self, live: Live) -> None:
+        """The crash barrier: a bug in one connection is logged with its traceback and ends at that connection."""
+        while not live.stopping.requested:
+            try:
+                await run_connection(live)
+            except Exception as error:  # noqa: BLE001 # the one place; see above
+                logger.exception("%s: crashed, a bug: it is started again under back-off", live.id)
+                delay = live.backoff.delay(trio.current_time())
+                live.health.turn(State.CLOSED, f"crashed: {type(error).__name__}: {error}; the log has the traceback")
+                await live.pause(delay)
+
+    async def _retire(self, id: str) -> None:
+        """The file is gone: its queue stays for a while, in case it comes back."""
+        slot = self._slots[id]
+        if slot.live is not None:
+            slot.live.stopping.request()
+            await slot.live.finished.wait()
+        if not slot.present:
+            slot.health.turn(State.CLOSED)
+            await self._spool.retire(id)
+            self._report(Event("file", f"{id}: the file is gone; its queue is kept for a while", id))
