@@ -9,11 +9,13 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
 
-from tpxd.errors import ConnectFailed, leaves
+from tpxd.errors import ConnectFailed, TransportError, leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,25 @@ def explain(error: BaseException) -> tuple[str, str | None]:
     if isinstance(seen, OSError):
         return os.strerror(seen.errno or 0).lower(), _SYSTEM_HINTS.get(seen.errno or 0)
     return "the far end closed the connection", None
+
+
+@contextmanager
+def one_error() -> Iterator[None]:
+    """Let the one error that matters leave a nursery that holds a link, without its exception group.
+
+    The tasks of a link often fail together, each with its own view of the same end: the first one tells it. While
+    we are being cancelled, the end of the link is of no interest any more; a bug always is.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors = list(leaves(group))
+        cancelled = [error for error in errors if isinstance(error, trio.Cancelled)]
+        bugs = [error for error in errors if not isinstance(error, trio.Cancelled | TransportError)]
+        if len(bugs) > 1 or (bugs and cancelled):
+            raise
+        telling = (bugs or cancelled or errors)[0]
+        raise telling from telling.__cause__
 
 
 def _failed(endpoint: Endpoint, phase: str, reason: str, hint: str | None) -> ConnectFailed:

@@ -1,0 +1,285 @@
+"""An MQTT session over a byte stream: the tasks around `mqtt.MqttClient`, which makes all decisions.
+
+One task reads, one writes, one keeps the link alive. Only the writer calls `send_all`, so that no cancelled command
+cuts a packet in half, and what many commands append goes out in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from tpxd.errors import ConnectFailed, LinkLost, Refused, RemoteViolation
+from tpxd.wire.mqtt import MqttClient, MqttOptions, QoS, State
+from tpxd.wire.mqtt_codec import ConnAck, Packet, PubAck, Publish, SubAck, UnsubAck
+from tpxd.wire.streams import explain, one_error
+
+READ_BYTES = 1 << 16
+# messages from the broker that wait to be received; beyond that nothing more is read from the link
+UNREAD = 32
+GOODBYE_S = 1.0
+# a writer that fails leaves the reader this long to find out why
+REASON_S = 1.0
+
+
+@dataclass(slots=True)
+class Message:
+    """One message to publish; `topic` must have no `mqtt_codec.topic_fault`. Not frozen: one is made per uplink."""
+
+    topic: str
+    body: bytes
+    qos: QoS = 1
+    retain: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """The messages of one `publish_all` that are under way."""
+
+    acknowledged: Callable[[int], None]
+    under_way: int = 0
+    landed: trio.Event = field(default_factory=trio.Event)
+    last_receipt: float = 0.0
+    abandoned: bool = False
+
+    def receipt(self, index: int, now: float) -> None:
+        if self.abandoned:
+            return
+        self.under_way -= 1
+        self.last_receipt = now
+        self.landed.set()
+        self.acknowledged(index)
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """A SUBSCRIBE or UNSUBSCRIBE under way."""
+
+    answered: trio.Event = field(default_factory=trio.Event)
+    codes: tuple[int, ...] = ()
+
+
+class MqttSession:
+    """What the body of `open_mqtt` speaks through. Every method may be called by several tasks at once."""
+
+    def __init__(self, stream: trio.abc.Stream, options: MqttOptions) -> None:
+        self.session_present = False
+        self._stream = stream
+        self._options = options
+        self._core = MqttClient(options, trio.current_time())
+        self._connected = trio.Event()
+        self._to_write = trio.lowlevel.ParkingLot()
+        self._writing = False
+        self._flights: dict[int, tuple[_Flight, int]] = {}
+        self._unsent: list[tuple[_Flight, int]] = []
+        self._questions: dict[int, _Question] = {}
+        self._received, self._unread = trio.open_memory_channel[Publish](UNREAD)
+
+    async def publish_all(
+        self, messages: Sequence[Message], acknowledged: Callable[[int], None], *, receipt_timeout_s: float
+    ) -> None:
+        """Publish in order and return when each message has its receipt.
+
+        Args:
+            acknowledged: called with a message's index when its own PUBACK came, or, for QoS 0, when the system has
+                taken it over. It must not block nor raise.
+            receipt_timeout_s: how long to wait while something is under way and no receipt at all comes.
+
+        Raises:
+            LinkLost: the link ended, or the receipts stay away; what was not reported may or may not have arrived.
+
+        Cancellation: what is queued is still sent, `acknowledged` is not called any more, the link stays usable.
+        """
+        flight = _Flight(acknowledged, last_receipt=trio.current_time())
+        queued = 0
+        try:
+            while queued < len(messages) or flight.under_way:
+                room = min(self._options.window - flight.under_way, self._core.free_ids)
+                for message in messages[queued : queued + max(room, 0)]:
+                    self._publish(message, flight, queued)
+                    queued += 1
+                self._to_write.unpark_all()
+                await self._next_receipt(flight, receipt_timeout_s)
+        finally:
+            flight.abandoned = True
+
+    def _publish(self, message: Message, flight: _Flight, index: int) -> None:
+        packet_id = self._core.publish(message.topic, message.body, qos=message.qos, retain=message.retain)
+        flight.under_way += 1
+        if packet_id is None:
+            self._unsent.append((flight, index))
+        else:
+            self._flights[packet_id] = flight, index
+
+    async def _next_receipt(self, flight: _Flight, timeout_s: float) -> None:
+        flight.landed = trio.Event()
+        with trio.move_on_at(flight.last_receipt + timeout_s):
+            await flight.landed.wait()
+            return
+        raise LinkLost(
+            f"the broker acknowledged nothing for {timeout_s:g} s",
+            hint="is the broker overloaded, or actionTimeout too short for this link?",
+        )
+
+    async def subscribe(self, filters: Sequence[str], qos: QoS = 1) -> None:
+        """Subscribe to all filters and wait for the broker's word.
+
+        Raises:
+            Refused: the broker refuses one of them.
+            LinkLost: the link ended, or no answer came in time.
+
+        Cancellation: the broker may or may not have the subscriptions.
+        """
+        if not filters:
+            return
+        codes = await self._ask("SUBSCRIBE", self._core.subscribe(filters, qos))
+        if len(codes) != len(filters):
+            raise LinkLost(f"the broker broke the protocol: {len(codes)} answers to {len(filters)} subscriptions")
+        for text, code in zip(filters, codes, strict=True):
+            if code == 0x80:
+                raise Refused(
+                    f"the broker refuses the subscription to {text}",
+                    hint="allow this client to subscribe to it, or set downlinkEnabled = false",
+                )
+
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """End subscriptions and wait for the broker's word.
+
+        Raises:
+            LinkLost: the link ended, or no answer came in time.
+        """
+        if filters:
+            await self._ask("UNSUBSCRIBE", self._core.unsubscribe(filters))
+
+    async def _ask(self, what: str, packet_id: int) -> tuple[int, ...]:
+        question = self._questions[packet_id] = _Question()
+        self._to_write.unpark_all()
+        with trio.move_on_after(self._options.answer_timeout_s):
+            await question.answered.wait()
+            return question.codes
+        raise LinkLost(f"the broker did not answer a {what} within {self._options.answer_timeout_s:g} s")
+
+    async def receive(self) -> Publish:
+        """Wait for the next message from the broker; each goes to one caller."""
+        return await self._unread.receive()
+
+    def acknowledge(self, message: Publish) -> None:
+        """Tell the broker that the message is ours now; nothing happens for QoS 0."""
+        if message.packet_id is not None:
+            self._core.acknowledge(message.packet_id)
+            self._to_write.unpark_all()
+
+    # ---- the tasks of the link
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._stream.receive_some(READ_BYTES):
+                now = trio.current_time()
+                for packet in self._core.receive_data(data, now):
+                    if isinstance(packet, Publish):
+                        await self._received.send(packet)
+                    else:
+                        self._dispatch(packet, now)
+        except RemoteViolation as error:
+            raise LinkLost(f"the broker broke the protocol: {error}") from error
+        except trio.BrokenResourceError as error:
+            raise self._lost(*explain(error)) from error
+        raise self._lost("the broker closed the connection", None)
+
+    def _dispatch(self, packet: Packet, now: float) -> None:
+        match packet:
+            case PubAck():
+                flight, index = self._flights.pop(packet.packet_id)
+                flight.receipt(index, now)
+            case SubAck() | UnsubAck():
+                question = self._questions.pop(packet.packet_id)
+                question.codes = packet.return_codes if isinstance(packet, SubAck) else ()
+                question.answered.set()
+            case ConnAck():
+                self.session_present = packet.session_present
+                self._connected.set()
+
+    def _lost(self, reason: str, hint: str | None) -> LinkLost:
+        if self._connected.is_set():
+            return LinkLost(f"connection lost: {reason}", hint=hint)
+        hint = hint or "does it accept this client id, user name and MQTT 3.1.1? its log may tell"
+        return ConnectFailed(f"no CONNACK: {reason}", hint=hint)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._send()
+                await self._to_write.park()
+        except trio.BrokenResourceError as error:
+            # the reader meets the same end, often with the reason, such as a TLS alert
+            await trio.sleep(REASON_S)
+            raise self._lost(*explain(error)) from error
+
+    async def _send(self) -> None:
+        """Send all that there is; `_writing` stays set when a packet may have been cut in half."""
+        while self._core.has_outgoing:
+            # a cancellation that is already here must not meet us with packets in our hands
+            await trio.lowlevel.checkpoint_if_cancelled()
+            unsent, self._unsent = self._unsent, []
+            self._writing = True
+            await self._stream.send_all(self._core.outgoing(trio.current_time()))
+            self._writing = False
+            now = trio.current_time()
+            for flight, index in unsent:
+                flight.receipt(index, now)
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await trio.sleep_until(self._core.next_deadline())
+            self._core.tick(trio.current_time())
+            self._to_write.unpark_all()
+
+    async def _connect(self) -> None:
+        with trio.move_on_after(self._options.connect_timeout_s):
+            await self._connected.wait()
+            return
+        raise ConnectFailed(
+            f"no CONNACK within {self._options.connect_timeout_s:g} s",
+            hint="is this the port of an MQTT broker, and is it alive?",
+        )
+
+    async def _say_goodbye(self) -> None:
+        """DISCONNECT, where the link still allows it: best effort, also while we are being cancelled."""
+        if self._core.state is not State.CONNECTED or self._writing:
+            return
+        with trio.move_on_after(GOODBYE_S, shield=True):
+            self._core.disconnect()
+            try:
+                await self._send()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                # the link ended by itself, which is what we wanted
+                return
+
+
+@asynccontextmanager
+async def open_mqtt(stream: trio.abc.Stream, options: MqttOptions) -> AsyncIterator[MqttSession]:
+    """Speak MQTT over the stream while the block lasts; the stream is closed in any case.
+
+    Raises:
+        ConnectFailed: no CONNACK, or one that refuses; a refused client certificate also shows here.
+        AuthenticationFailed: CONNACK refuses the credentials.
+        LinkLost: the link ended while the block ran; the block is cancelled and this leaves it.
+
+    Cancellation: DISCONNECT is sent within `GOODBYE_S` where the link allows it.
+    """
+    session = MqttSession(stream, options)
+    try:
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session._read)
+                nursery.start_soon(session._write)
+                await session._connect()
+                nursery.start_soon(session._keep_alive)
+                yield session
+                nursery.cancel_scope.cancel()
+    finally:
+        await session._say_goodbye()
+        await trio.aclose_forcefully(stream)
