@@ -1,23 +1,38 @@
-"""Where a server listens, and the TCP stream that its connections use."""
+"""Where a server listens, how it accepts, and the TCP stream that its connections use.
+
+All three ask the system directly: with trio's own listener and stream a request costs three times as much, and a
+connection twice as much (some senders open one for each report).
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import socket
+from collections.abc import Callable
+from typing import NoReturn
 
 import trio
 
 from tpxd.errors import TpxdError
 
+logger = logging.getLogger(__name__)
+
 RECEIVE_BYTES = 64 * 1024
+ACCEPTED_AT_ONCE = 64
+PAUSE_S = 0.1
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_OURS = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT}
 
 
 class CannotListen(TpxdError):
     """The operator: nothing can be bound at this address."""
 
 
-async def open_listeners(address: str) -> list[trio.SocketListener]:
-    """Listen on every address that `address` stands for.
+async def open_listeners(address: str) -> list[socket.socket]:
+    """Bind and listen on every address that `address` stands for.
 
     Args:
         address: `host:port`; an IPv6 address in brackets, such as `[::1]:8090`; a name listens on all that it
@@ -28,13 +43,20 @@ async def open_listeners(address: str) -> list[trio.SocketListener]:
     """
     host, port = _split_address(address)
     try:
-        return await trio.open_tcp_listeners(port, host=host or None)
+        listeners = await trio.open_tcp_listeners(port, host=host or None)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise CannotListen(
             f"cannot listen on {address}: {reason.lower()}",
             hint="another program (or another tpxd) may hold the port, or the address is not one of this machine's",
         ) from error
+    return [_take_over(listener.socket) for listener in listeners]
+
+
+def _take_over(theirs: trio.socket.SocketType) -> socket.socket:
+    ours = socket.socket(fileno=theirs.detach())
+    ours.setblocking(False)
+    return ours
 
 
 def _split_address(address: str) -> tuple[str, int]:
@@ -47,14 +69,37 @@ def _split_address(address: str) -> tuple[str, int]:
     return (host[1:-1] if bracketed else host), int(port)
 
 
-def bound_address(listener: trio.SocketListener) -> str:
+def bound_address(listener: socket.socket) -> str:
     """The address that a listener really has, as `open_listeners` takes it."""
-    host, port = listener.socket.getsockname()[:2]
+    host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+async def accept_streams(listener: socket.socket, welcome: Callable[[TcpStream, str], None]) -> NoReturn:
+    """Hand each new connection and its peer's address to `welcome`; close the listener when cancelled.
+
+    Connections that break before they are accepted are passed over. When the system has no more file descriptors
+    or memory, accepting pauses for a moment: those that wait in the backlog are served when others have ended.
+    """
+    with listener:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                for _ in range(ACCEPTED_AT_ONCE):
+                    accepted, address = listener.accept()
+                    welcome(TcpStream(accepted), address[0])
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno in _OURS:
+                    raise
+                if error.errno in _EXHAUSTED:
+                    logger.warning("no new connection can be accepted at %s: %s", bound_address(listener), error)
+                    await trio.sleep(PAUSE_S)
+
+
 class TcpStream(trio.abc.HalfCloseableStream):
-    """A TCP connection that asks the system directly, for a third of what `trio.SocketStream` costs per request.
+    """A TCP connection without delay for small packets.
 
     Sending tries first and waits only when the system's buffer is full; receiving waits first, since a peer that
     was just answered has hardly sent anything yet, and because that wait is where other tasks get their turn.
@@ -65,11 +110,12 @@ class TcpStream(trio.abc.HalfCloseableStream):
     Cancellation: of `send_all` leaves an unknown part sent; of `receive_some` nothing.
     """
 
-    def __init__(self, accepted: trio.SocketStream) -> None:
-        """Take the socket over from trio's stream, whose options (such as TCP_NODELAY) stay."""
-        self._socket = socket.socket(fileno=accepted.socket.detach())
-        self._socket.setblocking(False)
-        self._fd = self._socket.fileno()
+    def __init__(self, connected: socket.socket) -> None:
+        """Take the socket over."""
+        connected.setblocking(False)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connected
+        self._fd = connected.fileno()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for bytes; b"" when the peer will send no more."""
@@ -108,6 +154,5 @@ class TcpStream(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError from error
 
     async def aclose(self) -> None:
-        """Close at once."""
+        """Close at once; no checkpoint, since there is nothing to wait for and the task ends with its stream."""
         self._socket.close()
-        await trio.lowlevel.checkpoint()

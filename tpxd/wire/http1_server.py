@@ -17,10 +17,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from enum import Enum, auto
+from functools import partial
 
 import trio
 
-from tpxd.wire.http1_listen import RECEIVE_BYTES, TcpStream, bound_address, open_listeners
+from tpxd.wire.http1_listen import RECEIVE_BYTES, TcpStream, accept_streams, bound_address, open_listeners
 from tpxd.wire.http1_messages import Limits, Request, Response, format_response
 from tpxd.wire.http1_parser import RequestParser
 
@@ -71,13 +72,17 @@ async def serve_http(
         async with trio.open_nursery() as nursery:
             conversations = await nursery.start(server.keep_conversations)
             try:
-                task_status.started([bound_address(listener) for listener in listeners])
-                await trio.serve_listeners(server.welcome, listeners, handler_nursery=conversations)
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(
+                            accept_streams, listener, partial(conversations.start_soon, server.welcome)
+                        )
+                    task_status.started([bound_address(listener) for listener in listeners])
             finally:
                 server.stop()
     finally:
         for listener in listeners:
-            listener.socket.close()
+            listener.close()
 
 
 class Phase(Enum):
@@ -142,33 +147,25 @@ class HttpServer:
             if conversation.deadline < now:
                 conversation.scope.cancel()
 
-    async def welcome(self, accepted: trio.SocketStream) -> None:
+    async def welcome(self, tcp: TcpStream, peer: str) -> None:
         """Serve a connection that was just accepted, or turn it away when there are too many."""
-        try:
-            peer = accepted.socket.getpeername()[0]
-        except OSError:
-            await trio.aclose_forcefully(accepted)
-            return
-        stream: trio.abc.Stream
-        if self._tls is None:
-            stream = TcpStream(accepted)
+        if len(self._conversations) >= self._limits.connections:
+            await self._turn_away(tcp)
+        elif self._tls is None:
+            await self.serve(tcp, peer)
         else:
-            stream = trio.SSLStream(accepted, self._tls, server_side=True, https_compatible=True)
-        if len(self._conversations) < self._limits.connections:
-            await self.serve(stream, peer)
-        else:
-            await self._turn_away(stream)
+            await self.serve(trio.SSLStream(tcp, self._tls, server_side=True, https_compatible=True), peer)
 
-    async def _turn_away(self, stream: trio.abc.Stream) -> None:
+    async def _turn_away(self, tcp: TcpStream) -> None:
         """Say why in plain HTTP; a TLS handshake, or many of these at once, would cost more than there is to give."""
         self._turned_away += 1
         try:
             if self._tls is None and self._turned_away <= TURNED_AWAY_AT_ONCE:
                 with contextlib.suppress(trio.BrokenResourceError):
-                    await self._part(stream, BUSY)
+                    await self._part(tcp, BUSY)
         finally:
             self._turned_away -= 1
-            await trio.aclose_forcefully(stream)
+            await tcp.aclose()
 
     async def serve(self, stream: trio.abc.Stream, peer: str) -> None:
         """Serve one connection to its end and close it; a peer that vanishes is the peer's own business."""
@@ -181,7 +178,7 @@ class HttpServer:
                 await self._part(stream, self._last_word(conversation))
         finally:
             self._conversations.discard(conversation)
-            await trio.aclose_forcefully(stream)
+            await stream.aclose()
 
     async def _converse(self, conversation: Conversation, stream: trio.abc.Stream) -> None:
         parser, limits, now = conversation.parser, self._limits, trio.current_time
@@ -229,6 +226,8 @@ class HttpServer:
 
     async def _part(self, stream: trio.abc.Stream, last_word: Response | None) -> None:
         """Close in a way that lets the last word arrive: a system that closes over unread bytes takes it back."""
+        if last_word is None and not isinstance(stream, trio.SSLStream):
+            return
         with trio.move_on_after(LINGER_S):
             if last_word is not None:
                 await stream.send_all(format_response(None, last_word, date=self._date))
