@@ -93,12 +93,13 @@ def format_response(request: Request | None, response: Response, *, close: bool 
         LocalMisuse: a header of the response holds a line break.
     """
     status = response.status
+    bodiless = status in _WITHOUT_BODY
     head = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     if date:
         head += b"Date: %b\r\n" % date
-    if response.body:
+    if response.body and not bodiless:
         head += b"Content-Type: %b\r\n" % response.content_type.encode("latin-1")
-    if status not in _WITHOUT_BODY:
+    if not bodiless:
         head += b"Content-Length: %d\r\n" % len(response.body)
     if close or request is None or not request.keep_alive:
         head += b"Connection: close\r\n"
@@ -108,6 +109,6 @@ def format_response(request: Request | None, response: Response, *, close: bool 
         if b"\n" in value or b"\r" in value:
             raise LocalMisuse(f"header {name.decode('latin-1')} holds a line break")
         head += b"%b: %b\r\n" % (name, value)
-    if status in _WITHOUT_BODY or (request is not None and request.method == "HEAD"):
+    if bodiless or (request is not None and request.method == "HEAD"):
         return head + b"\r\n"
     return head + b"\r\n" + response.body

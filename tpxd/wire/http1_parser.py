@@ -81,7 +81,10 @@ class RequestParser:
             self._body_left -= len(piece)
             self._feed(piece)
             return len(piece)
-        piece = data[start : self._after_blank_line(data, start)]
+        end = self._after_blank_line(data, start)
+        if not self._in_head:
+            end = min(end, start + self._framing_left() + 1)
+        piece = data[start:end]
         self._tail = (self._tail + piece[-3:])[-3:]
         if self._in_head:
             self._feed_head(piece)
@@ -100,8 +103,11 @@ class RequestParser:
         found = data.find(BLANK_LINE, start)
         return found + len(BLANK_LINE) if found >= 0 else len(data)
 
+    def _framing_left(self) -> int:
+        return self._limits.framing_bytes - (self._chunked_size - self._body_size)
+
     def _check_framing(self) -> None:
-        if self._chunked_size - self._body_size > self._limits.framing_bytes and not self.ended:
+        if self._framing_left() < 0 and not self.ended:
             self._refuse(413, "chunk sizes, extensions and trailers are too long")
 
     def _feed_head(self, piece: bytes | bytearray) -> None:
