@@ -22,8 +22,8 @@ READY = b"ready"
 
 async def run_broker(
     address: str,
-    *,
     report: Report,
+    *,
     command: Sequence[str] = (sys.executable, "-m", "tpxd.broker"),
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:

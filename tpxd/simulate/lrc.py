@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -67,6 +68,20 @@ class Counters:
     answers: Counter[str] = field(default_factory=Counter)
     latency: Latencies = field(default_factory=Latencies)
     newest: deque[tuple[str, Report, str]] = field(default_factory=lambda: deque(maxlen=NEWEST_KEPT))
+
+    def to_document(self) -> dict[str, Any]:
+        """The counts as JSON shows them, latencies in milliseconds or None."""
+        p50_s, p99_s = self.latency.quantile(0.5), self.latency.quantile(0.99)
+        return {
+            "posted": self.posted,
+            "accepted": self.accepted,
+            "lost": self.lost,
+            "answers": dict(self.answers.most_common()),
+            "latencyMs": {
+                "p50": None if p50_s is None else round(p50_s * 1000, 2),
+                "p99": None if p99_s is None else round(p99_s * 1000, 2),
+            },
+        }
 
 
 class Pace:

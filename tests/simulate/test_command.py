@@ -1,0 +1,126 @@
+"""`tpxd simulate` as a user runs it, against a server that answers for real."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+import trio
+import typer
+from typer.testing import CliRunner
+
+from tpxd.cli.simulate import simulate
+from tpxd.wire.http1 import Request, Response, serve_http
+
+KEY = "7d1e9a40c3b85f2206e4d7913ab6f85c"
+SCRIPT = [sys.executable, "-c", "import typer; from tpxd.cli.simulate import simulate; typer.run(simulate)"]
+
+
+class Intake:
+    """Answers with `status`, or not at all while it is 0, and keeps the queries."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.queries: list[str] = []
+        self.asked = trio.Event()
+
+    async def respond(self, request: Request) -> Response:
+        self.queries.append(request.query)
+        self.asked.set()
+        if self.status == 0:
+            await trio.sleep_forever()
+        return Response(self.status)
+
+
+@asynccontextmanager
+async def intake(status: int = 200) -> AsyncIterator[tuple[Intake, str]]:
+    server = Intake(status)
+    async with trio.open_nursery() as nursery:
+        addresses = await nursery.start(lambda task_status: serve(server, task_status))
+        yield server, f"http://{addresses[0]}/uplink"
+        nursery.cancel_scope.cancel()
+
+
+async def serve(server: Intake, task_status: trio.TaskStatus[list[str]]) -> None:
+    await serve_http("127.0.0.1:0", server.respond, task_status=task_status)
+
+
+async def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+    with trio.fail_after(20):
+        return await trio.run_process(
+            [*SCRIPT, *arguments], capture_stdout=True, capture_stderr=True, check=False, env=env
+        )
+
+
+async def test_a_signed_run_ends_with_one_json_object(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text(KEY + "\n")
+    async with intake() as (server, url):
+        done = await run("--to", url, "--count", "30", "--rate", "0", "--json", "--key-file", str(key_file))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["posted"], document["accepted"], document["lost"]) == (30, 30, 0)
+    assert document["answers"] == {"200": 30}
+    assert 0 < document["latencyMs"]["p50"] <= document["latencyMs"]["p99"]
+    assert len(server.queries) == 30
+    assert all("Token" in parse_qs(query) for query in server.queries)
+
+
+async def test_refusals_are_told_and_are_a_failure() -> None:
+    async with intake(401) as (_, url):
+        done = await run("--to", url, "--count", "3", "--rate", "0", env={})
+    assert done.returncode == 1
+    assert done.stdout.decode().splitlines() == ["3 posted, 0 accepted, 3 lost", "not accepted: 401 × 3"]
+    assert done.stderr == b""
+
+
+async def test_control_c_ends_it_with_the_summary() -> None:
+    async with intake() as (server, url), trio.open_nursery() as nursery:
+        process: trio.Process = await nursery.start(
+            partial(trio.run_process, [*SCRIPT, "--to", url], stdout=subprocess.PIPE)
+        )
+        assert process.stdout is not None
+        with trio.fail_after(20):
+            await server.asked.wait()
+            process.send_signal(signal.SIGINT)
+            said = b"".join([bytes(chunk) async for chunk in process.stdout])
+            assert await process.wait() == 0
+    assert b" posted, " in said
+
+
+async def test_a_second_control_c_does_not_wait_for_answers() -> None:
+    async with intake(0) as (server, url), trio.open_nursery() as nursery:
+        process: trio.Process = await nursery.start(partial(trio.run_process, [*SCRIPT, "--to", url]))
+        with trio.fail_after(20):
+            await server.asked.wait()
+            process.send_signal(signal.SIGINT)
+            with trio.move_on_after(0.3):
+                await process.wait()
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--to", "ftp://x"], "no http:// or https:// URL"),
+        (["--to", "http://x", "--key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),
+        (["--to", "http://x", "--key-file", "/no/such/file"], "cannot be read"),
+        (["--to", "http://x", "--key-env", "A", "--key-file", "B"], "only one of"),
+    ],
+)
+def test_wrong_use_is_said_before_anything_is_sent(arguments: list[str], says: str) -> None:
+    app = typer.Typer()
+    app.command()(simulate)
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert says in result.output
