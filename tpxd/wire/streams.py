@@ -147,7 +147,10 @@ async def _secure(stream: trio.SocketStream, endpoint: Endpoint, context: ssl.SS
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
-        raise _failed(endpoint, TLS, *explain(error)) from error
+        reason, hint = explain(error)
+        raise _failed(
+            endpoint, TLS, reason, hint or f"{_SLOW[TLS]} or does it ask for a client certificate?"
+        ) from error
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
@@ -202,6 +205,7 @@ _ALERTS = {
     "PROTOCOL_VERSION": ("the server offers no TLS 1.2 or newer", "the server's operator must enable TLS 1.2"),
     "UNSUPPORTED_PROTOCOL": ("the server offers no TLS 1.2 or newer", "the server's operator must enable TLS 1.2"),
     "WRONG_VERSION_NUMBER": ("the server does not speak TLS on this port", "is the port right, or the protocol TCP?"),
+    "UNEXPECTED_MESSAGE": ("the server does not speak TLS on this port", "is the port right, or the protocol TCP?"),
     "RECORD_LAYER_FAILURE": ("the server does not speak TLS on this port", "is the port right, or the protocol TCP?"),
     "UNRECOGNIZED_NAME": ("the server does not know this host name", "is the host name right?"),
     "NO_APPLICATION_PROTOCOL": ("the server does not offer this protocol on this port", "is the port right?"),
