@@ -31,12 +31,14 @@ class Intake:
         self.status = status
         self.queries: list[str] = []
         self.asked = trio.Event()
+        self.released = trio.Event()
 
     async def respond(self, request: Request) -> Response:
         self.queries.append(request.query)
         self.asked.set()
         if self.status == 0:
-            await trio.sleep_forever()
+            await self.released.wait()
+            return Response(503)
         return Response(self.status)
 
 
@@ -46,6 +48,7 @@ async def intake(status: int = 200) -> AsyncIterator[tuple[Intake, str]]:
     async with trio.open_nursery() as nursery:
         addresses = await nursery.start(lambda task_status: serve(server, task_status))
         yield server, f"http://{addresses[0]}/uplink"
+        server.released.set()
         nursery.cancel_scope.cancel()
 
 
@@ -96,16 +99,14 @@ async def test_control_c_ends_it_with_the_summary() -> None:
     assert b" posted, " in said
 
 
-async def test_a_second_control_c_does_not_wait_for_answers() -> None:
+async def test_a_second_signal_does_not_wait_for_answers() -> None:
     async with intake(0) as (server, url), trio.open_nursery() as nursery:
         process: trio.Process = await nursery.start(partial(trio.run_process, [*SCRIPT, "--to", url]))
         with trio.fail_after(20):
             await server.asked.wait()
+            # Two different ones, since the system may merge two equal ones that come close together.
             process.send_signal(signal.SIGINT)
-            with trio.move_on_after(0.3):
-                await process.wait()
-            assert process.poll() is None
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
 
 
