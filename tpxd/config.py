@@ -1,19 +1,13 @@
 """What people may type into a connection file: the types of its fields, and the base of every `[configuration]`.
 
-A field's type says what it accepts, in plain words when it does not accept; `Field(description=…)` is one sentence with
-unit and default, from which the reference is made. Types that read text accept text only: `72` is no duration, `"72h"` is.
-
-A secret is resolved while its model is validated; `SecretSources`, given as pydantic's validation context, says from where:
-
-    PlantConfig.model_validate(values, context=SecretSources(directory=Path("/etc/tpxd/connections.d")))
+A field's type says what it accepts, in plain words when it does not; `Field(description=…)` is one sentence with unit
+and default, from which the reference is made. Types that read text take text only: `72` is no duration, `"72h"` is.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,111 +16,21 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
-    SecretStr,
     StringConstraints,
     ValidationInfo,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError
 
 from tpxd.errors import PatternError
 from tpxd.lorawan.durations import format_duration, parse_duration, parse_size
 from tpxd.lorawan.patterns import Pattern, Target, compile_pattern
+from tpxd.secret import HexKey, Pem, Secret, SecretSources, hidden, resolve, schema
 
-MAX_SECRET_BYTES = 64 * 1024
-UNRESOLVED = "secret_unresolved"
-"""The type of a pydantic error that means: the reference is well written, what it names is not there."""
-
-_HIDDEN = "**********"
-
-
-@dataclass(slots=True)
-class SecretSources:
-    """Where the references of secrets lead.
-
-    Attributes:
-        directory: what a relative `file` is relative to.
-        credentials: systemd's directory of credentials, None outside of a unit that has some.
-        lenient: read what does not resolve as an empty secret instead of refusing it.
-        files: filled while validating: every file that a reference names, whether it was there or not.
-    """
-
-    directory: Path = field(default_factory=Path)
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    credentials: Path | None = field(default_factory=lambda: _credentials_directory())
-    lenient: bool = False
-    files: set[Path] = field(default_factory=set)
-
-
-def _credentials_directory() -> Path | None:
-    text = os.environ.get("CREDENTIALS_DIRECTORY")
-    return Path(text) if text else None
-
-
-def _resolve(value: Any, info: ValidationInfo) -> str | None:
-    """The secret's text, or None where it does not resolve and the context is lenient."""
-    sources = info.context if isinstance(info.context, SecretSources) else SecretSources()
-    match value:
-        case SecretStr():
-            return value.get_secret_value()
-        case str():
-            return value
-        case {"env": str(name), **rest} if not rest:
-            text, missing = sources.environment.get(name), f"the environment variable {name} is not set"
-        case {"file": str(name), **rest} if not rest:
-            text, missing = _read(sources.directory / name, sources)
-        case {"credential": str(name), **rest} if not rest and name not in ("", ".", "..") and "/" not in name:
-            if sources.credentials is None:
-                text, missing = None, f"no credentials were passed to this process, {name} is wanted (LoadCredential=)"
-            else:
-                text, missing = _read(sources.credentials / name, sources)
-        case _:
-            raise ValueError('is no secret; write "text", { env = "X" }, { file = "/path" } or { credential = "name" }')
-    if text is None and not sources.lenient:
-        raise PydanticCustomError(UNRESOLVED, "{missing}", {"missing": missing})
-    return None if text is None else text.removesuffix("\n").removesuffix("\r")
-
-
-def _read(path: Path, sources: SecretSources) -> tuple[str | None, str]:
-    """The file's text, or None and what stands in the way; the path is remembered in both cases."""
-    sources.files.add(path)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_SECRET_BYTES + 1)
-        if len(content) > MAX_SECRET_BYTES:
-            return None, f"{path} holds more than {MAX_SECRET_BYTES} bytes"
-        return content.decode(), ""
-    except UnicodeDecodeError:
-        return None, f"{path} is not UTF-8 text"
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        return None, f"{path} cannot be read: {reason}"
-
-
-def _secret(value: Any, info: ValidationInfo) -> SecretStr:
-    return SecretStr(_resolve(value, info) or "")
-
-
-def _pem(value: Any, info: ValidationInfo) -> SecretStr:
-    text = _resolve(value, info)
-    if text is not None and "-----BEGIN " not in text:
-        raise ValueError('is not PEM text; it has no line "-----BEGIN …-----"')
-    return SecretStr(text or "")
-
-
-def _hex_key(value: Any, info: ValidationInfo) -> SecretStr:
-    text = _resolve(value, info)
-    if text is not None and (len(text) != 32 or not set(text) <= set("0123456789abcdefABCDEF")):
-        raise ValueError(f"is not a key of 32 hex digits; it has {len(text)} characters")
-    return SecretStr(text or "")
-
-
-def _secret_schema(what: str) -> WithJsonSchema:
-    reference = [
-        {"type": "object", "properties": {key: {"type": "string"}}, "required": [key], "additionalProperties": False}
-        for key in ("env", "file", "credential")
-    ]
-    return WithJsonSchema({"anyOf": [{"type": "string", "format": what, "writeOnly": True}, *reference]})
+__all__ = [
+    "Address", "AmqpPattern", "ConnectionFile", "ConnectorConfig", "Duration", "FPort", "HeaderPattern", "HealthConfig",
+    "HexKey", "HostAndPort", "HostPort", "MqttPattern", "Part", "Pem", "ReconnectStrategy", "Secret", "SecretSources",
+    "Size", "TimeoutMs", "parse_host_and_port",
+]  # fmt: skip
 
 
 def _text(parse: Callable[[str], Any], example: str) -> PlainValidator:
@@ -198,7 +102,7 @@ def _pattern(target: Target) -> Callable[[str], Pattern]:
 
 def _header(value: Any, info: ValidationInfo) -> Pattern:
     """A header's value may be a password: it may be a reference, and no error repeats any part of it."""
-    text = _resolve(value, info) or ""
+    text = resolve(value, info) or ""
     try:
         return compile_pattern(text, Target.HEADER)
     except PatternError:
@@ -215,17 +119,7 @@ def _fport(value: Any) -> int:
     return value
 
 
-_hidden = PlainSerializer(lambda _: _HIDDEN, return_type=str)
 _string = {"type": "string"}
-
-Secret = Annotated[SecretStr, PlainValidator(_secret), _hidden, _secret_schema("password")]
-"""A text that never shows: written down, or a reference to an environment variable, a file or a systemd credential."""
-
-Pem = Annotated[SecretStr, PlainValidator(_pem), _hidden, _secret_schema("pem")]
-"""A secret that holds PEM text: a certificate, a chain of them, or a key."""
-
-HexKey = Annotated[SecretStr, PlainValidator(_hex_key), _hidden, _secret_schema("32 hex digits")]
-"""A secret of 32 hex digits, as the LRC's keys are."""
 
 Duration = Annotated[
     float,
@@ -235,9 +129,7 @@ Duration = Annotated[
 ]
 """Seconds, written as "90s", "5m", "72h", "2d"."""
 
-Size = Annotated[
-    int, _text(parse_size, '"256 KiB"'), WithJsonSchema({**_string, "examples": ["256 KiB", "1 GiB"]})
-]
+Size = Annotated[int, _text(parse_size, '"256 KiB"'), WithJsonSchema({**_string, "examples": ["256 KiB", "1 GiB"]})]
 """Bytes, written as "256 KiB"."""
 
 HostPort = Annotated[
@@ -273,10 +165,12 @@ AmqpPattern = Annotated[
 ]
 """A routing key made from an uplink's fields."""
 
-HeaderPattern = Annotated[Pattern, PlainValidator(_header), _hidden, _secret_schema("pattern")]
+HeaderPattern = Annotated[Pattern, PlainValidator(_header), hidden, schema("pattern")]
 """A header's value made from an uplink's fields; it takes the forms of a secret and shows as little."""
 
-FPort = Annotated[int, PlainValidator(_fport), WithJsonSchema({"type": ["integer", "string"], "minimum": 1, "maximum": 224})]
+FPort = Annotated[
+    int, PlainValidator(_fport), WithJsonSchema({"type": ["integer", "string"], "minimum": 1, "maximum": 224})
+]
 """A LoRaWAN FPort of a command, 1 to 224; ThingPark writes it as a number or as text."""
 
 TimeoutMs = Annotated[int, Field(ge=100, le=60_000)]
@@ -304,7 +198,7 @@ class ConnectorConfig(Part):
     )
     sendRawDecodedFormat: bool = Field(
         False,
-        description="true sends only the decoded payload where there is one, unless sendMetadata is true; default false.",
+        description="true sends only the decoded payload where there is one and sendMetadata is false; default false.",
     )
     uplinkTimeValidity: Duration | None = Field(
         None, description='An uplink older than this duration, such as "72h", is not sent any more; default no limit.'
@@ -328,12 +222,29 @@ class ConnectorConfig(Part):
         None, description="The last part of this connection's downlink URL; default one that is made once and kept."
     )
     reconnectStrategy: ReconnectStrategy = Field(
-        "NORMAL", description="How patiently a lost connection is opened again: CALM, NORMAL or AGGRESSIVE; default NORMAL."
+        "NORMAL",
+        description="How patiently a lost connection is opened again: CALM, NORMAL or AGGRESSIVE; default NORMAL.",
     )
     connectionTimeout: TimeoutMs = Field(
-        5_000, description="The longest time in ms that opening may take, 100 to 60000; default 5000."
+        5_000, description="The longest time in ms that opening may take; 100 to 60000, default 5000."
     )
     actionTimeout: TimeoutMs = Field(
         10_000,
-        description="The longest time in ms without a receipt while uplinks are in flight, 100 to 60000; default 10000.",
+        description="The longest time in ms without a receipt while any is due; 100 to 60000, default 10000.",
     )
+
+
+class HealthConfig(Part):
+    """`[health]` of a connection file."""
+
+    listen: Address = Field(description="Where this connection answers for its own health, host:port.")
+
+
+class ConnectionFile(Part):
+    """A whole connection file; `engine.config_dir` says which model of `[configuration]` its connectorId means."""
+
+    connectorId: str = Field(description="Which connector carries the uplinks; `tpxd connectors` lists them.")
+    name: str = Field(min_length=1, description="What people call the connection.")
+    active: bool = Field(True, description="false is a pause: uplinks wait; default true.")
+    configuration: ConnectorConfig = Field(description="The connector's own settings.")
+    health: HealthConfig | None = Field(None, description="A health endpoint of this connection alone; default none.")

@@ -1,0 +1,211 @@
+"""What pydantic found wrong, as problems of a file: in plain words, with their places and the likely remedy.
+
+Everything wrong with a document is told at once. A value is repeated only where its field can hold no secret.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tpxd.errors import ConfigError, Problem
+from tpxd.secret import UNRESOLVED, SecretSources
+from tpxd.toml_source import Loc, TomlSource
+
+Model = TypeVar("Model", bound=BaseModel)
+Schema = Mapping[str, Any]
+
+LONGEST: Final = 60
+
+
+def validate(model: type[Model], source: TomlSource, sources: SecretSources) -> tuple[Model, list[Problem]]:
+    """Make a model of a document; the second is what lenient sources let pass, as warnings.
+
+    Values are taken strictly as TOML has them (`"1883"` is no number), arrays become tuples.
+
+    Raises:
+        ConfigError: everything that is wrong, warnings included.
+    """
+    values = json.dumps(source.document, default=_as_text)
+
+    def attempt(lenient: bool) -> Model:
+        return model.model_validate_json(values, strict=True, context=replace(sources, lenient=lenient))
+
+    try:
+        return attempt(lenient=False), []
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+    unresolved = [each for each in found if each["type"] == UNRESOLVED]
+    if not sources.lenient or not unresolved:
+        raise ConfigError(_in_order(problem_of(each, source, schema_of(model)) for each in found))
+    warnings = [replace(problem_of(each, source, schema_of(model)), severity="warning") for each in unresolved]
+    try:
+        return attempt(lenient=True), warnings
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+    raise ConfigError(_in_order([*warnings, *(problem_of(each, source, schema_of(model)) for each in found)]))
+
+
+def _in_order(problems: Iterable[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+def _as_text(value: datetime.datetime | datetime.date | datetime.time) -> str:
+    """TOML's dates and times are text to a model, which reads them again where it wants one."""
+    return value.isoformat()
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean "…"?` for the choice that is close to `word`, or nothing."""
+    by_small = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), by_small, n=1)
+    return f'; did you mean "{by_small[close[0]]}"?' if close else ""
+
+
+def problem_of(error: ErrorDetails, source: TomlSource, schema: Schema) -> Problem:
+    """One error of pydantic's in the words and at the place of the file."""
+    there = source.known(error["loc"])
+    path = (*there, error["loc"][-1]) if error["type"] == "missing" else there
+    message = message_of(error, path, schema)
+    return source.problem(_dotted(path), message, there, at_key=error["type"] == "extra_forbidden")
+
+
+def message_of(error: ErrorDetails, path: Loc, schema: Schema) -> str:
+    """What is wrong with what stands at `path`, in one line."""
+    if error["type"] == "missing":
+        return "is missing; it is required"
+    if error["type"] == "extra_forbidden":
+        return "unknown key" + _where_else(path, schema)
+    return _one_line(_plain(error, any(part.get("writeOnly") for part in _on_the_way(path, schema))))
+
+
+def _dotted(path: Loc) -> str:
+    """`configuration.topics[0].fPort`."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            name = step if re.fullmatch(r"[A-Za-z0-9_-]+", step) else json.dumps(step, ensure_ascii=False)
+            text += f".{name}" if text else name
+    return text
+
+
+def _plain(error: ErrorDetails, is_secret: bool) -> str:
+    """What is wrong with a value; `is_secret` leaves the value out."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == UNRESOLVED:
+        return str(context["missing"])
+    value = error["input"]
+    shown = "the value" if is_secret else _shown(value)
+    match kind:
+        case "literal_error" | "enum":
+            choices = re.findall(r"'([^']*)'|(\d+)", str(context["expected"]))
+            names = [text or number for text, number in choices]
+            return f"{shown} is not one of {', '.join(names)}{suggestion(str(value), names)}"
+        case "bool_type" | "bool_parsing":
+            return f"{shown} is not true or false"
+        case "int_type" | "int_parsing" | "int_from_float" | "float_type" | "float_parsing":
+            if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and not is_secret:
+                return f"{shown} is text; write the number without quotes: {value.strip()}"
+            return f"{shown} is not a {'whole ' if kind.startswith('int') else ''}number"
+        case "string_type":
+            number = isinstance(value, int | float) and not isinstance(value, bool) and not is_secret
+            return f"{shown} is not text" + (f'; write it in quotes: "{value}"' if number else "")
+        case "model_type" | "dict_type" | "model_attributes_type" | "dataclass_type":
+            return f"{shown} is not a table"
+        case "list_type" | "tuple_type" | "set_type" | "frozen_set_type":
+            return f"{shown} is not an array; write it in brackets"
+        case "greater_than_equal":
+            return f"{shown} is too small; the smallest is {context['ge']}"
+        case "greater_than":
+            return f"{shown} is too small; it must be above {context['gt']}"
+        case "less_than_equal":
+            return f"{shown} is too large; the largest is {context['le']}"
+        case "less_than":
+            return f"{shown} is too large; it must be below {context['lt']}"
+        case "string_too_short" | "too_short":
+            return "is empty" if not value else f"{shown} is too short; at least {context['min_length']}"
+        case "string_too_long" | "too_long":
+            return f"{shown} is too long; at most {context['max_length']}"
+        case "string_pattern_mismatch":
+            return f"{shown} does not look as wanted: {context['pattern']}"
+        case _:
+            return f"{shown}: {error['msg']}" if not is_secret else "is not accepted"
+
+
+def _shown(value: Any) -> str:
+    """A value as the file has it, cut short; what tables and arrays hold is not repeated."""
+    match value:
+        case dict():
+            return "a table"
+        case list():
+            return "an array"
+        case _:
+            text = json.dumps(value, ensure_ascii=False)
+            return text if len(text) <= LONGEST else f'{text[: LONGEST - 2]}…"'
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@lru_cache(maxsize=64)
+def schema_of(model: type[BaseModel]) -> Schema:
+    """The model's JSON Schema; made once."""
+    return model.model_json_schema()
+
+
+def _at(path: Sequence[str | int], schema: Schema) -> list[Schema]:
+    """The schemas that may judge what stands at `path`; empty where none knows it."""
+    found = _branches(schema, schema)
+    for step in path:
+        inner: list[Schema] = []
+        for part in found:
+            if isinstance(step, int):
+                item = part.get("items")
+            else:
+                item = part.get("properties", {}).get(step, part.get("additionalProperties"))
+            if isinstance(item, dict):
+                inner += _branches(item, schema)
+        found = inner
+    return found
+
+
+def _branches(part: Schema, top: Schema) -> list[Schema]:
+    """The part itself, or the alternatives that it leads to."""
+    if "$ref" in part:
+        return _branches(top["$defs"][part["$ref"].rpartition("/")[2]], top)
+    alternatives = [*part.get("anyOf", ()), *part.get("oneOf", ()), *part.get("allOf", ())]
+    return [found for each in alternatives for found in _branches(each, top)] if alternatives else [part]
+
+
+def _keys_of(path: Sequence[str | int], schema: Schema) -> set[str]:
+    return {key for part in _at(path, schema) for key in part.get("properties", ())}
+
+
+def _on_the_way(path: Loc, schema: Schema) -> list[Schema]:
+    return [part for n in range(1, len(path) + 1) for part in _at(path[:n], schema)]
+
+
+def _where_else(path: Loc, schema: Schema) -> str:
+    """Where an unknown key may belong: a similar name here, or the same name in another table."""
+    table, key = path[:-1], str(path[-1])
+    if similar := suggestion(key, _keys_of(table, schema)):
+        return similar
+    top = _keys_of((), schema)
+    if table and key in top:
+        return "; it belongs to the top of the file, before the first [table]"
+    tables = [name for name in sorted(top) if (name,) != table and key in _keys_of((name,), schema)]
+    return f"; there is one in [{'], ['.join(tables)}]" if tables else ""

@@ -1,0 +1,242 @@
+"""The daemon's own settings: `tpxd.toml`, each key overridable by the environment, every value with a default.
+
+    TPXD_INTAKE__LISTEN=0.0.0.0:8090      [intake] listen
+    TPXD_LRC__TUNNEL_KEYS={"ACME":"…"}    a table is written as JSON
+
+Relative paths, from the environment too, are relative to the directory of `tpxd.toml`. A secret in the file takes the
+same forms as in a connection file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
+
+from tpxd.config import Address, Duration, Part, Size
+from tpxd.errors import ConfigError, Problem
+from tpxd.problems import message_of, schema_of, validate
+from tpxd.secret import Secret, SecretSources
+from tpxd.toml_source import TomlSource, read_toml
+
+FILE_NAME: Final = "tpxd.toml"
+PREFIX: Final = "TPXD_"
+_FIELD: Final = re.compile(r'field "(\w+)"')
+
+
+def _path(value: Any, info: ValidationInfo) -> Path | None:
+    if isinstance(value, Path):
+        value = str(value)
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError('is no path; write it as text, such as "/var/lib/tpxd"')
+    directory = info.context.directory if isinstance(info.context, SecretSources) else Path()
+    return directory / value if value else None
+
+
+def _needed_path(value: Any, info: ValidationInfo) -> Path:
+    path = _path(value, info)
+    if path is None:
+        raise ValueError("is empty; write a path")
+    return path
+
+
+def _url(text: str) -> str:
+    if text and not text.startswith(("http://", "https://")):
+        raise ValueError(f'"{text}" is no URL; it begins with http:// or https://')
+    return text.rstrip("/")
+
+
+_as_text = PlainSerializer(lambda path: "" if path is None else str(path), return_type=str)
+DirectoryPath = Annotated[Path, PlainValidator(_needed_path), _as_text, WithJsonSchema({"type": "string"})]
+FilePath = Annotated[Path | None, PlainValidator(_path), _as_text, WithJsonSchema({"type": "string"})]
+Url = Annotated[str, AfterValidator(_url)]
+
+NO_SECRET: Final = SecretStr("")
+
+
+class IntakeSettings(Part):
+    """`[intake]`: the data plane."""
+
+    listen: Address = Field("127.0.0.1:8090", description='Where the LRC posts to; default "127.0.0.1:8090".')
+    public_url: Url = Field(
+        "http://127.0.0.1:8090", description="The base of the downlinkUrl in uplinks, as the AS reaches it."
+    )
+    max_body: Size = Field(256 * 1024, description='The largest report that is taken, default "256 KiB".')
+    duplicate_window: Duration = Field(600.0, description='How long a repeated report is recognised; default "10m".')
+    tls_certificate: FilePath = Field(None, description="A file with the chain of certificates; set both: HTTPS.")
+    tls_private_key: FilePath = Field(None, description="A file with the certificate's key; set both: HTTPS.")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("tls_certificate and tls_private_key are set both or not at all")
+        return self
+
+
+class LrcSettings(Part):
+    """`[lrc]`: what is agreed with the network server."""
+
+    downlink_url: Url = Field("", description="Where commands are posted to; default none: no commands are taken.")
+    as_id: str = Field("", description="The AS_ID of commands where a connection sets none; default none.")
+    as_key: Secret = Field(NO_SECRET, description="Signs commands where a connection sets no key; default none.")
+    tunnel_keys: dict[str, Secret] = Field(
+        {}, description="AS_ID to key; not empty: every report must carry a valid Token; default empty."
+    )
+    max_time_deviation: Duration = Field(60.0, description='How far a report\'s Time may be off; default "60s".')
+    unsigned_reports: Literal["refuse", "accept"] = Field(
+        "refuse", description="What becomes of report types without a documented Token rule; default refuse."
+    )
+    downlink_validity: Duration = Field(86_400.0, description='How long a command may wait; default "24h".')
+    when_in_doubt: Literal["resend", "report"] = Field(
+        "resend", description="What becomes of a command that was written and never answered; default resend."
+    )
+
+
+class ControlSettings(Part):
+    """`[control]`: the control plane."""
+
+    listen: Address = Field("127.0.0.1:8091", description='Health, metrics, API, dashboard; default "127.0.0.1:8091".')
+    socket: FilePath = Field(None, description="A Unix socket with the same API; default none.")
+    token: Secret = Field(
+        NO_SECRET, description="The bearer token of everything that changes or reveals; default none."
+    )
+
+
+class SpoolSettings(Part):
+    """`[spool]`: the queue on disk."""
+
+    max_size: Size = Field(1024**3, description='The most disk space that is used; default "1 GiB".')
+    min_free: Size = Field(256 * 1024**2, description='Disk space that is left to others; default "256 MiB".')
+    retention: Duration = Field(86_400.0, description='How long delivered uplinks are kept; default "24h".')
+    when_full: Literal["drop-oldest", "refuse"] = Field(
+        "drop-oldest", description="Whether a full spool drops the oldest or answers 503; default drop-oldest."
+    )
+
+
+class EngineSettings(Part):
+    """`[engine]`."""
+
+    stop_grace: Duration = Field(5.0, description='How long a batch in flight may take to finish; default "5s".')
+
+
+class BrokerSettings(Part):
+    """`[broker]`: an MQTT broker for local applications."""
+
+    enabled: bool = Field(False, description="true starts the embedded broker; default false.")
+    listen: Address = Field(
+        "127.0.0.1:1883", description='Where the embedded broker listens; default "127.0.0.1:1883".'
+    )
+
+
+class LogSettings(Part):
+    """`[log]`."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    format: Literal["text", "json"] = Field("text", description="How a line is written; default text.")
+
+
+class Settings(Part):
+    """Everything in `tpxd.toml`."""
+
+    state_dir: DirectoryPath = Field(
+        Path("/var/lib/tpxd"), validate_default=True, description='Where the spool is kept; default "/var/lib/tpxd".'
+    )
+    instance: Annotated[str, Field(pattern=r"^([0-9a-f]{8})?$")] = Field(
+        "", description="Eight hex digits that tell equal file names of two servers apart; default made at first start."
+    )
+    connections_dir: DirectoryPath = Field(
+        Path("connections.d"), validate_default=True, description='Connection files; default "connections.d".'
+    )
+    drivers_dir: DirectoryPath = Field(
+        Path("drivers"), validate_default=True, description='Payload drivers and converters; default "drivers".'
+    )
+    intake: IntakeSettings = IntakeSettings()
+    lrc: LrcSettings = LrcSettings()
+    control: ControlSettings = ControlSettings()
+    spool: SpoolSettings = SpoolSettings()
+    engine: EngineSettings = EngineSettings()
+    broker: BrokerSettings = BrokerSettings()
+    log: LogSettings = LogSettings()
+
+
+def load_settings(config_dir: Path) -> Settings:
+    """Read `tpxd.toml` in this directory and the environment; a missing file means all defaults.
+
+    Raises:
+        ConfigError: everything that is wrong with the file, or else with the environment.
+    """
+    settings, _ = check_settings(config_dir / FILE_NAME, str(config_dir / FILE_NAME), SecretSources(config_dir))
+    return settings
+
+
+def check_settings(path: Path, shown: str, sources: SecretSources) -> tuple[Settings, list[Problem]]:
+    """Read this file and the environment; the second is what lenient sources let pass.
+
+    Raises:
+        ConfigError: as `load_settings`.
+    """
+    source = read_toml(path, shown)[1] if path.exists() else TomlSource(shown, "", {})
+    settings, warnings = validate(Settings, source, sources)
+    overrides = _environment()
+    if overrides:
+        settings = _override(source, overrides, sources)
+    return settings, warnings
+
+
+class _Environment(Settings, BaseSettings):
+    """Only tells pydantic-settings which variables to look for."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+
+def _environment() -> dict[str, Any]:
+    """What the environment sets, as a document."""
+    source = EnvSettingsSource(
+        _Environment, case_sensitive=False, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=False
+    )
+    try:
+        return source()
+    except SettingsError as error:
+        table = _FIELD.search(str(error))
+        names = sorted(name for name in os.environ if table and name.upper().startswith(PREFIX + table[1].upper()))
+        message = "is no JSON, and tables are written as JSON"
+        raise ConfigError([Problem("environment", 0, 0, ", ".join(names), message)]) from error
+
+
+def _override(source: TomlSource, overrides: dict[str, Any], sources: SecretSources) -> Settings:
+    """The settings again, with the environment on top, whose values are text: here "true" is true, "5" a number."""
+    try:
+        return Settings.model_validate(_merged(source.document, overrides), context=sources)
+    except ValidationError as error:
+        raise ConfigError([_of_variable(each) for each in error.errors(include_url=False)]) from None
+
+
+def _of_variable(error: ErrorDetails) -> Problem:
+    names = (str(step) for step in error["loc"])
+    return Problem(
+        "environment", 0, 0, PREFIX + "__".join(names).upper(), message_of(error, error["loc"], schema_of(Settings))
+    )
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {key: _merged(below[key], value) for key, value in above.items() if _tables(below.get(key), value)}
+    return below | above | both
+
+
+def _tables(below: Any, above: Any) -> bool:
+    return isinstance(below, dict) and isinstance(above, dict)

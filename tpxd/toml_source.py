@@ -1,0 +1,315 @@
+"""Where things stand in a TOML document: line and column of every key and every value.
+
+`tomllib` parses and judges, and forgets where things stood. The scanner here only finds places, in a document that
+tomllib has accepted, so it judges nothing. A path leads to a value from the top, as pydantic writes it:
+
+    [[configuration.topics]]      ("configuration", "topics", 0)          at the bracket
+    fPort = 2                     ("configuration", "topics", 0, "fPort") key at column 1, value at column 9
+
+What this does not do: refuse documents, or read values.
+
+Source: TOML 1.0.0 (and the newlines that TOML 1.1 allows in inline tables).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tpxd.errors import ConfigError, Problem
+
+MAX_BYTES: Final = 1024 * 1024
+MAX_DEPTH: Final = 32
+_TOO_DEEP: Final = f"tables and arrays are nested more than {MAX_DEPTH} deep"
+
+Loc = tuple[str | int, ...]
+
+
+class Place(NamedTuple):
+    """Line and column, both from 1; columns count characters."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The places of a document by path; the top's own path is ()."""
+
+    keys: dict[Loc, Place]
+    values: dict[Loc, Place]
+
+
+@dataclass(frozen=True)
+class TomlSource:
+    """A parsed document that knows where its parts stand.
+
+    Attributes:
+        shown: the file's path as messages show it.
+    """
+
+    shown: str
+    text: str
+    document: dict[str, Any]
+
+    @cached_property
+    def places(self) -> Places:
+        """Scanned at the first use, which is the first problem."""
+        return find_places(self.text)
+
+    def known(self, loc: Iterable[str | int]) -> Loc:
+        """The part of `loc` that the document has; steps that are no keys, such as a union's branch, are left out."""
+        path: Loc = ()
+        for step in loc:
+            if (*path, step) in self.places.values:
+                path = (*path, step)
+        return path
+
+    def problem(self, field: str, message: str, path: Loc, *, at_key: bool = False, severity: str = "error") -> Problem:
+        """A problem at the value of `path`, or at its key."""
+        values = self.places.values
+        place = self.places.keys.get(path, values[path]) if at_key else values[path]
+        return Problem(self.shown, place.line, place.column, field, message, severity)
+
+
+def read_toml(path: Path, shown: str) -> tuple[bytes, TomlSource]:
+    """Read and parse a file of at most 1 MiB; returns its bytes too.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or is no TOML; exactly one problem.
+    """
+    content = read_bytes(path, shown)
+    return content, parse_toml(content, shown)
+
+
+def read_bytes(path: Path, shown: str) -> bytes:
+    """The content of a regular file of at most 1 MiB.
+
+    Raises:
+        ConfigError: it cannot be read, is no file, or is too large.
+    """
+    try:
+        if not path.is_file() and path.exists():  # a FIFO would hang, and a directory says little
+            raise _whole(shown, "is a directory, not a file" if path.is_dir() else "is not a regular file")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _whole(shown, f"cannot be read: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise _whole(shown, f"is larger than {MAX_BYTES // 1024} KiB, the most a file may have")
+    return content
+
+
+def _whole(shown: str, message: str) -> ConfigError:
+    return ConfigError([Problem(shown, 0, 0, "", message)])
+
+
+def parse_toml(content: bytes, shown: str) -> TomlSource:
+    """Parse a document; a byte order mark in front is no error.
+
+    Raises:
+        ConfigError: it is no UTF-8 or no TOML; one problem with its place.
+    """
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = len(content[content.rfind(b"\n", 0, error.start) + 1 : error.start].decode()) + 1
+        message = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        raise ConfigError([Problem(shown, line, column, "", message)]) from error
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    if (nul := text.find("\0")) >= 0:
+        place = _place_in(text, nul)
+        raise ConfigError([Problem(shown, *place, "", "there is a NUL byte here; a TOML file is text")])
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntax_problem(str(error), text, shown)]) from error
+    except RecursionError as error:
+        raise _whole(shown, _TOO_DEEP) from error
+    if _is_deeper(document, MAX_DEPTH):
+        raise _whole(shown, _TOO_DEEP)
+    return TomlSource(shown, text, document)
+
+
+def _place_in(text: str, offset: int) -> Place:
+    return Place(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+
+
+def _is_deeper(document: dict[str, Any], depth: int) -> bool:
+    level: list[Any] = [document]
+    for _ in range(depth):
+        inside = (value for part in level for value in (part.values() if isinstance(part, dict) else part))
+        level = [value for value in inside if isinstance(value, dict | list)]
+    return bool(level)
+
+
+_AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+_PLAINER: Final = (
+    (re.compile(r"Cannot overwrite a value|.*already exists.*"), "this key was given before; it may stand only once"),
+    (re.compile(r"Cannot declare .* twice"), "this table was given before; put its keys into one table"),
+    (re.compile(r"Invalid statement"), "a line begins with a key, a [table] or a # comment"),
+    (re.compile(r"Duplicate inline table key '(.*)'"), r'the key "\1" was given before; it may stand only once'),
+    (re.compile(r"Invalid value"), "this is no value; text stands in double quotes, true and false in small letters"),
+    (re.compile(r"Expected '=' after a key.*"), 'there is no "=" after the key; a line is: key = value'),
+    (re.compile(r"Expected newline or end of document.*"), "something follows that does not belong to the line"),
+    (re.compile(r"Illegal character '\\n'"), "the text has no closing quote on its line"),
+    (re.compile(r"Unterminated string"), "the text has no closing quote"),
+    (
+        re.compile(r"Unescaped '\\' in a string"),
+        r'a backslash in "double quotes" begins an escape; write \\\\ or use single quotes',
+    ),
+    (re.compile(r"Unclosed array"), 'the array has no closing "]"'),
+)
+
+
+def _syntax_problem(said: str, text: str, shown: str) -> Problem:
+    """Say in plain words what tomllib said."""
+    match = _AT.search(said)
+    lines = text.split("\n")
+    if match and match[1]:
+        line, column = int(match[1]), int(match[2])
+    else:
+        line, column = len(lines), len(lines[-1]) + 1
+    message = said[: match.start()] if match else said
+    for pattern, plain in _PLAINER:
+        if found := pattern.fullmatch(message):
+            message = found.expand(plain)
+            break
+    if message.startswith("this key"):  # tomllib points behind the value
+        column = len(lines[line - 1]) - len(lines[line - 1].lstrip()) + 1
+    return Problem(shown, line, column, "", message)
+
+
+_SPACE = re.compile(r"[ \t]*")
+_FILLER = re.compile(r"(?:[ \t\n]+|#[^\n]*)*")
+_OPENING_OR_COMMA = re.compile(rf"{_FILLER.pattern}[\[{{,]?{_FILLER.pattern}")
+_KEY = re.compile(r"""[A-Za-z0-9_-]+|"(?:\\.|[^"\\\n])*"|'[^'\n]*'""")
+_DOT = re.compile(r"[ \t]*\.[ \t]*")
+_EQUALS = re.compile(r"[ \t]*=[ \t]*")
+_TEXT = re.compile(r'''"""(?:\\.|[^\\])*?"""(?!")|\'\'\'.*?\'\'\'(?!')|"(?:\\.|[^"\\\n])*"|'[^'\n]*\'''', re.DOTALL)
+_BARE = re.compile(r"\d{4}-\d\d-\d\d [\d:.]+(?:Z|z|[+-]\d\d:\d\d)?|[^\s,\]}#]+")
+
+
+def find_places(text: str) -> Places:
+    """Find every key and value of a document that tomllib accepts; lines end with "\\n"."""
+    scanner = _Scanner(text.replace("\r\n", "\n"))
+    scanner.document()
+    return Places(scanner.keys, scanner.values)
+
+
+class _Scanner:
+    """Walks over the text once; `at` is the offset of the next character."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self.keys: dict[Loc, Place] = {}
+        self.values: dict[Loc, Place] = {(): Place(1, 1)}  # a missing key of the top is told at the beginning
+        self.lengths: dict[Loc, int] = {}  # of arrays of tables
+
+    def document(self) -> None:
+        table: Loc = ()
+        self.skip(_FILLER)
+        while self.at < len(self.text):
+            if self.text[self.at] == "[":
+                table = self.header()
+            else:
+                self.pair(table)
+            self.skip(_FILLER)
+
+    def header(self) -> Loc:
+        """`[a.b]` or `[[a.b]]`: the path of the table that begins."""
+        bracket = self.place()
+        is_array = self.text.startswith("[[", self.at)
+        self.at += 2 if is_array else 1
+        self.skip(_SPACE)
+        path: Loc = ()
+        parts = list(self.dotted_key())
+        for index, (name, place) in enumerate(parts):
+            path = (*path, name)
+            self.keys.setdefault(path, place)
+            self.values.setdefault(path, bracket)
+            if index < len(parts) - 1 and path in self.lengths:
+                path = (*path, self.lengths[path] - 1)
+        if is_array:
+            position = self.lengths.get(path, 0)
+            self.lengths[path] = position + 1
+            path = (*path, position)
+        self.keys[path] = parts[-1][1]
+        self.values[path] = bracket  # where the table itself stands, also when a table inside it stood earlier
+        self.skip(_SPACE)
+        self.at += 2 if is_array else 1
+        return path
+
+    def pair(self, table: Loc) -> None:
+        path = table
+        for name, place in list(self.dotted_key()):
+            path = (*path, name)
+            self.keys.setdefault(path, place)
+            self.values.setdefault(path, place)
+        self.skip(_EQUALS)
+        self.value(path)
+
+    def dotted_key(self) -> Iterable[tuple[str, Place]]:
+        while True:
+            place = self.place()
+            yield _name(self.skip(_KEY)), place
+            if not self.skip(_DOT):
+                return
+
+    def value(self, path: Loc) -> None:
+        self.values[path] = self.place()
+        match self.text[self.at]:
+            case "[":
+                self.array(path)
+            case "{":
+                self.inline_table(path)
+            case '"' | "'":
+                self.skip(_TEXT)
+            case _:
+                self.skip(_BARE)
+
+    def array(self, path: Loc) -> None:
+        position = 0
+        while self.another("]"):
+            self.keys[*path, position] = self.place()
+            self.value((*path, position))
+            position += 1
+
+    def inline_table(self, path: Loc) -> None:
+        while self.another("}"):
+            self.pair(path)
+
+    def another(self, end: str) -> bool:
+        """Step over a bracket or comma to the next element; False when the end came instead, which is stepped over."""
+        self.skip(_OPENING_OR_COMMA)
+        if self.text[self.at] != end:
+            return True
+        self.at += 1
+        return False
+
+    def skip(self, pattern: re.Pattern[str]) -> str:
+        """Step over what the pattern matches here; returns it, "" where it does not match."""
+        match = pattern.match(self.text, self.at)
+        if match is None:
+            return ""
+        self.at = match.end()
+        return match.group()
+
+    def place(self) -> Place:
+        line = bisect_right(self.line_starts, self.at)
+        return Place(line, self.at - self.line_starts[line - 1] + 1)
+
+
+def _name(key: str) -> str:
+    """The key as tomllib reads it."""
+    return next(iter(tomllib.loads(f"{key} = 0"))) if key[0] in "\"'" else key
