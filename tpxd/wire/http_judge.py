@@ -1,0 +1,115 @@
+"""What an HTTP answer means for the message that was posted, and for everything that waits behind it.
+
+Pure: an answer in; a receipt, a refusal or an error out.
+
+    2xx                                       delivered
+    401, 407; 403 before anything was taken   AuthenticationFailed
+    408, 425, 429; 503 with Retry-After       Throttled
+    502, 503, 504                             Refused
+    any other                                 refused for good; in strict mode Refused
+
+Source: RFC 9110, 15 (status codes) and 10.2.3 (Retry-After), RFC 6585, 4 (429), RFC 8470, 5.2 (425); ThingPark X
+IoT Flow, "HTTP connector" (strict mode).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Final
+
+import httpx
+
+from tpxd.errors import AuthenticationFailed, Refused, Throttled
+from tpxd.wire.http1_client import Answer
+
+PATIENCE_S: Final = 5.0
+"""How long to wait when a server asks for patience and does not say how much."""
+MOST_PATIENCE_S: Final = 3_600.0
+EXCERPT_CHARACTERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Says what an answer means for its uplink, and for everything behind it.
+
+    Attributes:
+        url: the destination as it may be shown, without its query.
+        secrets: what is masked where the server's own words are shown, since it may echo our request.
+        proven: see `connector.Context`.
+    """
+
+    url: str
+    strict: bool
+    secrets: tuple[str, ...]
+    proven: Callable[[], bool]
+
+    def __call__(self, answer: Answer) -> str | None:
+        """None when the uplink is delivered; else why it is refused for good.
+
+        Raises:
+            AuthenticationFailed: our credentials are refused.
+            Throttled: the server is overloaded and says so.
+            Refused: the server, or a gateway before it, takes nothing now; in strict mode, it refused this uplink.
+        """
+        status = answer.status
+        if 200 <= status < 300:
+            return None
+        detail = self._detail(answer)
+        message = f"{self.url}: {detail}"
+        if status in (401, 407) or (status == 403 and not self.proven()):
+            raise AuthenticationFailed(message, hint="do headers hold the credentials that this server expects?")
+        patience = answer.headers.get(b"retry-after")
+        if status in (408, 425, 429) or (status == 503 and patience is not None):
+            raise Throttled(message, retry_after_s=patience_s(patience, time.time()))
+        if status in (502, 503, 504):
+            raise Refused(message, hint="is the application behind this server or gateway running?")
+        if self.strict:
+            raise Refused(message, hint="strictMode = true holds everything back until the server accepts this uplink")
+        return detail
+
+    def _detail(self, answer: Answer) -> str:
+        name = _status_text(answer.status)
+        location = answer.headers.get(b"location")
+        if 300 <= answer.status < 400 and location is not None:
+            return f"{name}: redirected to {self._location(location)}; put the final URL into destinationURL"
+        text = answer.body.decode("utf-8", "replace")
+        for secret in self.secrets:
+            text = text.replace(secret, "*****")
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return f"{name}: {text[:EXCERPT_CHARACTERS]}" if text else name
+
+    def _location(self, location: bytes) -> str:
+        try:
+            return shown(httpx.URL(self.url).join(location.decode("latin-1")))[:EXCERPT_CHARACTERS]
+        except httpx.InvalidURL:
+            return "something that is no URL"
+
+
+def patience_s(retry_after: bytes | None, now_s: float) -> float:
+    """Read a Retry-After header: seconds or a date (RFC 9110, 10.2.3).
+
+    Returns:
+        1 to `MOST_PATIENCE_S` seconds; `PATIENCE_S` where the header is missing or says nothing.
+    """
+    text = (retry_after or b"").decode("latin-1").strip()
+    try:
+        seconds = float(text[:10]) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - now_s
+    except (ValueError, OverflowError):
+        return PATIENCE_S
+    return min(max(seconds, 1.0), MOST_PATIENCE_S)
+
+
+def _status_text(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def shown(url: httpx.URL) -> str:
+    """The URL without what may be secret."""
+    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
