@@ -72,6 +72,7 @@ class MqttSession:
         self._core = MqttClient(options, trio.current_time())
         self._connected = trio.Event()
         self._to_write = trio.lowlevel.ParkingLot()
+        self._written = trio.lowlevel.ParkingLot()
         self._writing = False
         self._flights: dict[int, tuple[_Flight, int]] = {}
         self._unsent: list[tuple[_Flight, int]] = []
@@ -212,6 +213,7 @@ class MqttSession:
         try:
             while True:
                 await self._send()
+                self._written.unpark_all()
                 await self._to_write.park()
         except trio.BrokenResourceError as error:
             # the reader meets the same end, often with the reason, such as a TLS alert
@@ -246,6 +248,12 @@ class MqttSession:
             hint="is this the port of an MQTT broker, and is it alive?",
         )
 
+    async def _flush(self) -> None:
+        """Let the writer send what there is, for a short time."""
+        with trio.move_on_after(GOODBYE_S):
+            while self._core.has_outgoing or self._writing:
+                await self._written.park()
+
     async def _say_goodbye(self) -> None:
         """DISCONNECT, where the link still allows it: best effort, also while we are being cancelled."""
         if self._core.state is not State.CONNECTED or self._writing:
@@ -279,6 +287,7 @@ async def open_mqtt(stream: trio.abc.Stream, options: MqttOptions) -> AsyncItera
                 await session._connect()
                 nursery.start_soon(session._keep_alive)
                 yield session
+                await session._flush()
                 nursery.cancel_scope.cancel()
     finally:
         await session._say_goodbye()
