@@ -87,7 +87,8 @@ class Counters:
 class Pace:
     """Hands out the moments at which reports are due, to all clients together.
 
-    A turn that comes late keeps its due moment, so that a slow server shows as latency, not as a lower rate.
+    Time begins at the first turn. A turn that comes late keeps its due moment, so that a slow server shows as latency,
+    not as a lower rate.
 
     Args:
         rate: reports per second; 0 means as fast as they are answered.
@@ -98,8 +99,8 @@ class Pace:
     def __init__(self, rate: float, count: int | None = None, duration_s: float | None = None) -> None:
         self._rate = rate
         self._remaining = math.inf if count is None else count
-        self._begun = trio.current_time()
-        self._end = math.inf if duration_s is None else self._begun + duration_s
+        self._duration_s = math.inf if duration_s is None else duration_s
+        self._begun: float | None = None
         self._turns = 0
         self._stopping = trio.Event()
 
@@ -109,11 +110,12 @@ class Pace:
 
     async def turn(self) -> float | None:
         """Wait for the next turn and return the moment at which it was due; None when it is over."""
-        if self._remaining < 1:
-            return None
         now = trio.current_time()
+        if self._begun is None:
+            self._begun = now
         due = self._begun + self._turns / self._rate if self._rate else now
-        if due >= self._end or now >= self._end or self._stopping.is_set():
+        end = self._begun + self._duration_s
+        if self._remaining < 1 or due >= end or now >= end or self._stopping.is_set():
             return None
         self._remaining -= 1
         self._turns += 1

@@ -1,0 +1,13 @@
+"""`python -m tpxd.demo DIR`: the daemon of a demo, which ends with the demo, whatever ended that."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tpxd.daemon import run
+from tpxd.lifeline import end_with_parent
+
+if __name__ == "__main__":
+    end_with_parent()
+    sys.exit(run(Path(sys.argv[1])))
