@@ -197,7 +197,8 @@ class HttpServer:
                 conversation.wait(Phase.ANSWERING, now() + limits.answer_s)
                 response = await self._answer(request)
                 conversation.wait(Phase.WRITING, now() + limits.request_s)
-                await stream.send_all(format_response(request, response, close=self._stopped.is_set(), date=self._date))
+                close = count == len(requests) and self._stopped.is_set()
+                await stream.send_all(format_response(request, response, close=close, date=self._date))
                 if count % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
             if interim := parser.interim():
