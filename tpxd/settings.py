@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from tpxd.config import Address, Duration, Part, Size
 from tpxd.errors import ConfigError, Problem
@@ -198,17 +198,10 @@ def check_settings(path: Path, shown: str, sources: SecretSources) -> tuple[Sett
     return settings, warnings
 
 
-class _Environment(Settings, BaseSettings):
-    """Only tells pydantic-settings which variables to look for."""
-
-    model_config = SettingsConfigDict(extra="forbid", frozen=True)
-
-
 def _environment() -> dict[str, Any]:
     """What the environment sets, as a document."""
-    source = EnvSettingsSource(
-        _Environment, case_sensitive=False, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=False
-    )
+    fields = cast("type[BaseSettings]", Settings)  # it reads their names and types, and nothing that BaseSettings adds
+    source = EnvSettingsSource(fields, case_sensitive=False, env_prefix=PREFIX, env_nested_delimiter="__")
     try:
         return source()
     except SettingsError as error:

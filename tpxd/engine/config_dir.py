@@ -1,0 +1,212 @@
+"""The directory of connection files as it should be at work: the newest version of each file, or the last good one.
+
+a file appears or changes       generation + 1, whether it is fine or not
+it is fine                      its model is what should run; `accept` keeps its text once it does
+it is not                       the last good version goes on, also after a restart; the problems say why
+it is gone                      it is not in the snapshot; its count stays and goes on when it comes back
+the directory cannot be read    everything stays as it was
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from tpxd.config import ConnectionFile, SecretSources
+from tpxd.engine.connection_files import (
+    Broken,
+    Directory,
+    Entry,
+    Loaded,
+    clashes,
+    is_current,
+    load_directory,
+    parse_file,
+)
+from tpxd.engine.last_good import LastGood, Versions
+from tpxd.errors import ConfigError, Problem
+
+SETTLE_S: Final = 0.05
+SETTLE_ROUNDS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """One id.
+
+    Attributes:
+        generation: counts every version seen, bad ones too.
+        running: the generation that `model` is; None where there is no model.
+        accepted: the generation whose text is kept for a restart, 0 when none is.
+        model: what should run: the newest version, or the last good one; None when there never was one.
+        problems: what is wrong with the newest version; empty when it is `model`.
+    """
+
+    generation: int
+    running: int | None
+    accepted: int
+    model: ConnectionFile | None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All ids; `strays` is what is wrong besides them, such as a file whose name is no id."""
+
+    desired: Mapping[str, Desired]
+    strays: tuple[Problem, ...] = ()
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one id.
+
+    Attributes:
+        good: the newest version that was fine, with its generation.
+        unsaved: the record, and the text where there is one, must still go to disk.
+    """
+
+    versions: Versions = field(default_factory=Versions)
+    good: tuple[int, Loaded] | None = None
+    text: bytes | None = None
+    unsaved: bool = False
+
+
+class ConfigDir:
+    """Reads the directory and remembers what was good. `read` may run in any thread."""
+
+    def __init__(
+        self, directory: Path, last_good: Path, *, settle: Callable[[], None] = lambda: time.sleep(SETTLE_S)
+    ) -> None:
+        self._directory = directory
+        self._settle = settle
+        self._lock = threading.Lock()
+        self._last_good = LastGood(last_good)
+        self._known = {id: _Known(versions) for id, versions in self._last_good.recall().items()}
+        self._entries: Mapping[str, Entry] = {}
+        self._snapshot = Snapshot({})
+        self._watched = frozenset({directory})
+
+    def watched(self) -> frozenset[Path]:
+        """The directory, and every file that a secret in it names."""
+        return self._watched
+
+    def read(self) -> Snapshot:
+        """Read everything and say what should run. Blocks: a file that vanished is given a moment to come back."""
+        with self._lock:
+            try:
+                directory = self._settled()
+            except ConfigError as error:
+                return replace(self._snapshot, strays=tuple(error.problems))
+            self._entries = directory.entries
+            clashing = self._clashing()
+            desired = {id: self._judge(entry, clashing.get(id, ())) for id, entry in sorted(self._entries.items())}
+            for id in self._known.keys() - self._entries.keys():
+                self._forget_text(id)
+            good = [known.good[1] for known in self._known.values() if known.good is not None]
+            named = (path for entry in (*self._entries.values(), *good) for path in entry.watched)
+            self._watched = frozenset({self._directory, *named})
+            self._snapshot = Snapshot(desired, (*directory.strays, *self._save()))
+            return self._snapshot
+
+    def accept(self, id: str, generation: int) -> None:
+        """This generation is at work: keep its text for a restart, unless a newer one was found good meanwhile.
+
+        A disk that refuses is told by the next snapshot, and tried again there.
+        """
+        with self._lock:
+            known = self._known.get(id)
+            if known is None or known.good is None or known.good[0] != generation:
+                return
+            known.versions.accepted = generation
+            known.text = known.good[1].content
+            known.unsaved = True
+            self._save(id)
+
+    def _settled(self) -> Directory:
+        """The directory's content; when files vanished, what it is once their number stays the same.
+
+        Editors delete and write anew, and people replace the whole directory: neither may stop a connection.
+        """
+        directory = self._load()
+        for _ in range(SETTLE_ROUNDS):
+            if not self._entries.keys() - directory.entries.keys():
+                break
+            self._settle()
+            before, directory = directory, self._load()
+            if directory.entries.keys() == before.entries.keys():
+                break
+        return directory
+
+    def _load(self) -> Directory:
+        return load_directory(self._directory, self._sources(), self._directory.name, self._entries)
+
+    def _sources(self) -> SecretSources:
+        return SecretSources(self._directory)
+
+    def _clashing(self) -> dict[str, tuple[Problem, ...]]:
+        """What files want that another one has; the ones that were fine before keep it."""
+        loaded = [entry for entry in self._entries.values() if isinstance(entry, Loaded)]
+
+        def came_later(entry: Loaded) -> tuple[bool, str]:
+            known = self._known.get(entry.id, _Known())
+            versions = known.versions
+            ran = versions.accepted == versions.generation and versions.digest == entry.digest
+            return not ran and (known.good is None or known.good[1].digest != entry.digest), entry.id
+
+        return clashes(sorted(loaded, key=came_later))
+
+    def _judge(self, entry: Entry, clashing: tuple[Problem, ...]) -> Desired:
+        known = self._known.setdefault(entry.id, _Known())
+        versions = known.versions
+        if versions.digest != entry.digest:
+            versions.generation += 1
+            versions.digest = entry.digest
+            known.unsaved = True
+        problems = entry.problems if isinstance(entry, Broken) else clashing
+        if isinstance(entry, Loaded) and not problems:
+            known.good = versions.generation, entry
+        else:
+            known.good = self._good_before(entry.id, known)
+        running, model = (None, None) if known.good is None else (known.good[0], known.good[1].file)
+        return Desired(versions.generation, running, versions.accepted, model, problems)
+
+    def _good_before(self, id: str, known: _Known) -> tuple[int, Loaded] | None:
+        """The last good version, with its secrets as they are now where they resolve."""
+        if known.good is not None and is_current(known.good[1]):
+            return known.good
+        generation, text = known.versions.accepted, self._last_good.text(id)
+        if known.good is not None:
+            generation, text = known.good[0], known.good[1].content
+        if text is None:
+            return None
+        entry = parse_file(id, text, self._sources(), f"{self._last_good.directory.name}/{id}.toml")
+        return (generation, entry) if isinstance(entry, Loaded) else known.good
+
+    def _forget_text(self, id: str) -> None:
+        """The file is gone: what it said, a password perhaps, goes too."""
+        known = self._known[id]
+        if known.versions.digest:
+            known.versions.digest = ""
+            known.versions.accepted = 0
+            known.good = known.text = None
+            known.unsaved = True
+
+    def _save(self, only: str | None = None) -> list[Problem]:
+        """Bring to disk what is not there yet; the problem of the disk where it refuses."""
+        for id, known in self._known.items():
+            if not known.unsaved or only not in (None, id):
+                continue
+            try:
+                if not known.versions.digest:
+                    self._last_good.drop(id)
+                self._last_good.save(id, known.versions, known.text)
+            except OSError as error:
+                message = f"cannot be written: {error.strerror}; after a restart a broken file would not run"
+                return [Problem(str(self._last_good.directory), 0, 0, "", message)]
+            known.unsaved, known.text = False, None
+        return []

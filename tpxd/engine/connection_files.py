@@ -1,0 +1,200 @@
+"""Reads connection files: one file into a model or its problems, a directory into entries by id.
+
+    connections.d/plant.toml     the connection `plant`
+    connections.d/.plant.swp     ignored, as is everything that does not end in .toml
+    connections.d/Plant.toml     a stray: its name is no id, which is told and not passed over in silence
+
+Nothing here remembers or decides; `config_dir` does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, create_model
+
+from tpxd.config import ConnectionFile, ConnectorConfig, SecretSources
+from tpxd.connector import REGISTRY
+from tpxd.errors import ConfigError, Problem
+from tpxd.problems import suggestion, validate
+from tpxd.secret import Fingerprint, fingerprint
+from tpxd.toml_source import TomlSource, parse_toml, read_bytes
+
+SUFFIX: Final = ".toml"
+RESERVED: Final = frozenset({"live", "ready"})
+"""They would hide behind /health/live and /health/ready."""
+
+_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A file that is fine.
+
+    Attributes:
+        digest: changes when the file or a file that its secrets name does.
+        watched: the files that its secrets name, with what they held.
+        warnings: what lenient sources let pass.
+    """
+
+    id: str
+    file: ConnectionFile
+    source: TomlSource
+    content: bytes
+    digest: str
+    watched: Mapping[Path, Fingerprint]
+    warnings: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A file that is not; `problems` is never empty."""
+
+    id: str
+    problems: tuple[Problem, ...]
+    content: bytes
+    digest: str
+    watched: Mapping[Path, Fingerprint]
+
+
+Entry = Loaded | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """What a directory holds; strays are files that look like connections and have no id."""
+
+    entries: Mapping[str, Entry]
+    strays: tuple[Problem, ...]
+
+
+def id_problem(id: str) -> str | None:
+    """Why this is no id of a connection, None when it is one."""
+    if id in RESERVED:
+        return f'"{id}" is no id, since the health of the daemon answers to it; rename the file'
+    if not _ID.fullmatch(id):
+        return f'"{id}" is no id; name the file with at most 63 of a-z, 0-9, ".", "_" and "-", such as plant-1.toml'
+    return None
+
+
+def load_directory(
+    path: Path, sources: SecretSources, shown: str, known: Mapping[str, Entry] | None = None
+) -> Directory:
+    """Read every connection file; an entry of `known` whose file and secrets hold the same is taken over.
+
+    Raises:
+        ConfigError: the directory itself cannot be read.
+    """
+    try:
+        names = sorted(each.name for each in path.iterdir() if is_connection_name(each.name))
+    except OSError as error:
+        raise ConfigError([Problem(shown, 0, 0, "", f"the directory cannot be read: {error.strerror}")]) from error
+    entries: dict[str, Entry] = {}
+    strays = []
+    for name in names:
+        id = name.removesuffix(SUFFIX)
+        if problem := id_problem(id):
+            strays.append(Problem(f"{shown}/{name}", 0, 0, "", problem))
+        else:
+            entries[id] = load_file(path / name, sources, f"{shown}/{name}", (known or {}).get(id))
+    return Directory(entries, tuple(strays))
+
+
+def is_connection_name(name: str) -> bool:
+    """Whether a file of this name is meant as a connection."""
+    return name.endswith(SUFFIX) and not name.startswith(".")
+
+
+def load_file(path: Path, sources: SecretSources, shown: str, known: Entry | None = None) -> Entry:
+    """Read one connection file; its id is its stem."""
+    id = path.name.removesuffix(SUFFIX)
+    try:
+        content = read_bytes(path, shown)
+    except ConfigError as error:
+        return Broken(id, tuple(error.problems), b"", _digest(str(error).encode(), {}), {})
+    if known is not None and known.content == content and is_current(known):
+        return known
+    return parse_file(id, content, sources, shown)
+
+
+def is_current(entry: Entry) -> bool:
+    """Whether the files that the entry's secrets name hold what they held."""
+    return all(fingerprint(path) == seen for path, seen in entry.watched.items())
+
+
+def parse_file(id: str, content: bytes, sources: SecretSources, shown: str) -> Entry:
+    """Make a model of a connection file's content, or list everything that is wrong with it."""
+    sources = replace(sources, files={})
+    try:
+        source = parse_toml(content, shown)
+        if not source.document:
+            raise ConfigError([Problem(shown, 1, 1, "connectorId", "is missing; the file is empty")])
+        file, warnings = validate(_model_for(source.document.get("connectorId")), source, sources)
+    except ConfigError as error:
+        return Broken(id, tuple(error.problems), content, _digest(content, sources.files), sources.files)
+    return Loaded(id, file, source, content, _digest(content, sources.files), sources.files, tuple(warnings))
+
+
+def _digest(content: bytes, watched: Mapping[Path, Fingerprint]) -> str:
+    digest = sha256(content)
+    for path, seen in sorted(watched.items()):
+        digest.update(b"\0" + bytes(path) + b"\0" + (seen or b""))
+    return digest.hexdigest()
+
+
+def _registered(connector_id: str) -> str:
+    if connector_id not in REGISTRY:
+        known = ", ".join(sorted(REGISTRY))
+        raise ValueError(f'"{connector_id}" is not one of {known}{suggestion(connector_id, REGISTRY)}')
+    return connector_id
+
+
+class _OfUnknownConnector(ConnectionFile):
+    """Finds what is wrong besides the connectorId; nobody knows what the configuration should be."""
+
+    connectorId: Annotated[str, AfterValidator(_registered)]
+    configuration: Any
+
+
+def _model_for(connector_id: Any) -> type[ConnectionFile]:
+    known = REGISTRY.get(connector_id) if isinstance(connector_id, str) else None
+    return _OfUnknownConnector if known is None else file_model(known.id, known.config)
+
+
+@lru_cache(maxsize=256)
+def file_model(connector_id: str, config: type[ConnectorConfig]) -> type[ConnectionFile]:
+    """The model of a whole file of this connector; always the same one, so that files compare."""
+    this_one: Any = Literal[connector_id]
+    return create_model(
+        f"{config.__name__}File",
+        __base__=ConnectionFile,
+        connectorId=(this_one, ...),
+        configuration=(config, ...),
+    )
+
+
+def clashes(loaded: Iterable[Loaded]) -> dict[str, tuple[Problem, ...]]:
+    """What files that are fine by themselves may not have in common; earlier ones of `loaded` keep what both want."""
+    taken: dict[tuple[str, str], str] = {}
+    found: dict[str, tuple[Problem, ...]] = {}
+    for entry in loaded:
+        for path, value in _unique_values(entry.file):
+            owner = taken.setdefault((path[-1], value), entry.id)
+            if owner != entry.id:
+                message = f'"{value}" is taken by the connection {owner}; choose another'
+                problem = entry.source.problem(".".join(path), message, entry.source.known(path))
+                found[entry.id] = (*found.get(entry.id, ()), problem)
+    return found
+
+
+def _unique_values(file: ConnectionFile) -> Iterable[tuple[tuple[str, str], str]]:
+    if file.health is not None and not file.health.listen.endswith(":0"):
+        yield ("health", "listen"), file.health.listen
+    if file.configuration.downlinkUuid is not None:
+        yield ("configuration", "downlinkUuid"), file.configuration.downlinkUuid
