@@ -143,6 +143,16 @@ async def test_the_oldest_message_for_an_absent_client_makes_room(monkeypatch: p
     assert session.retained_messages.empty()
 
 
+def test_a_broker_that_grows_too_much_ends() -> None:
+    limits = "broker.MAX_RESIDENT_BYTES = 1 << 20; broker.MEMORY_CHECK_S = 0.05"
+    script = f"from tpxd import broker; {limits}; broker.main()"
+    command = [sys.executable, "-c", script, free_address()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.wait(TIMEOUT_S) == 1
+        assert process.stderr.read() == b"the broker holds more than 1 MiB\n"
+
+
 def test_memory_of_this_process_is_read_from_the_system() -> None:
     assert 1 << 20 < broker.resident_bytes() < 8 << 30
 

@@ -32,6 +32,7 @@ READY = "ready"
 MAX_QUEUED = 10_000
 MAX_CONNECTIONS = 1_000
 MAX_RESIDENT_BYTES = 512 << 20
+MEMORY_CHECK_S = 5.0
 SESSION_EXPIRY_S = 86_400
 
 
@@ -72,7 +73,7 @@ async def serve(address: str) -> None:
     print(READY, flush=True)
     while not stopping.is_set():
         try:
-            await asyncio.wait_for(stopping.wait(), timeout=5)
+            await asyncio.wait_for(stopping.wait(), timeout=MEMORY_CHECK_S)
         except TimeoutError:
             if resident_bytes() > MAX_RESIDENT_BYTES:
                 raise SystemExit(f"the broker holds more than {MAX_RESIDENT_BYTES >> 20} MiB") from None
