@@ -72,7 +72,7 @@ def certificate_expires(pem: str) -> datetime:
     Raises:
         ValueError: the text holds no certificate that can be read.
     """
-    # imported here: most daemons hold no client certificate, and the library takes 7 MiB
+    # imported here: most daemons hold no client certificate, and the library takes 8 MiB
     from cryptography import x509
 
     try:
