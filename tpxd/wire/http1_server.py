@@ -154,7 +154,7 @@ class HttpServer:
         elif self._tls is None:
             await self.serve(tcp, peer)
         else:
-            await self.serve(trio.SSLStream(tcp, self._tls, server_side=True, https_compatible=True), peer)
+            await self.serve(trio.SSLStream(tcp, self._tls, server_side=True), peer)
 
     async def _turn_away(self, tcp: TcpStream) -> None:
         """Say why in plain HTTP; a TLS handshake, or many of these at once, would cost more than there is to give."""
