@@ -1,0 +1,45 @@
+"""What the control plane needs to know of the daemon, and what it may ask it to do."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+Document = dict[str, Any]
+"""Plain JSON values."""
+
+
+class ControlState(Protocol):
+    """The daemon as the control plane sees it. Nothing here waits: it is called between two awaits."""
+
+    def connections(self) -> dict[str, Document]:
+        """The health documents of all connections by id."""
+
+    def connection(self, id: str) -> Document | None:
+        """One connection's health document, None when there is none of that id."""
+
+    def intake(self) -> Document:
+        """What intake accepted and refused; `healthy`, and `reason` when it is not, besides its own keys."""
+
+    def lrc(self) -> Document:
+        """How commands reach the LRC; `healthy` and `reason` as above."""
+
+    def spool(self) -> Document:
+        """How full the spool is; `healthy` and `reason` as above."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with files that are no connection's, such as one whose name is no id."""
+
+    def live(self) -> tuple[bool, str | None]:
+        """Whether the parts that must never stand still moved, and if not, which did not."""
+
+    def ready(self) -> tuple[bool, str | None]:
+        """Whether uplinks are taken, and if not, why."""
+
+    def reconnect(self, id: str | None) -> bool:
+        """Try one connection, or all, again now; False when there is none of that id."""
+
+    def reload(self) -> None:
+        """Read the files again soon."""
+
+    def events(self, count: int, connection: str | None) -> list[Document]:
+        """The newest events, oldest of them first; of one connection, or of all."""
