@@ -36,9 +36,7 @@ def demo(
     screen = Console(stderr=True)
     with _stage(directory) as place:
         play = Play(set_scene(place))
-        show = partial(show_live, screen) if screen.is_terminal and not json else None
-        if show is None and not json:
-            print(f"demo in {place}, health at http://{play.scene.control}/health", flush=True)
+        show = None if json else partial(show_live, screen) if screen.is_terminal else _say_where
         try:
             trio.run(partial(perform, play, rate=rate, duration_s=duration, show=show))
         except DemoFailed as failure:
@@ -69,6 +67,11 @@ def _stage(directory: Path | None) -> Iterator[Path]:
     except OSError as error:
         raise typer.BadParameter(f"{directory}: {error.strerror}", param_hint="--dir") from error
     yield directory
+
+
+async def _say_where(play: Play) -> None:
+    """For a pipe or a journal: one line at the beginning."""
+    print(f"demo in {play.scene.directory}, health at http://{play.scene.control}/health", flush=True)
 
 
 def _summary(play: Play) -> Iterator[str]:

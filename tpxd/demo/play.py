@@ -88,12 +88,12 @@ async def perform(
     """
     try:
         async with trio.open_nursery() as nursery:
+            pace = Pace(rate, duration_s=duration_s)
+            hurry = trio.CancelScope()
+            await nursery.start(_stop_at_signal, pace, hurry)
             await nursery.start(serve_receiver, play.scene.receiver, play.receiver)
             if show is not None:
                 nursery.start_soon(show, play)
-            pace = Pace(rate, duration_s=duration_s)
-            hurry = trio.CancelScope()
-            nursery.start_soon(_stop_at_signal, pace, hurry)
             with hurry:
                 async with run_daemon(play.scene, daemon):
                     await _post_and_drain(play, pace)
@@ -132,9 +132,12 @@ async def _drain(play: Play) -> None:
     play.unfinished = play.looks.lagging(play.counters.accepted) or {"tpxd": "its health page does not come"}
 
 
-async def _stop_at_signal(pace: Pace, hurry: trio.CancelScope) -> None:
+async def _stop_at_signal(
+    pace: Pace, hurry: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """The first signal ends the posting, the second one the waiting for empty queues too."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             pace.stop()
             async for _ in signals:
