@@ -56,6 +56,7 @@ class RequestParser:
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._header_count = 0
+        self._version = ""
         self._keep_alive = True
         self._body: list[bytes] = []
 
@@ -190,7 +191,7 @@ class RequestParser:
         """The head is complete: everything that can be refused without the body is refused here."""
         self._in_head = False
         headers = self._headers
-        version = self._parser.get_http_version()
+        version = self._version = self._parser.get_http_version()
         refused = self._refused_head(version)
         if refused is not None:
             self._refuse(*refused)
@@ -245,22 +246,15 @@ class RequestParser:
         """The request is complete, unless it was refused or `_ignore_upgrade` is about to read it again."""
         if self._parser.should_upgrade():
             return
-        self._check_framing()
+        if self._chunked:
+            self._check_framing()
         if self.ended:
             return
         path, query = _split_target(self._url.decode("latin-1"))
-        self._complete.append(
-            Request(
-                method=self._parser.get_method().decode(),
-                path=path,
-                query=query,
-                headers=self._headers,
-                body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
-                peer=self._peer,
-                keep_alive=self._keep_alive,
-                http_1_0=self._parser.get_http_version() == "1.0",
-            )
-        )
+        method = self._parser.get_method().decode()
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        http_1_0 = self._version == "1.0"
+        self._complete.append(Request(method, path, query, self._headers, body, self._peer, self._keep_alive, http_1_0))
         self.ended = not self._keep_alive
         self._begin()
 
