@@ -65,10 +65,12 @@ def _as_text(value: datetime.datetime | datetime.date | datetime.time) -> str:
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
-    """`; did you mean "…"?` for the choice that is close to `word`, or nothing."""
+    """`; did you mean "…"?` for the choice that is close to `word`, or the only one that contains it, or nothing."""
     by_small = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(word.lower(), by_small, n=1)
-    return f'; did you mean "{by_small[close[0]]}"?' if close else ""
+    if not close and len(word) > 2:
+        close = [small for small in by_small if word.lower() in small]
+    return f'; did you mean "{by_small[close[0]]}"?' if len(close) == 1 else ""
 
 
 def problem_of(error: ErrorDetails, source: TomlSource, schema: Schema) -> Problem:
@@ -113,6 +115,8 @@ def _plain(error: ErrorDetails, is_secret: bool) -> str:
         case "literal_error" | "enum":
             choices = re.findall(r"'([^']*)'|(\d+)", str(context["expected"]))
             names = [text or number for text, number in choices]
+            if ("", value) in choices:
+                return f"{shown} is text; write the number without quotes: {value}"
             return f"{shown} is not one of {', '.join(names)}{suggestion(str(value), names)}"
         case "bool_type" | "bool_parsing":
             return f"{shown} is not true or false"

@@ -79,8 +79,13 @@ def id_problem(id: str) -> str | None:
     if id in RESERVED:
         return f'"{id}" is no id, since the health of the daemon answers to it; rename the file'
     if not _ID.fullmatch(id):
-        return f'"{id}" is no id; name the file with at most 63 of a-z, 0-9, ".", "_" and "-", such as plant-1.toml'
+        return f'"{_printable(id)}" is no id; name the file with a-z, 0-9, ".", "_" and "-", at most 63, such as plant-1.toml'
     return None
+
+
+def _printable(name: str) -> str:
+    """The name on one line, whatever bytes it was made of."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def load_directory(
@@ -100,7 +105,7 @@ def load_directory(
     for name in names:
         id = name.removesuffix(SUFFIX)
         if problem := id_problem(id):
-            strays.append(Problem(f"{shown}/{name}", 0, 0, "", problem))
+            strays.append(Problem(f"{shown}/{_printable(name)}", 0, 0, "", problem))
         else:
             entries[id] = load_file(path / name, sources, f"{shown}/{name}", (known or {}).get(id))
     return Directory(entries, tuple(strays))

@@ -1,0 +1,156 @@
+"""`tpxd check`: everything that is wrong with files, before the daemon reads them.
+
+connections.d/plant.toml:7:12: configuration.protocol: "SLS" is not one of TCP, SSL, WSS; did you mean "SSL"?
+warning: connections.d/plant.toml:9:12: configuration.password: the environment variable PLANT is not set
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+
+import orjson
+import typer
+
+from tpxd import connectors
+from tpxd.config import SecretSources
+from tpxd.engine.connection_files import Directory, Loaded, clashes, id_problem, load_directory, load_file
+from tpxd.errors import ConfigError, Problem
+from tpxd.settings import FILE_NAME, check_settings
+
+EXIT_INVALID: Final = 78
+DEFAULT: Final = Path("/etc/tpxd")
+CONNECTIONS: Final = "connections.d"
+
+
+def check_command(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files or directories; default /etc/tpxd.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Validate tpxd.toml and connection files; exit code 0, or 78 when something is wrong."""
+    raise typer.Exit(check(paths or [DEFAULT], as_json=json))
+
+
+def check(paths: Sequence[Path], *, as_json: bool = False) -> int:
+    """Print every problem of these files and directories, one line each; a last line on standard error counts them.
+
+    Args:
+        paths: connection files, `tpxd.toml`, directories of connection files, or configuration directories.
+        as_json: `{"files": 1, "problems": [{"path", "line", "column", "field", "message", "severity"}]}` instead.
+
+    Returns:
+        The exit code: 0, or 78 when there is an error; warnings alone are none.
+    """
+    connectors.load()
+    findings = Findings()
+    for path in paths:
+        _look_at(path, findings)
+    errors = sum(problem.severity == "error" for problem in findings.problems)
+    warnings = len(findings.problems) - errors
+    if as_json:
+        print(orjson.dumps({"files": findings.files, "problems": [asdict(p) for p in findings.problems]}).decode())
+    else:
+        for problem in findings.problems:
+            print(problem if problem.severity == "error" else f"warning: {problem}")
+    counts = [
+        _count(findings.files, "file"),
+        _count(errors, "error"),
+        *([_count(warnings, "warning")] if warnings else []),
+    ]
+    print(", ".join(counts), file=sys.stderr)
+    return EXIT_INVALID if errors else 0
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was looked at and found so far."""
+
+    files: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _look_at(path: Path, findings: Findings) -> None:
+    """Find out what kind of path this is, and check it as that."""
+    if path.is_dir():
+        if (path / FILE_NAME).exists() or (path / CONNECTIONS).is_dir():
+            _config_directory(path, findings)
+        else:
+            _connections(path, str(path), findings)
+    elif not path.exists():
+        findings.problems.append(Problem(str(path), 0, 0, "", "there is no such file or directory"))
+    elif path.name == FILE_NAME:
+        _settings(path, findings)
+    else:
+        _one_connection(path, findings)
+
+
+def _config_directory(path: Path, findings: Findings) -> None:
+    """`tpxd.toml`, and the connections where it says that they are, or where they usually are when it is wrong."""
+    directory = _settings(path / FILE_NAME, findings) or path / CONNECTIONS
+    if directory.exists():
+        _connections(directory, os.fspath(directory), findings)
+    else:
+        message = "there is no such directory yet; the daemon waits for it"
+        findings.problems.append(Problem(str(directory), 0, 0, "", message, "warning"))
+
+
+def _settings(path: Path, findings: Findings) -> Path | None:
+    """Check `tpxd.toml`; returns the directory of connections."""
+    findings.files += path.exists()
+    try:
+        settings, warnings = check_settings(path, str(path), _sources(path.parent))
+    except ConfigError as error:
+        findings.problems += error.problems
+        return None
+    findings.problems += warnings
+    return settings.connections_dir
+
+
+def _connections(path: Path, shown: str, findings: Findings) -> None:
+    try:
+        directory = load_directory(path, _sources(path), shown)
+    except ConfigError as error:
+        findings.problems += error.problems
+        return
+    findings.files += len(directory.entries) + len(directory.strays)
+    findings.problems += directory.strays
+    _entries(directory, findings)
+
+
+def _one_connection(path: Path, findings: Findings) -> None:
+    findings.files += 1
+    if problem := id_problem(path.name.removesuffix(".toml")):
+        findings.problems.append(Problem(str(path), 0, 0, "", problem))
+    entry = load_file(path, _sources(path.parent), str(path))
+    _entries(Directory({entry.id: entry}, ()), findings)
+
+
+def _entries(directory: Directory, findings: Findings) -> None:
+    loaded = [entry for entry in directory.entries.values() if isinstance(entry, Loaded)]
+    clashing = clashes(loaded)
+    for entry in directory.entries.values():
+        if isinstance(entry, Loaded):
+            findings.problems += (*clashing.get(entry.id, ()), *entry.warnings, *_remarks(entry))
+        else:
+            findings.problems += entry.problems
+
+
+def _remarks(entry: Loaded) -> list[Problem]:
+    """What is allowed and may surprise."""
+    path = ("configuration", "qos")
+    if getattr(entry.file.configuration, "qos", None) != 0:
+        return []
+    message = "0 means that delivered is what was handed to the system; uplinks can get lost on the way"
+    return [entry.source.problem(".".join(path), message, path, severity="warning")]
+
+
+def _sources(directory: Path) -> SecretSources:
+    return SecretSources(directory, lenient=True)
