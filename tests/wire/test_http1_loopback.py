@@ -7,18 +7,14 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import h11
 import pytest
 import trio
 import trio.testing
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests import pki
 from tpxd.wire.http1 import CannotListen, Limits, Request, Respond, Response, serve_http
 from tpxd.wire.http1_listen import TcpStream, accept_streams, open_listeners
 
@@ -301,30 +297,13 @@ async def test_accepting_ends_when_the_listener_is_none() -> None:
         nursery.cancel_scope.cancel()
 
 
-def server_certificate(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts of a server at 127.0.0.1 and of a client that trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tpxd test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    both = directory / "both.pem"
-    both.write_bytes(certificate + pem)
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(both)
-    return server, ssl.create_default_context(cadata=certificate.decode())
-
-
 async def test_tls_while_another_peer_never_shakes_hands(tmp_path: Path) -> None:
-    server, client = server_certificate(tmp_path)
-    async with serving(tls=server) as [(host, port)]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*pki.server("127.0.0.1").write(tmp_path, "server"))
+    trusting = ssl.create_default_context(cadata=pki.ca().certificate)
+    async with serving(tls=context) as [(host, port)]:
         silent = await trio.open_tcp_stream(host, port)
-        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=client)
+        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=trusting)
         http = h11.Connection(h11.CLIENT)
         for body in (b"a", b"b" * 100_000):
             assert await ask(stream, http, "POST", body) == (200, b"POST " + body + b" from 127.0.0.1")
