@@ -1,9 +1,9 @@
 """A connection is a nursery: it keeps its transport open, carries its queue, and nothing of it outlives it.
 
-    run_connection
-      ├─ offer_health       where the file asks for a port of its own
-      ├─ commit_receipts    moves the cursor; survives the link
-      └─ keep_open          open, deliver, lose, wait, open again
+run_connection
+  ├─ offer_health       where the file asks for a port of its own
+  ├─ commit_receipts    moves the cursor; survives the link
+  └─ keep_open          open, deliver, lose, wait, open again
 """
 
 from __future__ import annotations
@@ -188,4 +188,3 @@ async def offer_health(live: Live, address: str) -> None:
             text = f"{live.id}: the health port {address} cannot be opened: {error.strerror or error}"
             live.health.report(Event("health_port", text, live.id, logging.WARNING))
         await trio.sleep(PORT_RETRY_S)
-

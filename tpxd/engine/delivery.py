@@ -21,6 +21,10 @@ from tpxd.spool import Cursor, Verdict
 BATCH = MAX_BATCH // 2
 """Half of what may be in hand, so that one half is committed while the other is under way."""
 
+SLOW_START = 16
+"""The first batch after an opening; each one that is receipted doubles it, so that a far end that comes back with a
+crowd at its door is not met with everything at once."""
+
 COMMIT_RETRY_S = 1.0
 
 
@@ -44,11 +48,12 @@ async def deliver(
     Cancellation: as after `LinkLost`.
     """
     flight.expire(outbound.decide)
+    most = min(SLOW_START, max_in_flight)
     while not stopping.requested:
-        batch = flight.next_batch()
+        batch = flight.next_batch(most)
         if not batch:
             with stopping.interrupts():
-                await _take(cursor, flight, outbound, pace, max_in_flight)
+                await _take(cursor, flight, outbound, pace, most)
             continue
         flight.sending = len(batch)
         try:
@@ -60,13 +65,15 @@ async def deliver(
             health.throttled(None)
             continue
         assert flight.sending == 0, "a transport returned from send without a receipt for each uplink"
+        if len(batch) == most:
+            most = min(BATCH, 2 * most, max_in_flight)
 
 
-async def _take(cursor: Cursor, flight: Flight, outbound: Outbound, pace: Pace, max_in_flight: int) -> None:
+async def _take(cursor: Cursor, flight: Flight, outbound: Outbound, pace: Pace, most: int) -> None:
     """Take the next uplinks from the queue into `flight`; waits for some, and for room."""
     room = await flight.wait_for_room()
     allowed = await pace.wait()
-    uplinks = await cursor.next_batch(min(BATCH, room, max_in_flight, allowed), MAX_BATCH_BYTES, after=flight.last_seq)
+    uplinks = await cursor.next_batch(min(most, room, allowed), MAX_BATCH_BYTES, after=flight.last_seq)
     pace.spend(len(uplinks))
     flight.take(uplinks, outbound.decide)
 

@@ -88,12 +88,12 @@ class Flight:
                 item.settled = Verdict.EXPIRED
                 self.progress.set()
 
-    def next_batch(self) -> list[InFlight]:
-        """What may be sent now, oldest first; less than everything while an uplink is suspected."""
+    def next_batch(self, most: int) -> list[InFlight]:
+        """What may be sent now, oldest first, `most` at once; a single one while an uplink is suspected."""
         unsettled = [item for item in self._items if item.settled is None]
         match self.poison.sending:
             case Sending.ALL:
-                return unsettled
+                return unsettled[:most]
             case Sending.OLDEST_ALONE:
                 return unsettled[:1]
             case Sending.SECOND_ALONE:

@@ -19,9 +19,10 @@ class Pace:
         """Wait until at least one uplink may go, and say how many may."""
         if self._rate is None:
             return sys.maxsize
-        while (allowed := self._refill()) < 1:
-            await trio.sleep((1 - self._tokens) / self._rate)
-        return allowed
+        if (allowed := self._refill()) >= 1:
+            return allowed
+        await trio.sleep((1 - self._tokens) / self._rate)
+        return max(1, self._refill())
 
     def spend(self, count: int) -> None:
         """So many were taken."""

@@ -17,7 +17,7 @@ from tpxd.connector import REGISTRY, Dial, TlsContexts
 from tpxd.engine.config_dir import ConfigDir, Desired, Snapshot
 from tpxd.engine.connection import Live, run_connection
 from tpxd.engine.flight import Flight
-from tpxd.engine.health import FileState, Health, State
+from tpxd.engine.health import Health, State
 from tpxd.engine.outbound import Outbound, format_of
 from tpxd.engine.plan import plan
 from tpxd.engine.validity import ClockWatch
@@ -163,10 +163,17 @@ class Supervisor:
         for id in (*steps.restart, *steps.start):
             self._launch(id, snapshot.desired[id], nursery)
         for id in steps.keep:
-            self._met(self._slots[id], snapshot.desired[id])
+            self._slots[id].health.file.running = snapshot.desired[id].running
         for id in gone:
             self._slots[id].present = False
             nursery.start_soon(self._retire, id)
+        await trio.to_thread.run_sync(self._keep_good, snapshot)
+
+    def _keep_good(self, snapshot: Snapshot) -> None:
+        """Have the versions that were just found good kept for a restart; in a thread, since it waits for the disk."""
+        for id, desired in snapshot.desired.items():
+            if not desired.problems and desired.generation != desired.accepted:
+                self._config_dir.accept(id, desired.generation)
 
     def _tell_strays(self, snapshot: Snapshot) -> None:
         for problem in snapshot.strays:
@@ -196,14 +203,8 @@ class Supervisor:
         health.name, health.connector_id, health.active = model.name, model.connectorId, model.active
         slot.cursor.validity_s = model.configuration.uplinkTimeValidity
         if not model.active:
-            self._met(slot, desired)
+            health.file.running = desired.running
             health.turn(State.DEACTIVATED)
-
-    def _met(self, slot: Slot, desired: Desired) -> None:
-        """The version that should run is the one that runs."""
-        slot.health.file.running = desired.running
-        if not desired.problems and desired.generation != desired.accepted:
-            self._config_dir.accept(slot.health.id, desired.generation)
 
     def _launch(self, id: str, desired: Desired, nursery: trio.Nursery) -> None:
         model = desired.model
@@ -235,7 +236,7 @@ class Supervisor:
                 await before.finished.wait()
             if live.stopping.requested:
                 return
-            self._met(slot, desired)
+            slot.health.file.running = desired.running
             await self._barrier(live)
         finally:
             live.finished.set()
@@ -245,7 +246,7 @@ class Supervisor:
         while not live.stopping.requested:
             try:
                 await run_connection(live)
-            except Exception as error:  # noqa: BLE001 # the one place; see above
+            except Exception as error:  # the one place; see above
                 logger.exception("%s: crashed, a bug: it is started again under back-off", live.id)
                 delay = live.backoff.delay(trio.current_time())
                 live.health.turn(State.CLOSED, f"crashed: {type(error).__name__}: {error}; the log has the traceback")

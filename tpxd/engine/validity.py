@@ -1,4 +1,4 @@
-"""When an uplink is too old to be sent, and when the clock cannot be trusted to say so. Pure but for injected clocks."""
+"""When an uplink is too old to be sent, and when the clock cannot be trusted to say so; clocks are injected."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ClockWatch:
 
 
 def emitted_s(uplink: Uplink) -> float:
-    """When the uplink's age begins: its own `Time` when that parses and is not later than the arrival, else the arrival."""
+    """When the uplink's age begins: at its own `Time` when that parses and is not later than the arrival, else then."""
     arrived = uplink.received_ms / 1000
     text = uplink.fields.get("Time")
     if isinstance(text, str):

@@ -1,0 +1,112 @@
+"""Peers for whole-daemon tests; each is ended with its test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+import trio
+
+from tests.daemon.harness import BlackHole, Daemon, Key, Receiver, keys_of
+from tests.mosquitto import Mosquitto, free_port
+
+
+class Broker:
+    """A Mosquitto that a blocking test starts, stops and starts again."""
+
+    def __init__(self, directory: Path) -> None:
+        self._mosquitto = Mosquitto(directory, free_port(), persistent=True)
+        self.port = self._mosquitto.port
+        self.start()
+
+    def start(self) -> None:
+        """Start it; returns when it listens."""
+        trio.run(self._mosquitto.start)
+
+    def stop(self) -> None:
+        """Stop it; what it holds for persistent sessions is on disk."""
+        trio.run(self._mosquitto.stop)
+
+
+class Subscriber:
+    """An independent subscriber (paho) with a persistent session, so that a restart of the broker loses nothing."""
+
+    def __init__(self, port: int, topic: str = "#") -> None:
+        self.messages: list[tuple[str, bytes]] = []
+        subscribed = threading.Event()
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"witness-{id(self)}", clean_session=False)
+        client.on_connect = lambda *_: client.subscribe(topic, qos=1)
+        client.on_subscribe = lambda *_: subscribed.set()
+        client.on_message = lambda _client, _data, message: self.messages.append((message.topic, message.payload))
+        client.reconnect_delay_set(1, 1)
+        client.connect("127.0.0.1", port)
+        client.loop_start()
+        self._client = client
+        assert subscribed.wait(5), "the independent subscriber could not subscribe"
+
+    def keys(self) -> list[Key]:
+        """What arrived, in order."""
+        return keys_of(payload for _, payload in list(self.messages))
+
+    def close(self) -> None:
+        """End the session's connection."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def ending() -> Iterator[ExitStack]:
+    """Whatever a test starts ends here, newest first."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def broker(tmp_path: Path, ending: ExitStack) -> Broker:
+    """A real Mosquitto."""
+    started = Broker(tmp_path)
+    ending.callback(started.stop)
+    return started
+
+
+@pytest.fixture
+def subscriber(broker: Broker, ending: ExitStack) -> Subscriber:
+    """What arrives at the real Mosquitto."""
+    started = Subscriber(broker.port)
+    ending.callback(started.close)
+    return started
+
+
+@pytest.fixture
+def receiver(ending: ExitStack) -> Receiver:
+    """A real HTTP server."""
+    started = Receiver()
+    ending.callback(started.close)
+    return started
+
+
+@pytest.fixture
+def hole(ending: ExitStack) -> BlackHole:
+    """A server that accepts and never answers."""
+    started = BlackHole()
+    ending.callback(started.close)
+    return started
+
+
+MakeDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path, ending: ExitStack) -> MakeDaemon:
+    """Makes a daemon in the test's directory; it is not started yet."""
+
+    def make(settings: str = "", **connections: str) -> Daemon:
+        daemon = Daemon(tmp_path, settings, **connections)
+        ending.callback(daemon.end)
+        return daemon
+
+    return make

@@ -1,0 +1,165 @@
+"""A queue in memory and a transport that does as it is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, cast
+
+import orjson
+import trio
+
+from tpxd.config import ConnectionFile, ConnectorConfig
+from tpxd.connector import Connector, Context, Incoming, Outgoing, Receipts, Transport
+from tpxd.engine.connection import Live
+from tpxd.engine.flight import Flight, Settled
+from tpxd.engine.health import Health
+from tpxd.engine.outbound import Outbound, format_of
+from tpxd.engine.validity import ClockWatch
+from tpxd.events import EventLog
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool import Cursor, Ledger
+from tpxd.wire.tls import TlsContextCache
+
+
+def make_uplink(
+    seq: int, lane: str = "70B3D5E75E00A1C4", received_ms: int = 1_700_000_000_000, **fields: Any
+) -> Uplink:
+    """A stored uplink."""
+    document = {"DevEUI_uplink": {"DevEUI": lane, "FCntUp": seq, **fields}}
+    return Uplink(seq, received_ms, "DevEUI_uplink", lane, "", orjson.dumps(document))
+
+
+class MemoryCursor:
+    """What the engine needs of a cursor, in memory."""
+
+    def __init__(self) -> None:
+        self.rows: list[Uplink] = []
+        self.fates: list[tuple[int, Settled]] = []
+        self.position = 0
+        self.validity_s: float | None = None
+        self.refuses: Exception | None = None
+        self._arrived = trio.Event()
+
+    def add(self, *uplinks: Uplink) -> None:
+        """Uplinks arrive."""
+        self.rows.extend(uplinks)
+        self._arrived.set()
+
+    async def next_batch(self, max_uplinks: int, max_bytes: int, after: int | None = None) -> list[Uplink]:
+        """See `spool.Cursor`."""
+        begin = max(self.position, after or 0)
+        while not (found := [row for row in self.rows if row.seq > begin][:max_uplinks]):
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        await trio.lowlevel.checkpoint()
+        return found
+
+    async def commit(self, settled: Sequence[tuple[int, Settled]]) -> None:
+        """See `spool.Cursor`."""
+        await trio.lowlevel.checkpoint()
+        if self.refuses is not None:
+            raise self.refuses
+        self.fates.extend(settled)
+        self.position = settled[-1][0]
+
+    @property
+    def oldest_waiting_ms(self) -> int | None:
+        """See `spool.Cursor`."""
+        return next((row.received_ms for row in self.rows if row.seq > self.position), None)
+
+    @property
+    def ledger(self) -> Ledger:
+        """See `spool.Cursor`."""
+        waiting = sum(row.seq > self.position for row in self.rows)
+        return Ledger(len(self.rows), len(self.fates), 0, 0, 0, 0, waiting)
+
+
+Send = Callable[[Sequence[Outgoing], Receipts], Awaitable[None]]
+
+
+@dataclass
+class Peer:
+    """The far end: its script decides what opening and sending do.
+
+    Attributes:
+        opening: raised when the link is opened, None opens it.
+        sending: called for each batch; receipts everything unless set.
+        batches: the seqs of each batch that was sent.
+        opens: the times at which the link was opened.
+    """
+
+    opening: Callable[[], Exception | None] = lambda: None
+    sending: Send | None = None
+    batches: list[list[int]] = field(default_factory=list)
+    opens: list[float] = field(default_factory=list)
+    open_now: int = 0
+
+    @asynccontextmanager
+    async def open(self, config: ConnectorConfig, context: Context) -> AsyncIterator[Transport]:
+        """The opener."""
+        self.opens.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        if (error := self.opening()) is not None:
+            raise error
+        self.open_now += 1
+        try:
+            yield ScriptedTransport(self)
+        finally:
+            self.open_now -= 1
+
+
+class ScriptedTransport:
+    """An open link to a `Peer`."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        """See `connector.Transport`."""
+        self._peer.batches.append([outgoing.uplink.seq for outgoing in batch])
+        await trio.lowlevel.checkpoint()
+        if self._peer.sending is not None:
+            await self._peer.sending(batch, receipts)
+            return
+        for index in range(len(batch)):
+            receipts.delivered(index)
+
+    async def receive(self) -> Incoming:
+        """See `connector.Transport`."""
+        await trio.sleep_forever()
+
+    async def acknowledge(self, incoming: Incoming) -> None:
+        """See `connector.Transport`."""
+
+
+async def no_dial(*_: object) -> NoReturn:
+    """For connectors that open nothing."""
+    raise AssertionError("nothing should be dialled")
+
+
+def make_live(peer: Peer, cursor: MemoryCursor, *, grace_s: float = 5.0, **configuration: Any) -> Live:
+    """A connection to a scripted peer."""
+    config = ConnectorConfig.model_validate(configuration)
+    file = ConnectionFile(connectorId="scripted", name="scripted", configuration=config)
+    events = EventLog()
+    queue = cast("Cursor", cursor)
+    health = Health("plant", queue, events.report)
+    return Live(
+        id="plant",
+        file=file,
+        connector=Connector("scripted", ConnectorConfig, peer.open, "Scripted", "for tests", 256),
+        cursor=queue,
+        health=health,
+        flight=Flight(),
+        outbound=Outbound(format_of(config), config.uplinkTimeValidity, ClockWatch(lambda: None)),
+        instance="00000000",
+        dial=no_dial,
+        tls=TlsContextCache(),
+        stop_grace_s=grace_s,
+    )
+
+
+logging.getLogger("tpxd").setLevel(logging.ERROR)

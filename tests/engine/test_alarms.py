@@ -1,0 +1,118 @@
+"""Low-rate alarms: windows of the week, time zones, daylight saving, one event an hour."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from pydantic import ValidationError
+
+from tpxd.alarms import Alarm
+from tpxd.engine.rate import RateWatch
+from tpxd.events import Event
+
+PARIS = ZoneInfo("Europe/Paris")
+
+
+def alarm(**more: Any) -> Alarm:
+    basis = {
+        "startTime": "2026-01-05T09:00:00+01:00",
+        "endTime": "2026-01-05T18:00:00+01:00",
+        "timezone": "Europe/Paris",
+        "uplinkRateMinPerHour": 10,
+        "message": "Plant is too quiet",
+        "recurrence": [{"frequency": "weekly", "byDays": ["monday", "friday"]}],
+    }
+    return Alarm.model_validate({name: value for name, value in (basis | more).items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_open"),
+    [
+        (datetime(2026, 1, 5, 9, 0, tzinfo=PARIS), True),
+        (datetime(2026, 1, 5, 8, 59, tzinfo=PARIS), False),
+        (datetime(2026, 1, 5, 17, 59, tzinfo=PARIS), True),
+        (datetime(2026, 1, 5, 18, 0, tzinfo=PARIS), False),
+        (datetime(2026, 1, 6, 12, 0, tzinfo=PARIS), False),
+        (datetime(2026, 1, 9, 12, 0, tzinfo=PARIS), True),
+        (datetime(2026, 7, 6, 9, 0, tzinfo=PARIS), True),
+        (datetime(2026, 7, 6, 8, 59, tzinfo=PARIS), False),
+        (datetime(2026, 7, 6, 7, 30, tzinfo=UTC), True),
+    ],
+)
+def test_the_window_follows_the_clock_on_the_wall(moment: datetime, is_open: bool) -> None:
+    assert (alarm().opened_at(moment) is not None) is is_open
+
+
+def test_a_window_over_midnight_belongs_to_the_day_it_opened() -> None:
+    night = alarm(startTime="2026-01-05T22:00:00+01:00", endTime="2026-01-06T06:00:00+01:00")
+    assert night.opened_at(datetime(2026, 1, 6, 5, 0, tzinfo=PARIS)) == datetime(2026, 1, 5, 22, tzinfo=PARIS)
+    assert night.opened_at(datetime(2026, 1, 7, 5, 0, tzinfo=PARIS)) is None
+
+
+def test_the_night_in_which_the_clock_changes_has_its_true_length() -> None:
+    night = alarm(
+        startTime="2026-01-05T22:00:00+01:00",
+        endTime="2026-01-06T06:00:00+01:00",
+        recurrence=[{"frequency": "weekly", "byDays": ["saturday"]}],
+    )
+    begins = datetime(2026, 3, 28, 22, 0, tzinfo=PARIS)
+    open_minutes = sum(
+        night.opened_at(begins.astimezone(UTC) + timedelta(minutes=n)) is not None for n in range(24 * 60)
+    )
+    assert open_minutes == 7 * 60
+
+
+def test_without_recurrence_the_window_is_that_one_period() -> None:
+    once = alarm(recurrence=None)
+    assert once.opened_at(datetime(2026, 1, 5, 12, 0, tzinfo=PARIS)) is not None
+    assert once.opened_at(datetime(2026, 1, 12, 12, 0, tzinfo=PARIS)) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        ({"timezone": "Europe/Pariss"}, "time zone"),
+        ({"startTime": "nine"}, "startTime"),
+        ({"startTime": "2026-01-05T09:00:00"}, "offset"),
+        ({"recurrence": [{"frequency": "daily", "byDays": ["monday"]}]}, "frequency"),
+        ({"recurrence": [{"frequency": "weekly", "byDays": ["lundi"]}]}, "byDays"),
+        ({"uplinkRateMinPerHour": 0}, "uplinkRateMinPerHour"),
+        ({"recurrence": None, "endTime": "2026-01-05T08:00:00+01:00"}, "endTime"),
+    ],
+)
+def test_a_wrong_alarm_is_named(more: dict[str, Any], names: str) -> None:
+    with pytest.raises(ValidationError, match=names):
+        alarm(**more)
+
+
+def watched(per_hour: int, hours: int, begins: datetime) -> list[Event]:
+    """The events of so many hours at a steady rate."""
+    received, events = 0.0, list[Event]()
+    rate = RateWatch("plant", [alarm()], lambda: int(received), events.append)
+    for minute in range(hours * 60):
+        rate.look(begins + timedelta(minutes=minute))
+        received += per_hour / 60
+    return events
+
+
+def test_a_quiet_plant_is_told_once_an_hour_within_the_window() -> None:
+    events = watched(5, 24, datetime(2026, 1, 5, 0, 0, tzinfo=PARIS))
+    assert 7 <= len(events) <= 8, "from 10:00 to 18:00"
+    assert "Plant is too quiet" in events[0].message
+    assert events[0].connection == "plant"
+
+
+def test_a_busy_plant_is_not_told() -> None:
+    assert watched(12, 24, datetime(2026, 1, 5, 0, 0, tzinfo=PARIS)) == []
+
+
+def test_a_day_outside_is_not_told() -> None:
+    assert watched(0, 24, datetime(2026, 1, 6, 0, 0, tzinfo=PARIS)) == []
+
+
+def test_a_start_within_the_window_waits_for_an_hour_of_evidence() -> None:
+    assert watched(0, 1, datetime(2026, 1, 5, 12, 0, tzinfo=PARIS)) == []
+    assert len(watched(0, 2, datetime(2026, 1, 5, 12, 0, tzinfo=PARIS))) == 1

@@ -1,0 +1,70 @@
+"""The retry clock, against the documented tables, over simulated days."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from tpxd.engine.backoff import BURST_S, JITTER_S, TABLES, Backoff, Strategy
+
+HOUR, DAY = 3600.0, 86400.0
+
+
+def attempts(strategy: Strategy, lasts_s: float, seed: int = 1) -> list[float]:
+    """Times of the tries of a connection that always fails at once, from its first failure on."""
+    backoff, now, times = Backoff(strategy, random.Random(seed)), 0.0, [0.0]
+    while now < lasts_s:
+        delay = backoff.delay(now)
+        if delay is None:
+            break
+        now += delay
+        times.append(now)
+    return times
+
+
+@pytest.mark.parametrize("strategy", ["CALM", "NORMAL", "AGGRESSIVE"])
+def test_begins_with_a_burst_of_five_minutes(strategy: Strategy) -> None:
+    times = attempts(strategy, BURST_S)
+    gaps = [b - a for a, b in pairwise(times)]
+    assert all(1.0 <= gap <= 30.0 for gap in gaps[:-1])
+    assert gaps[0] <= 3.0, "the first retry comes within three seconds"
+    assert 10 <= len(times) <= 150
+    assert times[-1] >= BURST_S
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("strategy", ["CALM", "NORMAL", "AGGRESSIVE"])
+def test_follows_the_documented_table_for_24_hours_and_more(strategy: Strategy, seed: int) -> None:
+    times = attempts(strategy, 12 * DAY, seed)
+    after = [t - BURST_S for t in times if t >= BURST_S]
+    begins = 0.0
+    for delay, lasts in TABLES[strategy]:
+        ends = min(begins + lasts, 12 * DAY)
+        inside = [(a, b) for a, b in pairwise(after) if begins <= a < ends]
+        assert inside, f"no try in the phase of {delay} s"
+        for a, b in inside:
+            assert abs((b - a) - delay) <= JITTER_S + 1e-6
+        if lasts < 12 * DAY:
+            assert abs(len(inside) - lasts / delay) <= max(2, 0.06 * lasts / delay)
+        begins += lasts
+
+
+def test_calm_gives_up_after_a_day_and_a_half() -> None:
+    backoff = Backoff("CALM", random.Random(3))
+    assert backoff.delay(0.0) is not None
+    assert backoff.delay(BURST_S + 12 * HOUR + DAY - 1) is not None
+    assert backoff.delay(BURST_S + 12 * HOUR + DAY + 1) is None
+
+
+def test_a_reset_begins_the_burst_anew() -> None:
+    backoff = Backoff("NORMAL", random.Random(4))
+    backoff.delay(0.0)
+    late = backoff.delay(2 * HOUR)
+    assert late is not None
+    assert late > 1000
+    backoff.reset()
+    fresh = backoff.delay(2 * HOUR)
+    assert fresh is not None
+    assert fresh <= 3.0

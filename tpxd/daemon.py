@@ -1,0 +1,138 @@
+"""The process: builds the parts, nests them, and takes them down in the order that loses nothing.
+
+spool                       outermost: closes last
+  control                   answers until the end
+    supervisor, watcher     connections finish their batch
+      intake                innermost: its listeners close first, so the LRC sees a refused connection
+                            and never a 200 for something that was not kept
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from tpxd import connectors, sdnotify
+from tpxd.control.server import serve_control
+from tpxd.daemon_state import DaemonState, Pulse
+from tpxd.embedded_broker import run_broker
+from tpxd.engine.config_dir import ConfigDir
+from tpxd.engine.supervisor import Supervisor
+from tpxd.engine.watcher import watch
+from tpxd.errors import ConfigError, SpoolError, leaves
+from tpxd.events import EventLog
+from tpxd.intake.server import Intake, serve_intake
+from tpxd.log import configure as configure_log
+from tpxd.settings import Settings, load_settings
+from tpxd.spool import Spool, SpoolLimits, open_spool
+from tpxd.wire.streams import open_stream
+from tpxd.wire.tls import TlsContextCache
+
+logger = logging.getLogger(__name__)
+
+EXIT_FAILED: Final = 1
+EXIT_INVALID: Final = 78
+
+
+def run(config_dir: Path) -> int:
+    """Run the daemon of one configuration directory until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code: 0 stopped as asked, 1 a part could not start or broke, 78 `tpxd.toml` is wrong.
+    """
+    try:
+        settings = load_settings(config_dir)
+    except ConfigError as error:
+        for problem in error.problems:
+            logging.getLogger("tpxd").error("%s", problem)
+        return EXIT_INVALID
+    configure_log(settings.log)
+    connectors.load()
+    try:
+        trio.run(_main, settings)
+    except BaseExceptionGroup as group:
+        expected, rest = group.split((SpoolError, OSError))
+        if expected is None or rest is not None:
+            raise
+        for error in leaves(expected):
+            logger.critical("%s", error)
+        return EXIT_FAILED
+    except (SpoolError, OSError) as error:
+        logger.critical("%s", error)
+        return EXIT_FAILED
+    return 0
+
+
+async def _main(settings: Settings) -> None:
+    """Nest the parts; returns when everything has stopped."""
+    events = EventLog()
+    limits = SpoolLimits(
+        max_bytes=settings.spool.max_size,
+        min_free_bytes=settings.spool.min_free,
+        retention_s=settings.spool.retention,
+        refuse_when_full=settings.spool.when_full == "refuse",
+        duplicate_window_s=settings.intake.duplicate_window,
+    )
+    async with open_spool(settings.state_dir / "spool.db", limits, report=events.report) as spool:
+        config_dir = ConfigDir(settings.connections_dir, settings.state_dir / "last-good")
+        supervisor = Supervisor(
+            config_dir,
+            spool,
+            events.report,
+            instance=settings.instance or await _instance(spool),
+            dial=open_stream,
+            tls=TlsContextCache(),
+            stop_grace_s=settings.engine.stop_grace,
+        )
+        intake = Intake(settings.intake, settings.lrc, spool)
+        pulse = Pulse(spool)
+        state = DaemonState(supervisor, intake, spool, events, pulse)
+        async with trio.open_nursery() as outer:
+            outer.start_soon(pulse.beat)
+            await outer.start(serve_control, settings.control, state)
+            async with trio.open_nursery() as middle:
+                if settings.broker.enabled:
+                    middle.start_soon(run_broker, settings.broker.listen, events.report)
+                await middle.start(supervisor.run)
+                middle.start_soon(watch, config_dir.watched, supervisor.reload)
+                async with trio.open_nursery() as inner:
+                    await inner.start(serve_intake, intake)
+                    pulse.ready = True
+                    sdnotify.ready()
+                    logger.info("ready: intake on %s, control on %s", settings.intake.listen, settings.control.listen)
+                    await _obey_signals(supervisor)
+                    pulse.ready = False
+                    sdnotify.stopping()
+                    inner.cancel_scope.cancel()
+                await supervisor.stop()
+                middle.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
+    logger.info("stopped")
+
+
+async def _instance(spool: Spool) -> str:
+    """Eight hex digits made at the first start and kept with the spool."""
+    known = spool.recall("instance")
+    if known is None:
+        known = secrets.token_hex(4)
+        await spool.remember("instance", known)
+    return known
+
+
+async def _obey_signals(supervisor: Supervisor) -> None:
+    """Reload at SIGHUP; return at SIGTERM or SIGINT."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                logger.info("stopping at %s", signal.Signals(number).name)
+                return
+            sdnotify.reloading()
+            supervisor.reconnect()
+            await supervisor.reload_and_wait()
+            sdnotify.ready()
+            logger.info("reloaded at SIGHUP")

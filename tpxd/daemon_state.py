@@ -1,0 +1,119 @@
+"""The daemon as its control plane sees it, and whether the parts that must never stand still moved."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from tpxd import sdnotify
+from tpxd.engine.health import timestamp
+from tpxd.engine.supervisor import Supervisor
+from tpxd.events import EventLog
+from tpxd.intake.server import Intake
+from tpxd.spool import Spool
+
+Document = dict[str, Any]
+
+BEAT_S: Final = 1.0
+LATE_S: Final = 10.0
+
+
+class Pulse:
+    """Sees that the event loop, the spool's writer and the supervisor move, and pets systemd's watchdog while they do.
+
+    Attributes:
+        ready: intake listens.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self.ready = False
+        self._spool = spool
+        self._beat_at = time.monotonic()
+
+    async def beat(self) -> None:
+        """Beat for ever."""
+        every = min(BEAT_S, sdnotify.watchdog_interval_s() or BEAT_S)
+        while True:
+            self._beat_at = time.monotonic()
+            if self.live()[0]:
+                sdnotify.watchdog()
+            await trio.sleep(every)
+
+    def live(self) -> tuple[bool, str | None]:
+        """Whether all moved in the last seconds, and if not, what did not."""
+        now = time.monotonic()
+        for what, at in (("the event loop", self._beat_at), ("the spool's writer", self._spool.moved())):
+            if now - at > LATE_S:
+                return False, f"{what} has not moved for {now - at:.0f} s"
+        return True, None
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonState:
+    """What the control plane asks; see `tpxd.control.state.ControlState`."""
+
+    supervisor: Supervisor
+    counters: Intake
+    journal: Spool
+    log: EventLog
+    pulse: Pulse
+
+    def connections(self) -> dict[str, Document]:
+        """See `ControlState`."""
+        return self.supervisor.overview()
+
+    def connection(self, id: str) -> Document | None:
+        """See `ControlState`."""
+        return self.supervisor.health(id)
+
+    def intake(self) -> Document:
+        """See `ControlState`."""
+        return self.counters.counters.to_document()
+
+    def lrc(self) -> Document:
+        """See `ControlState`."""
+        return {"healthy": True, "reason": None, "reachable": None, "waiting": 0, "lastError": None}
+
+    def spool(self) -> Document:
+        """See `ControlState`."""
+        found = self.journal.statistics()
+        return {
+            "healthy": found.storing,
+            "reason": None if found.storing else found.last_error or "nothing can be stored",
+            "usedBytes": found.used_bytes,
+            "maxBytes": found.max_bytes,
+            "freeBytes": found.free_bytes,
+            "oldest": timestamp(None if found.oldest_ms is None else found.oldest_ms / 1000),
+            "newest": timestamp(None if found.newest_ms is None else found.newest_ms / 1000),
+            "stored": found.stored_total,
+            "duplicates": found.duplicates_total,
+        }
+
+    def problems(self) -> list[str]:
+        """See `ControlState`."""
+        return [str(problem) for problem in self.supervisor.strays]
+
+    def live(self) -> tuple[bool, str | None]:
+        """See `ControlState`."""
+        return self.pulse.live()
+
+    def ready(self) -> tuple[bool, str | None]:
+        """See `ControlState`."""
+        if not self.pulse.ready:
+            return False, "intake does not listen yet, or no longer"
+        return True, None
+
+    def reconnect(self, id: str | None) -> bool:
+        """See `ControlState`."""
+        return self.supervisor.reconnect(id)
+
+    def reload(self) -> None:
+        """See `ControlState`."""
+        self.supervisor.reload()
+
+    def events(self, count: int, connection: str | None) -> list[Document]:
+        """See `ControlState`."""
+        return [event.to_document() for event in self.log.newest(count, connection)]
