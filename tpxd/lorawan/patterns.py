@@ -1,0 +1,198 @@
+"""Patterns such as `plant/{DevEUI}/uplink`: topics, routing keys and header values made from an uplink.
+
+Whatever a device or its owner writes into a field, a rendered text has the shape of its pattern: no further topic
+level, no wildcard, no further header line. Characters that could do so are replaced and counted.
+
+Source: ThingPark X IoT Flow, "About connections", topic patterns; `expressions` has the syntax between the braces.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from tpxd.errors import LocalMisuse, PatternError, Unresolvable
+from tpxd.lorawan.expressions import Expression, pattern_error, split
+from tpxd.lorawan.uplink import Uplink
+
+_CONTROLS = "\x00-\x1f\x7f-\x9f"
+# Brokers close the connection on these (MQTT 3.1.1, 1.5.3), so that one device's name could hold up all others.
+_NO_CHARACTERS = "\ud800-\udfff\ufdd0-\ufdef" + "".join(
+    chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17)
+)
+
+
+class Target(Enum):
+    """What a pattern makes."""
+
+    MQTT_TOPIC = "topic"
+    AMQP_KEY = "routing key"
+    HEADER = "header value"
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What a target allows.
+
+    Attributes:
+        separator: parts the levels that a value must not add to; None where there are none.
+        max_bytes: of the whole text in UTF-8.
+        unsafe: what a value must not hold, and what stands there instead.
+        refused: what the pattern's own text must not hold.
+    """
+
+    separator: str | None
+    max_bytes: int
+    unsafe: tuple[tuple[re.Pattern[str], str], ...]
+    refused: re.Pattern[str]
+
+
+_RULES = {
+    Target.MQTT_TOPIC: _Rules(
+        "/",
+        65_535,
+        ((re.compile(f"[/+#{_CONTROLS}{_NO_CHARACTERS}]"), "_"),),
+        re.compile(f"[+#{_CONTROLS}{_NO_CHARACTERS}]"),
+    ),
+    Target.AMQP_KEY: _Rules(
+        ".",
+        255,
+        ((re.compile(f"[.*#{_CONTROLS}{_NO_CHARACTERS}]"), "_"),),
+        re.compile(f"[{_CONTROLS}{_NO_CHARACTERS}]"),
+    ),
+    Target.HEADER: _Rules(
+        None,
+        65_535,
+        ((re.compile(f"[{_CONTROLS}]"), "_"), (re.compile("[^\x00-\xff]"), "?")),
+        re.compile(f"[{_CONTROLS}]|[^\x00-\xff]"),
+    ),
+}
+
+
+class Rendered(NamedTuple):
+    """A pattern's text for one uplink, and how many characters of its values were replaced."""
+
+    text: str
+    replaced: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A compiled pattern; made by `compile_pattern`. Two of the same text and target are equal.
+
+    Attributes:
+        text: as it was written.
+        names: what it asks an uplink for, alternatives one by one.
+    """
+
+    text: str
+    target: Target
+    names: tuple[str, ...] = field(compare=False)
+    _parts: tuple[str | Expression, ...] = field(compare=False, repr=False)
+    _rules: _Rules = field(compare=False, repr=False)
+    # For patterns that ask for nothing but fields directly inside the root key: a %-template of these fields.
+    _fields: tuple[str, ...] | None = field(compare=False, repr=False)
+    _template: str = field(compare=False, repr=False)
+    _plain_characters: int = field(compare=False, repr=False)
+
+    def render(self, uplink: Uplink) -> Rendered:
+        """The topic, routing key or header value for this uplink; a header value fits into latin-1.
+
+        Raises:
+            Unresolvable: the uplink has no value for an expression; its name is the expression.
+            PatternError: the result is longer than the target allows.
+        """
+        if self._fields is not None:
+            fields = uplink.fields
+            values: list[str | int] = []
+            for name in self._fields:
+                value = fields.get(name)
+                if type(value) is int or (type(value) is str and value.isalnum() and value.isascii()):
+                    values.append(value)
+                else:
+                    break
+            else:
+                text = self._template % tuple(values)
+                if len(text) <= self._plain_characters:
+                    return Rendered(text, 0)
+        return self._render_with_care(uplink)
+
+    def _render_with_care(self, uplink: Uplink) -> Rendered:
+        text = ""
+        replaced = 0
+        for part in self._parts:
+            if isinstance(part, str):
+                text += part
+                continue
+            value = part.resolve(uplink)
+            if not value:
+                raise Unresolvable(part.text)
+            for unsafe, substitute in self._rules.unsafe:
+                value, count = unsafe.subn(substitute, value)
+                replaced += count
+            if not text and value[0] == "$" and self.target is Target.MQTT_TOPIC:
+                # Topics that begin with $ are the broker's own (MQTT 3.1.1, 4.7.2).
+                value = "_" + value[1:]
+                replaced += 1
+            text += value
+        if self.target is Target.HEADER:
+            text = text.strip()
+        size = len(text.encode())
+        if size > self._rules.max_bytes:
+            most = self._rules.max_bytes
+            raise PatternError(f'"{self.text}" makes a {self.target.value} too long: {size} bytes, {most} are allowed')
+        return Rendered(text, replaced)
+
+    def subscription(self, wildcard: str) -> str:
+        """The filter that fits all that this can become: each level that holds braces is the wildcard."""
+        separator = self._rules.separator
+        if separator is None:
+            raise LocalMisuse("nobody subscribes to a header value")
+        marked = "".join(part if isinstance(part, str) else "\0" for part in self._parts)
+        return separator.join(wildcard if "\0" in level else level for level in marked.split(separator))
+
+
+def compile_pattern(text: str, target: Target) -> Pattern:
+    """Compile a pattern, once, when its file is read.
+
+    Raises:
+        PatternError: what is wrong, at which position, and what is expected there.
+    """
+    rules = _RULES[target]
+    written = text.strip() if target is Target.HEADER else text
+    if not written and target is not Target.HEADER:
+        raise PatternError(f"the {target.value} is empty; write at least one level, such as {{DevEUI}}")
+    parts = split(written)
+    _refuse_unsafe(written, parts, target, rules)
+    expressions = [part for part in parts if isinstance(part, Expression)]
+    fields = [expression.field for expression in expressions]
+    return Pattern(
+        text=text,
+        target=target,
+        names=tuple(name for expression in expressions for name in expression.names),
+        _parts=tuple(parts),
+        _rules=rules,
+        _fields=None if None in fields else tuple(name for name in fields if name is not None),
+        _template="".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts),
+        # A character is four bytes of UTF-8 at most.
+        _plain_characters=rules.max_bytes // 4,
+    )
+
+
+def _refuse_unsafe(text: str, parts: list[str | Expression], target: Target, rules: _Rules) -> None:
+    """Refuse what would break everything made from this pattern."""
+    begin = 0
+    for part in parts:
+        if isinstance(part, str):
+            if found := rules.refused.search(part):
+                advice = "; write {DevEUI} where it differs from device to device" if found[0] in "+#" else ""
+                message = f"a {target.value} cannot hold {found[0]!r} here{advice}"
+                raise pattern_error(text, begin + found.start(), message)
+            begin += len(part)
+        else:
+            for unsafe, _ in rules.unsafe:
+                if part.literal is not None and (found := unsafe.search(part.literal)):
+                    raise pattern_error(text, begin, f"the text in quotes cannot hold {found[0]!r} in a {target.value}")
+            begin += len(part.text) + 2
