@@ -109,7 +109,12 @@ def _message(record: logging.LogRecord) -> str:
     connection = getattr(record, "connection", None)
     if connection is not None and not message.startswith(f"{connection}:"):
         message = f"{connection}: {message}"
-    return message.translate(ESCAPES)
+    return visible(message)
+
+
+def visible(text: str) -> str:
+    """The text on one line, control characters escaped: what a far end wrote must not drive a terminal."""
+    return text.translate(ESCAPES)
 
 
 class Repeats(logging.Filter):

@@ -1,1 +1,73 @@
-"""."""
+"""The command line: one file per command, imported only when it is the one that was asked for.
+
+Exit codes: 0 done, 1 failed, 2 usage, 78 invalid configuration.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import wraps
+from importlib import import_module
+from typing import Annotated, Any, Final
+
+import typer
+
+from tpxd import __version__
+from tpxd.cli.failures import exit_codes
+
+COMMANDS: Final = {
+    "run": ("run", "Run the daemon."),
+    "demo": ("demo", "Show everything embedded; needs nothing else."),
+    "check": ("check_command", "Validate connection files and tpxd.toml."),
+    "status": ("status", "Show the connections of the running daemon."),
+    "connectors": ("connectors", "List the connectors and what their files may say."),
+    "reconnect": ("reconnect", "Try a connection, or all, again now."),
+    "simulate": ("simulate", "Post uplinks as an LRC would."),
+}
+"""Command to the function in `tpxd.cli.COMMAND`, and the summary that the list of commands shows."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `tpxd ARGUMENTS…` and exit; without arguments, those of the process."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    application(given)(given, prog_name="tpxd")
+
+
+def application(arguments: Sequence[str]) -> typer.Typer:
+    """The application, with the one command imported that these arguments name; of the others it knows the summary."""
+    # Plain help and plain errors: boxes wrap lines that editors want to read, and drawing them takes the longest.
+    app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(_root)
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, (function, summary) in COMMANDS.items():
+        if name == asked:
+            app.command(name)(_translated(getattr(import_module(f"tpxd.cli.{name}"), function)))
+        else:
+            app.command(name, help=summary)(_root)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"tpxd {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """tpxd carries LoRaWAN uplinks from ThingPark's LRC over every connection that a TOML file declares."""
+
+
+def _translated(command: Any) -> Any:
+    """The command, its expected failures as a line and an exit code."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        with exit_codes():
+            command(*args, **options)
+
+    return run
