@@ -1,0 +1,216 @@
+"""The far end of each connector, for the contract suite: it takes, refuses, hangs up or falls silent as told.
+
+A new connector adds a peer here and a line in `PEERS`; without it the contract suite fails.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any, ClassVar
+
+import orjson
+import trio
+from trio.testing import memory_stream_pair
+
+from tests.wire.scripted_broker import CONNACK, PINGRESP, parse, puback
+from tpxd.config import ConnectorConfig
+from tpxd.connector import Context, Outgoing
+from tpxd.connectors.http import HttpConfig
+from tpxd.connectors.mqtt import MqttConfig
+from tpxd.errors import ConnectFailed
+from tpxd.lorawan.uplink import Uplink
+from tpxd.wire.mqtt_codec import split
+from tpxd.wire.streams import Endpoint
+from tpxd.wire.tls import TlsContextCache
+
+LANES = ("70B3D5E75E00A1C4", "70B3D5E75E00A1C5", "70B3D5E75E00A1C6")
+
+
+class Fate(Enum):
+    """What the peer does with one uplink."""
+
+    TAKE = auto()
+    REFUSE = auto()
+    HANG_UP = auto()
+    STAY_SILENT = auto()
+
+
+class Peer(ABC):
+    """The far end of one connector.
+
+    Attributes:
+        can_refuse: the protocol has an answer that refuses one message for good.
+        decide: the fate of an uplink, by its body.
+        credentials_wrong: whoever comes is turned away.
+        away: nobody can connect.
+        taken: the bodies that got their receipt, in the order in which they came.
+    """
+
+    connector_id: ClassVar[str]
+    can_refuse: ClassVar[bool]
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.decide: Callable[[bytes], Fate] = lambda body: Fate.TAKE
+        self.credentials_wrong = False
+        self.away = False
+        self.taken: list[bytes] = []
+        self.near_ends: list[trio.abc.Stream] = []
+        self._far_ends: list[trio.abc.Stream] = []
+        self._nursery = nursery
+
+    @abstractmethod
+    def config(self) -> ConnectorConfig:
+        """The least that a file must say, with a pattern that names DevEUI, and credentials."""
+
+    @abstractmethod
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Speak on one link until the client closes it, or until it is to be hung up."""
+
+    async def dial(self, endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
+        """See `connector.Dial`."""
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise ConnectFailed(f"{endpoint}: connection refused (TCP)")
+        near, far = memory_stream_pair()
+        self.near_ends.append(near)
+        self._far_ends.append(far)
+        self._nursery.start_soon(self._serve, far)
+        return near
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        async with stream:
+            # the client or `hang_up` may close the link while it is being spoken on
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.serve(stream)
+
+    async def hang_up(self) -> None:
+        """Close all links."""
+        for stream in self._far_ends:
+            await trio.aclose_forcefully(stream)
+
+    def context(self) -> Context:
+        """What the connector is opened with."""
+        return Context(
+            connection_id="plant",
+            instance="0badcafe",
+            log=logging.LoggerAdapter(logging.getLogger("test")),
+            dial=self.dial,
+            tls=TlsContextCache(),
+            authenticating=lambda: None,
+            proven=lambda: False,
+        )
+
+
+class HttpPeer(Peer):
+    """A web server."""
+
+    connector_id = "actility-http-iot"
+    can_refuse = True
+
+    def config(self) -> ConnectorConfig:
+        """See `Peer`."""
+        headers = {"Authorization": "Bearer fAke-t0ken", "X-Thing": "{DevEUI}"}
+        return HttpConfig.model_validate({"destinationURL": "http://as.example.net/in", "headers": headers})
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """See `Peer`."""
+        unread = b""
+        while data := await stream.receive_some():
+            unread += data
+            head, blank, rest = unread.partition(b"\r\n\r\n")
+            size = int(head.rpartition(b"Content-Length: ")[2]) if blank else 0
+            if not blank or len(rest) < size:
+                continue
+            body, unread = bytes(rest[:size]), rest[size:]
+            if self.credentials_wrong:
+                await self._answer(stream, b"401 Unauthorized")
+                continue
+            match self.decide(body):
+                case Fate.TAKE:
+                    self.taken.append(body)
+                    await self._answer(stream, b"200 OK")
+                case Fate.REFUSE:
+                    await self._answer(stream, b"422 Unprocessable Content")
+                case Fate.HANG_UP:
+                    return
+
+    async def _answer(self, stream: trio.abc.Stream, status: bytes) -> None:
+        await stream.send_all(b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % status)
+
+
+class MqttPeer(Peer):
+    """An MQTT 3.1.1 broker, which cannot refuse a message."""
+
+    connector_id = "actility-mqtt-iot"
+    can_refuse = False
+
+    def config(self) -> ConnectorConfig:
+        """See `Peer`."""
+        return MqttConfig.model_validate(
+            {
+                "hostName": "broker.example.net:1883",
+                "protocol": "TCP",
+                "username": "tpx",
+                "password": "fAke",
+                "uplinkTopicPattern": "plant/{DevEUI}/up",
+            }
+        )
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """See `Peer`."""
+        unread = bytearray()
+        while data := await stream.receive_some():
+            unread += data
+            for first, rest in split(unread):
+                packet = parse(first, rest)
+                match packet.name:
+                    case "CONNECT":
+                        await stream.send_all(b"\x20\x02\x00\x05" if self.credentials_wrong else CONNACK)
+                    case "PINGREQ":
+                        await stream.send_all(PINGRESP)
+                    case "PUBLISH":
+                        match self.decide(packet.rest):
+                            case Fate.TAKE:
+                                self.taken.append(packet.rest)
+                                await stream.send_all(puback(packet.packet_id))
+                            case Fate.HANG_UP:
+                                return
+
+
+PEERS: dict[str, type[Peer]] = {peer.connector_id: peer for peer in (HttpPeer, MqttPeer)}
+
+
+class Receipts:
+    """Keeps what was reported, in order; see `connector.Receipts`."""
+
+    def __init__(self) -> None:
+        self.delivered_: list[int] = []
+        self.rejected_: dict[int, str] = {}
+
+    def delivered(self, index: int) -> None:
+        """See `connector.Receipts`."""
+        assert index not in self.delivered_
+        assert index not in self.rejected_
+        self.delivered_.append(index)
+
+    def rejected(self, index: int, reason: str) -> None:
+        """See `connector.Receipts`."""
+        assert index not in self.delivered_
+        assert index not in self.rejected_
+        self.rejected_[index] = reason
+
+
+def outgoing(seq: int, lane: str = LANES[0], **fields: Any) -> Outgoing:
+    """One uplink as the engine hands it over; its body names it."""
+    document = {"DevEUI_uplink": {"DevEUI": lane, "FCntUp": seq, "FPort": 2, **fields}}
+    uplink = Uplink(seq, 1_700_000_000_000, "DevEUI_uplink", lane, "", orjson.dumps(document))
+    return Outgoing(uplink, b'{"n":%d}' % seq)
+
+
+def batch_of(size: int, lanes: int = len(LANES)) -> list[Outgoing]:
+    """Uplinks of several devices, taking turns."""
+    return [outgoing(seq, LANES[seq % lanes]) for seq in range(size)]

@@ -1,0 +1,268 @@
+"""Connector `actility-http-iot`: one POST per uplink to a web server.
+
+Wire:    the uplink's JSON as the body, over HTTP/1.1 links that stay open; a 2xx is the receipt.
+Order:   the uplinks of one device follow each other, `maxParallel` devices go side by side.
+Errors:  what an answer means for the retry stands in `wire/http_judge.py`; redirects are not followed.
+Source:  ThingPark X IoT Flow, "HTTP connector" (options, strict mode); RFC 9110 (answers), RFC 6585 (429).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Final, Self
+
+import httpx
+import trio
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SecretStr,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from tpxd import __version__
+from tpxd.config import ConnectorConfig, HeaderPattern, Pem
+from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
+from tpxd.errors import ConnectFailed, PatternError, TransportError, Unresolvable
+from tpxd.lorawan.patterns import Pattern
+from tpxd.lorawan.uplink import Uplink
+from tpxd.wire.http1_client import header_lines, is_token, request_head
+from tpxd.wire.http_client import HttpClient, open_http_client
+from tpxd.wire.http_judge import Judge, shown
+from tpxd.wire.streams import Endpoint
+from tpxd.wire.tls import check_pems
+
+SHORTEST_SECRET: Final = 8
+"""Shorter words of a header's value are no secrets, and masking them would garble what a server says."""
+
+_OURS = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect"}
+)
+
+_NO_UPLINK = Uplink(0, 0, "none", "", "", b'{"none":{}}')
+
+
+def _destination(value: object) -> httpx.URL:
+    if isinstance(value, httpx.URL):
+        return value
+    if not isinstance(value, str) or not value.startswith(("http://", "https://")):
+        raise ValueError('must begin with http:// or https://, such as "https://as.example.net/lora/in"')
+    try:
+        url = httpx.URL(value)
+    except httpx.InvalidURL:
+        raise ValueError('is no URL; write it as "https://as.example.net/lora/in"') from None
+    if url.userinfo:
+        raise ValueError(
+            'holds a user name or a password; put them into headers, such as Authorization = { credential = "name" }'
+        )
+    if not url.host or b"%" in url.raw_host or (url.port is not None and not 1 <= url.port <= 65_535):
+        raise ValueError('has no valid host name or port; write it as "https://as.example.net:8443/lora/in"')
+    if url.fragment:
+        raise ValueError("has a fragment, from # on, which is never sent; leave it out")
+    return url
+
+
+def _header_name(name: str) -> str:
+    if not name.isascii() or not is_token(name.encode()):
+        raise ValueError('is no name of a header; letters, digits and "-" are, such as X-Thing')
+    if name.lower() in _OURS:
+        raise ValueError(f"{name} is set by tpxd itself and cannot be set here")
+    return name
+
+
+DestinationUrl = Annotated[
+    httpx.URL,
+    PlainValidator(_destination),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {"type": "string", "format": "uri", "pattern": "^https?://", "examples": ["https://as.example.net/lora/in"]}
+    ),
+]
+
+
+class HttpConfig(ConnectorConfig):
+    """The `[configuration]` of a connection over HTTP."""
+
+    destinationURL: DestinationUrl = Field(description="Where each uplink is posted to, http:// or https://; required.")
+    headers: dict[Annotated[str, AfterValidator(_header_name)], HeaderPattern] = Field(
+        default_factory=dict,
+        description="Headers of each request; values may be secrets, or hold fields such as {DevEUI}; default none.",
+    )
+    strictMode: bool = Field(
+        False,
+        description="true keeps an uplink that the server refuses and tries again, false gives it up; default false.",
+    )
+    trustedCaCertificate: Pem | None = Field(
+        None,
+        validation_alias=AliasChoices("trustedCaCertificate", "trustedCaCertficate"),
+        description="PEM of the CA that the server's certificate comes from; default the system's trust store.",
+    )
+    certificate: Pem | None = Field(
+        None, description="PEM of the client's certificate and its intermediates; default none."
+    )
+    privateKey: Pem | None = Field(
+        None, description="PEM of the client certificate's key, not encrypted; default none."
+    )
+    maxParallel: int = Field(
+        16,
+        ge=1,
+        le=64,
+        description="How many devices' uplinks are posted side by side, 1 to 64 (tpxd's own key); default 16.",
+    )
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, headers: dict[str, Pattern]) -> dict[str, Pattern]:
+        seen: set[str] = set()
+        for name in headers:
+            if name.lower() in seen:
+                raise ValueError(f"{name} is there twice; names differ by more than capitals")
+            seen.add(name.lower())
+        return headers
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        ca, certificate, private_key = _text(self.trustedCaCertificate), _text(self.certificate), _text(self.privateKey)
+        if self.destinationURL.scheme == "http" and (ca or certificate or private_key):
+            raise ValueError("certificates have no effect with http://; write https:// or leave them out")
+        check_pems(ca=ca, certificate=certificate, private_key=private_key)
+        return self
+
+
+def _text(secret: SecretStr | None) -> str | None:
+    return (secret.get_secret_value() if secret else None) or None
+
+
+@connector(
+    "actility-http-iot",
+    HttpConfig,
+    title="HTTP",
+    description="Posts each uplink as JSON to a URL",
+)
+@asynccontextmanager
+async def open_http(config: HttpConfig, context: Context) -> AsyncIterator[Transport]:
+    """Open a connection to the server of `destinationURL`; credentials go out with each request only."""
+    async with open_http_client(
+        _endpoint(config, context),
+        context.dial,
+        connect_timeout_s=config.connectionTimeout / 1000,
+        answer_timeout_s=config.actionTimeout / 1000,
+    ) as client:
+        yield HttpTransport(client, config, context.proven)
+
+
+def _endpoint(config: HttpConfig, context: Context) -> Endpoint:
+    url = config.destinationURL
+    host = url.raw_host.decode("ascii")
+    if url.scheme == "http":
+        return Endpoint(host, url.port or 80)
+    try:
+        tls = context.tls(
+            ca=_text(config.trustedCaCertificate),
+            certificate=_text(config.certificate),
+            private_key=_text(config.privateKey),
+        )
+    except ValueError as error:
+        raise ConnectFailed(str(error)) from error
+    return Endpoint(host, url.port or 443, tls)
+
+
+class HttpTransport:
+    """Posts batches; see `connector.Transport`."""
+
+    def __init__(self, client: HttpClient, config: HttpConfig, proven: Callable[[], bool]) -> None:
+        self._client = client
+        self._parallel = config.maxParallel
+        self._judge = _judge(config, proven)
+        self._head = _fixed_head(config)
+        self._patterns = [(name.encode(), value) for name, value in config.headers.items() if value.names]
+
+    async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        """See `connector.Transport.send`; the first error ends it as soon as the requests under way have their end."""
+        lanes = deque(_by_lane(batch))
+        failures: list[TransportError] = []
+
+        async def work() -> None:
+            while lanes and not failures:
+                for index in lanes.popleft():
+                    if failures:
+                        return
+                    try:
+                        await self._post(batch[index], index, receipts)
+                    except TransportError as error:
+                        failures.append(error)
+
+        if len(lanes) == 1:
+            await work()
+        else:
+            async with trio.open_nursery() as nursery:
+                for _ in range(min(self._parallel, len(lanes))):
+                    nursery.start_soon(work)
+        if failures:
+            raise failures[0]
+
+    async def _post(self, item: Outgoing, index: int, receipts: Receipts) -> None:
+        try:
+            head = self._head + header_lines(self._rendered(item.uplink)) if self._patterns else self._head
+        except Unresolvable as error:
+            receipts.rejected(index, f"{error}, which a header asks for")
+            return
+        except PatternError:
+            # its text would show the pattern, which may hold a password
+            receipts.rejected(index, "the uplink makes a header too long")
+            return
+        refusal = self._judge(await self._client.post(head, item.body))
+        if refusal is None:
+            receipts.delivered(index)
+        else:
+            receipts.rejected(index, refusal)
+
+    def _rendered(self, uplink: Uplink) -> list[tuple[bytes, bytes]]:
+        return [(name, pattern.render(uplink).text.encode("latin-1")) for name, pattern in self._patterns]
+
+    async def receive(self) -> Incoming:
+        """Wait for ever: commands come to intake, over the `downlinkUrl`."""
+        await trio.sleep_forever()
+
+    async def acknowledge(self, incoming: Incoming) -> None:
+        """Nothing is ever received, so nothing waits for this."""
+        await trio.lowlevel.checkpoint()
+
+
+def _by_lane(batch: Sequence[Outgoing]) -> list[list[int]]:
+    """The indexes of each lane, in order; the lane with the oldest uplink first."""
+    lanes: dict[str, list[int]] = {}
+    for index, item in enumerate(batch):
+        lanes.setdefault(item.uplink.lane, []).append(index)
+    return list(lanes.values())
+
+
+def _fixed_head(config: HttpConfig) -> bytes:
+    """What every request begins with: everything but the headers that differ from uplink to uplink."""
+    url = config.destinationURL
+    headers = {
+        "host": (b"Host", url.netloc),
+        "content-type": (b"Content-Type", b"application/json"),
+        "accept": (b"Accept", b"*/*"),
+        "user-agent": (b"User-Agent", f"tpxd/{__version__}".encode()),
+    }
+    for name, pattern in config.headers.items():
+        if pattern.names:
+            headers.pop(name.lower(), None)
+        else:
+            headers[name.lower()] = name.encode(), pattern.render(_NO_UPLINK).text.encode("latin-1")
+    return request_head(b"POST", url.raw_path, headers.values())
+
+
+def _judge(config: HttpConfig, proven: Callable[[], bool]) -> Judge:
+    words = (word for value in config.headers.values() for word in re.split(r"\s+|\{[^{}]*\}", value.text))
+    secrets = sorted({word for word in words if len(word) >= SHORTEST_SECRET}, key=len, reverse=True)
+    return Judge(shown(config.destinationURL), config.strictMode, tuple(secrets), proven)
