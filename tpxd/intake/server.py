@@ -1,0 +1,86 @@
+"""The data plane's server: its routes, its limits, its certificate."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from dataclasses import replace
+
+import trio
+
+from tpxd.intake.counters import Clock, IntakeCounters
+from tpxd.intake.routes import Route, error_response, json_response, route_requests
+from tpxd.intake.uplinks import ReportStore, uplink_route
+from tpxd.lorawan.token import TokenCheck
+from tpxd.settings import IntakeSettings, LrcSettings
+from tpxd.wire.http1 import CannotListen, Limits, Request, Response, serve_http
+
+
+class Intake:
+    """What the data plane answers.
+
+    Attributes:
+        counters: what was accepted and refused.
+        routes: path, then method, then route; add routes before serving (see `tpxd.intake.routes`).
+    """
+
+    def __init__(
+        self, settings: IntakeSettings, lrc: LrcSettings, store: ReportStore, *, clock: Clock = time.time
+    ) -> None:
+        keys = {as_id: key.get_secret_value() for as_id, key in lrc.tunnel_keys.items()}
+        tokens = TokenCheck(keys, lrc.max_time_deviation, lrc.unsigned_reports == "accept")
+        self.settings = settings
+        self.counters = IntakeCounters(clock)
+        self.routes: dict[str, dict[str, Route]] = {
+            "/uplink": {"POST": uplink_route(store, tokens, self.counters, clock)},
+            "/health": {"GET": health_route(store)},
+        }
+
+
+async def serve_intake(intake: Intake, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
+    """Serve the data plane until cancelled; `task_status` gets the list of addresses really bound.
+
+    Raises:
+        CannotListen: the address cannot be bound, or the certificate cannot be used.
+
+    Cancellation: see `serve_http`.
+    """
+    settings = intake.settings
+    await serve_http(
+        settings.listen,
+        route_requests(intake.routes),
+        limits=replace(Limits(), body_bytes=settings.max_body),
+        tls=_tls_context(settings),
+        task_status=task_status,
+    )
+
+
+def health_route(store: ReportStore) -> Route:
+    """The route of `GET /health`: 200 while reports can be stored, else 503."""
+
+    async def tell_health(request: Request) -> Response:
+        statistics = store.statistics()
+        if statistics.storing:
+            return json_response(200, {"status": "ok"})
+        return error_response(503, statistics.last_error or "nothing can be stored")
+
+    return tell_health
+
+
+def _tls_context(settings: IntakeSettings) -> ssl.SSLContext | None:
+    """A server's context from the PEM files of the settings, None when there are none."""
+    if not settings.tls_certificate:
+        return None
+
+    def refuse_to_ask() -> str:
+        raise ValueError(f"the key in {settings.tls_private_key} is encrypted; write it without a passphrase")
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_private_key, password=refuse_to_ask)
+    except (OSError, ValueError) as error:
+        raise CannotListen(
+            f"[intake] cannot serve HTTPS with {settings.tls_certificate} and {settings.tls_private_key}: {error}",
+            hint="both are PEM files; the key belongs to the first certificate in the file, and tpxd may read both",
+        ) from error
+    return context

@@ -1,0 +1,90 @@
+"""`POST /uplink`: the LRC's tunnel interface, all report types, JSON or XML.
+
+The order: is it a report at all (which parses it, once), is it from the LRC, is it on disk. Only then 200.
+
+Source: LRC tunnel interface (LRC to AS, uplink).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Protocol
+
+from tpxd.errors import ReportError, SpoolUnavailable, TokenError
+from tpxd.intake.counters import Clock, IntakeCounters, Refusal
+from tpxd.intake.routes import Route, error_response, query_value
+from tpxd.lorawan.reports import Report, parse_report
+from tpxd.lorawan.token import TokenCheck
+from tpxd.spool import Appended, NewReport, SpoolStatistics
+from tpxd.wire.http1 import Request, Response
+
+STORED = Response(200)
+CHALLENGE = ((b"WWW-Authenticate", b'Token realm="LRC tunnel interface"'),)
+
+
+class ReportStore(Protocol):
+    """The part of the spool that intake needs."""
+
+    async def append(self, report: NewReport) -> Appended:
+        """Store a report; it is on disk when this returns. Raises `SpoolUnavailable`."""
+
+    def statistics(self) -> SpoolStatistics:
+        """How the spool is."""
+
+
+def uplink_route(store: ReportStore, tokens: TokenCheck, counters: IntakeCounters, clock: Clock) -> Route:
+    """The route of `POST /uplink`.
+
+    Answers: 200 the report is on disk, now or since an earlier time; 400 it is no report; 401 Token, AS_ID or Time
+    do not authenticate it; 503 with Retry-After while nothing can be stored.
+
+    Cancellation: the report may be stored although its sender never gets the 200.
+    """
+
+    async def take_uplink(request: Request) -> Response:
+        content_type = request.headers.get(b"content-type")
+        try:
+            report = parse_report(request.body, content_type.decode("latin-1") if content_type else None)
+        except ReportError as error:
+            counters.refused(Refusal("report", error.message, request.peer))
+            return error_response(400, error.message)
+        try:
+            tokens.verify(request.query, report, clock())
+        except TokenError as error:
+            counters.refused(_unauthenticated(request, report, error, clock()))
+            return error_response(401, error.message, CHALLENGE)
+        lrn_infos = query_value(request.query, "LrnInfos") or ""
+        try:
+            appended = await store.append(NewReport(report.kind, report.lane, lrn_infos, report.body, report.document))
+        except SpoolUnavailable as error:
+            counters.refused(Refusal("spool", error.message, request.peer, report.kind, report.lane))
+            return error_response(503, error.message, [(b"Retry-After", b"%d" % error.retry_after_s)])
+        counters.accepted(duplicate=appended.duplicate)
+        return STORED
+
+    return take_uplink
+
+
+def _unauthenticated(request: Request, report: Report, error: TokenError, now_s: float) -> Refusal:
+    return Refusal(
+        reason=error.reason,
+        message=error.message,
+        peer=request.peer,
+        kind=report.kind,
+        lane=report.lane,
+        as_id=error.as_id,
+        time_difference_s=_time_difference_s(query_value(request.query, "Time"), now_s),
+    )
+
+
+def _time_difference_s(text: str | None, now_s: float) -> float | None:
+    """The sender's Time minus ours; None when it gave none that can be read. A zone may have lost its `+`."""
+    if text is None:
+        return None
+    try:
+        given = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError:
+        return None
+    if given.tzinfo is None:
+        given = given.replace(tzinfo=UTC)
+    return round(given.timestamp() - now_s, 3)
