@@ -1,0 +1,156 @@
+"""The SQLite file beneath the spool: how it is made, opened and checked, and what SQLite's errors mean.
+
+A file is made under another name and renamed when it is whole, so that a crash at any moment leaves a file that opens.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tpxd.errors import SpoolUnavailable
+from tpxd.spool.rows import APPLICATION_ID, COLUMNS, FORMAT, SCHEMA, with_crc
+
+CACHE_KIB = 4_096
+WAL_PAGES = 4_000
+"""SQLite's own checkpoint, inside a commit, comes only when the writer found no idle moment for so many pages."""
+
+QUICK_CHECK_BYTES = 8 << 20
+"""Smaller files are checked in full when they are opened; it takes under 20 ms."""
+
+DAMAGE = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,  # our statements are fixed, so one that does not compile means a broken schema
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+
+
+class Damaged(Exception):
+    """The file holds what tpxd did not write; what can be read must be salvaged into a new one."""
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into `Damaged` or `SpoolUnavailable`."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        if code & 0xFF in DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ:
+            raise Damaged(str(error)) from error
+        raise SpoolUnavailable(f"{path}: {error}", hint=_hint(code & 0xFF)) from error
+    except OSError as error:
+        raise SpoolUnavailable(f"{path}: {error.strerror or error}") from error
+
+
+def _hint(code: int) -> str:
+    match code:
+        case sqlite3.SQLITE_FULL:
+            return "free some space on this disk"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return "the directory and its files must be writable for the user that tpxd runs as"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "another tpxd, or another program, has this file open"
+        case _:
+            return "look at the disk and at the kernel's log"
+
+
+def connect(path: Path, page_size: int) -> sqlite3.Connection:
+    """Open the file for this process alone; texts come back as bytes, since damaged ones may not be UTF-8."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=0)
+    try:
+        connection.text_factory = bytes
+        for pragma in (
+            "locking_mode = EXCLUSIVE",
+            f"page_size = {page_size}",
+            "auto_vacuum = INCREMENTAL",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            f"wal_autocheckpoint = {WAL_PAGES}",
+            f"journal_size_limit = {WAL_PAGES * page_size}",
+            f"cache_size = -{CACHE_KIB}",
+            "cell_size_check = ON",
+            "trusted_schema = OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
+    return connection
+
+
+def build(path: Path, page_size: int, fill: Callable[[sqlite3.Connection], None]) -> None:
+    """Make a whole new file at `path`; `fill` writes its first rows in the same transaction."""
+    draft = path.with_name(path.name + ".draft")
+    for leftover in (draft, *sidecars(draft)):
+        leftover.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    with closing(connect(draft, page_size)) as connection:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA.values():
+            connection.execute(statement)
+        fill(connection)
+        connection.execute("COMMIT")
+    draft.replace(path)
+    sync_directory(path.parent)
+
+
+def fresh_meta() -> dict[str, str]:
+    """What a new file knows about itself."""
+    return {"format": str(FORMAT), "key": secrets.token_hex(16), "first_seq": "1", "cursors": "[]"}
+
+
+def meta_rows(meta: dict[str, str]) -> list[tuple[object, ...]]:
+    """The rows of the table `meta`, keys numbered in their order."""
+    return [with_crc("meta", (n, key, value)) for n, (key, value) in enumerate(meta.items(), 1)]
+
+
+def sidecars(path: Path) -> tuple[Path, Path]:
+    """SQLite's files beside the database: the write-ahead log and the shared memory."""
+    return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames in this directory durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def verify(connection: sqlite3.Connection) -> None:
+    """Check that the tables are ours, and the whole structure where the file is small; raises `Damaged`."""
+    found = {name.decode(): sql.decode() for name, sql in connection.execute("SELECT name, sql FROM sqlite_schema")}
+    if found != SCHEMA:
+        raise Damaged("the tables are not those of a spool")
+    if used_bytes(connection) <= QUICK_CHECK_BYTES:
+        answer = connection.execute("PRAGMA quick_check(1)").fetchall()
+        if answer != [(b"ok",)]:
+            raise Damaged(answer[0][0].decode(errors="replace") if answer else "the check gave no answer")
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of the pages in use."""
+    ((pages, free, size),) = connection.execute(
+        "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+    )
+    return int((pages - free) * size)
+
+
+def insertion(table: str, rows: int, *, replace: bool = False) -> str:
+    """A statement that inserts many whole rows; `replace` lets them take the place of rows with the same keys."""
+    one = "(" + ",".join("?" * COLUMNS[table]) + ")"
+    verb = "REPLACE" if replace else "INSERT"
+    return f"{verb} INTO {table} VALUES " + ",".join([one] * rows)

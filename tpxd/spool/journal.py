@@ -1,0 +1,257 @@
+"""The spool's tables, open. Synchronous; one thread at a time.
+
+What changes goes into `state`, inside `transaction()`, and reaches the disk at its end in a few statements of many rows
+each, for the reason that `reading` gives.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tpxd.errors import SpoolUnavailable
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool.database import Damaged, connect, insertion, translated, verify
+from tpxd.spool.reading import Reader
+from tpxd.spool.rows import CursorRow, Field, Hole, checked, journal_crc, with_crc
+from tpxd.spool.state import State
+
+CHUNK = 64
+"""Rows in one statement."""
+
+MAX_DEAD_LETTERS = 10_000
+MAX_DEAD_LETTER_BYTES = 64 << 20
+
+
+class Journal:
+    """An open journal. Every method may raise `Damaged` or `SpoolUnavailable`; those that write need a transaction.
+
+    Attributes:
+        state: for everyone to read; it changes inside a transaction only.
+        evicted: dead letters that had to make room for newer ones, ever.
+        touched: cursors that changed, or may have; whoever publishes them empties it.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.reader = Reader(path, connection)
+        self.state = State()
+        self.evicted = 0
+        self.touched: set[str] = set()
+        self._connection = connection
+        self._changed_cursors: set[str] = set()
+        self._changed_meta: set[str] = set()
+
+    def close(self) -> None:
+        """Move everything into the database file itself and close it."""
+        with translated(self.path):
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside becomes durable together at the end or, after an error, nothing of it."""
+        before = self.state.copy()
+        self._changed_cursors.clear()
+        self._changed_meta.clear()
+        committed = False
+        try:
+            with translated(self.path):
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                self._write_changes()
+                self._connection.execute("COMMIT")
+            committed = True
+        finally:
+            if not committed:
+                self.state = before
+                if self._connection.in_transaction:
+                    with translated(self.path):
+                        self._connection.execute("ROLLBACK")
+
+    def _write_changes(self) -> None:
+        state = self.state
+        self._insert("cursors", [state.cursors[id].to_row() for id in self._changed_cursors if id in state.cursors])
+        keys = list(state.meta) if self._changed_meta else []
+        self._insert(
+            "meta", [with_crc("meta", (keys.index(key) + 1, key, state.meta[key])) for key in self._changed_meta]
+        )
+
+    def _insert(self, table: str, rows: Sequence[tuple[Field, ...]]) -> None:
+        for start in range(0, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
+            flat = [value for row in chunk for value in row]
+            self._connection.execute(insertion(table, len(chunk), replace=True), flat)
+
+    def append(self, uplinks: Sequence[Uplink], digests: Sequence[int], stored_ms: int) -> int:
+        """Add uplinks at the end, whatever `seq` they have; returns the seq of the first."""
+        state = self.state
+        first = seq = state.last_seq + 1
+        for start in range(0, len(uplinks), CHUNK):
+            chunk = uplinks[start : start + CHUNK]
+            flat: list[Field] = []
+            for uplink in chunk:
+                kind, lane, lrn_infos = uplink.kind, uplink.lane, uplink.lrn_infos
+                received_ms, body = uplink.received_ms, uplink.body
+                crc = journal_crc(seq, received_ms, kind.encode(), lane.encode(), lrn_infos.encode(), body)
+                flat += (seq, received_ms, kind, lane, lrn_infos, crc, body)
+                seq += 1
+            self._connection.execute(_INSERT_UPLINKS[len(chunk)], flat)
+        packed = array("q", digests).tobytes()
+        self._connection.execute(_INSERT_COMMIT, with_crc("commits", (seq - 1, first, stored_ms, packed)))
+        state.last_seq = seq - 1
+        state.newest_ms = max(state.newest_ms, *[uplink.received_ms for uplink in uplinks])
+        state.orphaned = False
+        return first
+
+    def put_cursor(self, row: CursorRow) -> None:
+        """Store a cursor, new or changed."""
+        if row.id not in self.state.cursors:
+            self.state.cursors[row.id] = row
+            self._note_cursor_ids()
+        self.state.cursors[row.id] = row
+        self._changed_cursors.add(row.id)
+        self.touched.add(row.id)
+
+    def delete_cursor(self, id: str) -> None:
+        """Forget a cursor and its ledger."""
+        row = self.state.cursors.pop(id)
+        self.touched.add(id)
+        self._connection.execute("DELETE FROM cursors WHERE n = ?", (row.n,))
+        self._note_cursor_ids()
+
+    def put_meta(self, key: str, value: str) -> None:
+        """Remember a text under a key."""
+        self.state.meta[key] = value
+        self._changed_meta.add(key)
+
+    def _note_cursor_ids(self) -> None:
+        # A second place for the ids, in another page, tells a repair which cursors are missing.
+        self.put_meta("cursors", orjson.dumps(sorted(self.state.cursors)).decode())
+
+    def add_hole(self, hole: Hole) -> None:
+        """Enter rows that are lost, and count them `dropped` for everyone who waited for them."""
+        state = self.state
+        for row in list(state.cursors.values()):
+            lost = state.present(row.position, hole.last) - state.present(row.position, hole.first - 1)
+            if lost > 0:
+                self.put_cursor(replace(row, dropped=row.dropped + lost))
+        state.holes = tuple(sorted((*state.holes, hole), key=lambda hole: hole.first))
+        self._insert("holes", [with_crc("holes", (hole.first, hole.last))])
+
+    def delete_through(self, seq: int) -> None:
+        """Delete the oldest rows up to this one; every cursor must be past it."""
+        state = self.state
+        self._connection.execute("DELETE FROM journal WHERE seq <= ?", (seq,))
+        # The newest commit stays, so that the number of the last row outlives the last row.
+        self._connection.execute("DELETE FROM commits WHERE last_seq <= ?", (min(seq, state.last_seq - 1),))
+        if any(hole.last <= seq for hole in state.holes):
+            self._connection.execute("DELETE FROM holes WHERE last_seq <= ?", (seq,))
+            state.holes = tuple(hole for hole in state.holes if hole.last > seq)
+        state.first_seq = seq + 1
+        self.put_meta("first_seq", str(state.first_seq))
+
+    def add_dead_letters(self, id: str, reasons: dict[int, str], at_ms: int) -> None:
+        """Copy uplinks, by seq, into the dead letters of one connection; the oldest dead letters make room."""
+        state = self.state
+        rows: list[tuple[Field, ...]] = []
+        for seq, reason in reasons.items():
+            for uplink in self.reader.page(state, seq - 1, 1).uplinks:
+                state.last_dead_letter += 1
+                state.dead_letters += 1
+                state.dead_letter_bytes += len(uplink.body)
+                fields = (state.last_dead_letter, id, seq, uplink.received_ms, uplink.kind, uplink.lane, reason, at_ms)
+                rows.append(with_crc("dead_letters", (*fields, uplink.body)))
+        self._insert("dead_letters", rows)
+        while state.dead_letters > MAX_DEAD_LETTERS or state.dead_letter_bytes > MAX_DEAD_LETTER_BYTES:
+            ((oldest, size),) = self._connection.execute(_OLDEST_DEAD_LETTER).fetchall()
+            self._connection.execute("DELETE FROM dead_letters WHERE id = ?", (oldest,))
+            state.dead_letters -= 1
+            state.dead_letter_bytes -= size
+            self.evicted += 1
+
+    def give_back(self, pages: int) -> None:
+        """Return free pages to the file system; outside a transaction."""
+        with translated(self.path):
+            self._connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database; outside a transaction."""
+        with translated(self.path):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def open_journal(path: Path, page_size: int) -> Journal:
+    """Open a file that exists and read everything small in it.
+
+    Raises:
+        Damaged: something in it is not as tpxd wrote it.
+        SpoolUnavailable: the disk refuses.
+    """
+    with translated(path):
+        connection = connect(path, page_size)
+    try:
+        with translated(path):
+            verify(connection)
+            journal = Journal(path, connection)
+            journal.state = _load(connection)
+            journal.touched.update(journal.state.cursors)
+    except (Damaged, SpoolUnavailable):
+        connection.close()
+        raise
+    return journal
+
+
+def _load(connection: sqlite3.Connection) -> State:
+    """Read the state, without walking over the journal."""
+    state = State()
+    state.meta = {key: value for _, key, value in _texts(_all(connection, "meta"))}
+    if not {"format", "key", "first_seq", "cursors"} <= state.meta.keys():
+        raise Damaged("the spool's own notes are incomplete")
+    state.first_seq = int(state.meta["first_seq"])
+    rows = [CursorRow(*fields) for fields in _texts(_all(connection, "cursors"))]
+    state.cursors = {row.id: row for row in rows}
+    if sorted(state.cursors) != orjson.loads(state.meta["cursors"]):
+        raise Damaged("a cursor is missing")
+    state.holes = tuple(Hole(first, last) for first, last in _all(connection, "holes"))
+    for row in connection.execute("SELECT * FROM commits ORDER BY last_seq DESC LIMIT 1"):
+        match checked("commits", row):
+            case (int(last_seq), _, int(stored_ms), _):
+                state.last_seq, state.newest_ms = last_seq, stored_ms
+            case _:
+                raise Damaged("the checksum of the newest commit does not hold")
+    ((oldest, newest),) = connection.execute(
+        "SELECT (SELECT min(seq) FROM journal), (SELECT max(seq) FROM journal)"
+    ).fetchall()
+    oldest, newest = (oldest, newest) if oldest is not None else (state.last_seq + 1, state.first_seq - 1)
+    if state.present(0, oldest - 1) or state.present(newest, state.last_seq) or newest > state.last_seq:
+        raise Damaged("the journal does not begin or end where it should")
+    ((state.dead_letters, state.dead_letter_bytes, state.last_dead_letter),) = connection.execute(
+        "SELECT count(*), coalesce(sum(length(body)), 0), coalesce(max(id), 0) FROM dead_letters"
+    ).fetchall()
+    return state
+
+
+def _all(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+    for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1"):  # noqa: S608 - own words
+        fields = checked(table, row)
+        if fields is None:
+            raise Damaged(f"a checksum in the table {table} does not hold")
+        yield fields
+
+
+def _texts(rows: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:
+    for row in rows:
+        yield [field.decode() if isinstance(field, bytes) else field for field in row]
+
+
+_INSERT_UPLINKS = [insertion("journal", rows) for rows in range(CHUNK + 1)]
+_INSERT_COMMIT = insertion("commits", 1)
+_OLDEST_DEAD_LETTER = "SELECT id, length(body) FROM dead_letters ORDER BY id LIMIT 1"

@@ -1,0 +1,194 @@
+"""What the writer's thread does for the file between commits: room, retention, recounting. Synchronous."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tpxd.errors import SpoolUnavailable
+from tpxd.events import Event
+from tpxd.spool import ledger
+from tpxd.spool.database import Damaged
+from tpxd.spool.journal import Journal
+from tpxd.spool.room import SLICE_ROWS, Arrival, Cause, DropNotices, Laggard, choose
+
+SLICES_AT_ONCE = 4
+RECOUNT_ROWS = 1_024
+RECOUNT_EVERY_S = 3_600.0
+VACUUM_PAGES = 256
+MEASURE_EVERY_BYTES = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolLimits:
+    """How large the spool may become and how long it keeps what.
+
+    Attributes:
+        max_bytes: pages in use.
+        min_free_bytes: what must stay free on the disk.
+        retention_s: rows that every connection is done with, and queues of removed connections, stay this long.
+        refuse_when_full: rather refuse new uplinks than drop the oldest that still wait.
+        duplicate_window_s: a report with the same type, lane and body within this time is not stored again.
+        page_size: of the SQLite file when it is made.
+    """
+
+    max_bytes: int = 1 << 30
+    min_free_bytes: int = 256 << 20
+    retention_s: float = 86_400.0
+    refuse_when_full: bool = False
+    duplicate_window_s: float = 600.0
+    page_size: int = 4_096
+
+
+class Keeping:
+    """Keeps the journal within its limits.
+
+    Attributes:
+        validity_s: how long uplinks stay valid, by cursor; set by the engine, in another thread.
+        used_bytes, free_bytes: as last measured.
+        events: what to report; whoever reports it empties it.
+    """
+
+    def __init__(
+        self,
+        limits: SpoolLimits,
+        path: Path,
+        wall_clock: Callable[[], float],
+        free_bytes: Callable[[Path], int],
+    ) -> None:
+        self.validity_s: dict[str, float | None] = {}
+        self.used_bytes = 0
+        self.free_bytes = 0
+        self.events: list[Event] = []
+        self._limits = limits
+        self._path = path
+        self._wall_clock = wall_clock
+        self._measure_free = free_bytes
+        self._unmeasured = 0
+        self._notices = DropNotices()
+        self._evicted = 0
+        self._recounted_through: int | None = 0
+        self._recounted_at_s = time.monotonic()
+
+    def measure(self, journal: Journal) -> None:
+        """Look how much is used and free."""
+        self.used_bytes = journal.reader.used_bytes()
+        self.free_bytes = self._measure_free(self._path.parent)
+        self._unmeasured = 0
+
+    def make_room(self, journal: Journal, incoming_bytes: int) -> bool:
+        """Inside a transaction: delete the oldest rows until so many bytes fit; False when nothing may go.
+
+        It deletes a few slices at once. Where more is to be done, the next commits go on with it.
+        """
+        self._unmeasured += incoming_bytes
+        if self._unmeasured > MEASURE_EVERY_BYTES or self._shortage(incoming_bytes) > 0:
+            self.measure(journal)
+        for _ in range(SLICES_AT_ONCE):
+            shortage = self._shortage(incoming_bytes)
+            if shortage <= 0:
+                return True
+            if not self._sacrifice(journal, shortage):
+                return False
+            self.used_bytes = journal.reader.used_bytes()
+        return True
+
+    def _shortage(self, incoming_bytes: int) -> int:
+        used = self.used_bytes + self._unmeasured + incoming_bytes
+        return max(used - self._limits.max_bytes, self._limits.min_free_bytes + incoming_bytes - self.free_bytes)
+
+    def _sacrifice(self, journal: Journal, needed_bytes: int) -> bool:
+        state = journal.state
+        oldest = [Arrival(*row) for row in journal.reader.arrivals(state.first_seq - 1, SLICE_ROWS)]
+        cursors = [Laggard(row.position, self.validity_s.get(row.id)) for row in state.cursors.values()]
+        may_drop = not self._limits.refuse_when_full
+        chosen = choose(oldest, cursors, needed_bytes, self._now_ms(), may_drop=may_drop)
+        if chosen is None:
+            return False
+        if chosen.cause is not Cause.DONE:
+            lost = ledger.pass_over(journal, chosen.through, expired=chosen.cause is Cause.EXPIRED)
+            if chosen.cause is Cause.DROPPED:
+                self._notices.note(lost)
+        journal.delete_through(chosen.through)
+        return True
+
+    def tick(self, journal: Journal) -> bool:
+        """Outside a transaction: do a little of what is due; True when more of it can be done at once."""
+        self.measure(journal)
+        more = self._let_go(journal)
+        shortage = self._limits.min_free_bytes - self.free_bytes
+        if shortage > 0:
+            with journal.transaction():
+                more = self._sacrifice(journal, shortage) or more
+            journal.give_back(VACUUM_PAGES)
+        self._forget_retired(journal)
+        self._notice(journal)
+        return self._recount(journal) or more
+
+    def _let_go(self, journal: Journal) -> bool:
+        """Delete a slice of what every cursor is done with for longer than the retention."""
+        state = journal.state
+        stored = journal.reader.stored_before(self._now_ms() - int(self._limits.retention_s * 1000))
+        done = min((row.position for row in state.cursors.values()), default=state.last_seq)
+        through = min(stored, done, state.first_seq - 1 + SLICE_ROWS)
+        if through < state.first_seq:
+            return False
+        with journal.transaction():
+            journal.delete_through(through)
+        return True
+
+    def _forget_retired(self, journal: Journal) -> None:
+        before_ms = self._now_ms() - int(self._limits.retention_s * 1000)
+        for row in list(journal.state.cursors.values()):
+            if row.retired_ms is not None and row.retired_ms < before_ms:
+                with journal.transaction():
+                    waiting = ledger.forget(journal, row.id)
+                text = f"the queue of {row.id}, whose file was removed, is forgotten; {waiting} uplinks waited in it"
+                self.events.append(Event("forgotten", text, row.id, more={"waiting": waiting}))
+
+    def _notice(self, journal: Journal) -> None:
+        for id, count in self._notices.due(time.monotonic()).items():
+            text = f"the spool is full: {count} uplinks that waited for {id} were dropped, the oldest first"
+            self.events.append(Event("dropped", text, id, logging.WARNING, more={"count": count}))
+        if journal.evicted > self._evicted:
+            text = f"too many dead letters: the oldest {journal.evicted - self._evicted} were deleted"
+            self.events.append(Event("dead_letters", text, level=logging.WARNING))
+            self._evicted = journal.evicted
+
+    def _recount(self, journal: Journal) -> bool:
+        """Count a slice of the rows; True while there are further slices. Raises `Damaged` when rows are missing."""
+        state = journal.state
+        if self._recounted_through is None:
+            if time.monotonic() - self._recounted_at_s < RECOUNT_EVERY_S:
+                return False
+            self._recounted_through = 0
+        after = max(self._recounted_through, state.first_seq - 1)
+        through = min(after + RECOUNT_ROWS, state.last_seq)
+        if journal.reader.count(after, through) != state.present(after, through):
+            raise Damaged(f"rows are missing between {after + 1} and {through}")
+        self._recounted_through = through
+        if through < state.last_seq:
+            return True
+        self._recounted_through = None
+        self._recounted_at_s = time.monotonic()
+        for row in state.cursors.values():
+            if difference := state.ledger(row).imbalance:
+                text = f"the ledger of {row.id} does not balance: {difference:+d} uplinks"
+                self.events.append(Event("imbalance", text, row.id, logging.ERROR, more={"difference": difference}))
+        return False
+
+    def _now_ms(self) -> int:
+        return int(self._wall_clock() * 1000)
+
+
+def free_bytes(directory: Path) -> int:
+    """What the file system of a directory has left for this user."""
+    try:
+        status = os.statvfs(directory)
+    except OSError as error:
+        raise SpoolUnavailable(f"{directory}: {error.strerror}") from error
+    return status.f_bavail * status.f_frsize

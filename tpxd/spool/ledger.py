@@ -1,0 +1,100 @@
+"""What may happen to a cursor: it begins, moves, loses rows, retires, ends. Each in a transaction of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tpxd.spool.journal import Journal
+from tpxd.spool.rows import CursorRow, Rejected, Settled, Verdict
+
+
+def ensure(journal: Journal, id: str) -> None:
+    """Make a cursor at the journal's end, or bring a retired one back as it was."""
+    state = journal.state
+    row = state.cursors.get(id)
+    if row is None:
+        begin_at(journal, id, state.first_seq - 1 if state.orphaned else state.last_seq)
+    elif row.retired_ms is not None:
+        journal.put_cursor(replace(row, retired_ms=None))
+
+
+def begin_at(journal: Journal, id: str, position: int) -> None:
+    """Make a cursor that still waits for everything after `position`; what is lost of that counts as dropped."""
+    state = journal.state
+    n = max((row.n for row in state.cursors.values()), default=0) + 1
+    lost = state.last_seq - position - state.present(position, state.last_seq)
+    journal.put_cursor(CursorRow(n, id, position, position, dropped=lost))
+
+
+def settle(journal: Journal, id: str, settled: Sequence[tuple[int, Settled]], at_ms: int) -> None:
+    """Move a cursor past uplinks whose fate is known, in ascending order.
+
+    What is at or before the position, lost, or not stored is left out of account; what lies between and was not
+    named counts as dropped, so that the ledger balances whatever the caller does.
+    """
+    state = journal.state
+    row = state.cursors.get(id)
+    if row is None:
+        return
+    fates = {seq: fate for seq, fate in settled if row.position < seq <= state.last_seq and not state.in_hole(seq)}
+    if not fates:
+        return
+    position = max(fates)
+    counts = dict.fromkeys(Verdict, 0)
+    rejected: dict[int, str] = {}
+    for seq, fate in fates.items():
+        if isinstance(fate, Rejected):
+            rejected[seq] = fate.reason
+        else:
+            counts[fate] += 1
+    if rejected:
+        journal.add_dead_letters(id, rejected, at_ms)
+    journal.put_cursor(
+        replace(
+            row,
+            position=position,
+            delivered=row.delivered + counts[Verdict.DELIVERED],
+            filtered=row.filtered + counts[Verdict.FILTERED],
+            expired=row.expired + counts[Verdict.EXPIRED],
+            rejected=row.rejected + len(rejected),
+            dropped=row.dropped + state.present(row.position, position) - len(fates),
+        )
+    )
+
+
+def pass_over(journal: Journal, through: int, *, expired: bool) -> dict[str, int]:
+    """Move every cursor at least to `through`; returns how many uplinks each of the laggards lost by it."""
+    lost: dict[str, int] = {}
+    for row in list(journal.state.cursors.values()):
+        if row.position < through:
+            count = journal.state.present(row.position, through)
+            moved = replace(row, position=through)
+            if expired:
+                moved = replace(moved, expired=row.expired + count)
+            else:
+                moved = replace(moved, dropped=row.dropped + count)
+            journal.put_cursor(moved)
+            if count:
+                lost[row.id] = count
+    return lost
+
+
+def retire(journal: Journal, id: str, at_ms: int) -> None:
+    """The connection's file was removed: its queue stays for a while."""
+    row = journal.state.cursors.get(id)
+    if row is not None:
+        journal.put_cursor(replace(row, retired_ms=at_ms))
+
+
+def forget(journal: Journal, id: str) -> int:
+    """Drop a queue and its ledger; returns how many uplinks waited in it."""
+    row = journal.state.cursors.get(id)
+    if row is None:
+        return 0
+    waiting = journal.state.waiting(row)
+    journal.delete_cursor(id)
+    forgotten = int(journal.state.meta.get("forgotten", "0")) + waiting
+    if waiting:
+        journal.put_meta("forgotten", str(forgotten))
+    return waiting

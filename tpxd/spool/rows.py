@@ -1,0 +1,137 @@
+"""What the spool's file holds: its tables, the rows as Python sees them, and the checksum that each row carries.
+
+Theory of operation: SQLite does not notice when a byte on the disk changes. So every row, of every table, carries a
+CRC-32 over all its other columns, its key included. A row whose CRC does not hold is not a row; nobody ever sees it.
+Every table is a plain rowid table without an index, so that `salvage` can find rows in the pages of a broken file
+knowing nothing but the number of columns. Times are milliseconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import astuple, dataclass
+from enum import Enum
+
+FORMAT = 1
+APPLICATION_ID = 0x74707864
+"""`tpxd` in ASCII."""
+
+SCHEMA = {
+    "journal": "CREATE TABLE journal(seq INTEGER PRIMARY KEY, received_ms, kind, lane, lrn_infos, crc, body)",
+    "commits": "CREATE TABLE commits(last_seq INTEGER PRIMARY KEY, first_seq, stored_ms, digests, crc)",
+    "cursors": "CREATE TABLE cursors(n INTEGER PRIMARY KEY, id, base, position, delivered, filtered, expired, rejected,"
+    " dropped, retried, retired_ms, crc)",
+    "meta": "CREATE TABLE meta(n INTEGER PRIMARY KEY, key, value, crc)",
+    "holes": "CREATE TABLE holes(first_seq INTEGER PRIMARY KEY, last_seq, crc)",
+    "dead_letters": "CREATE TABLE dead_letters(id INTEGER PRIMARY KEY, connection, seq, received_ms, kind, lane,"
+    " reason, at_ms, body, crc)",
+}
+"""Each table has its own number of columns: 7, 5, 12, 4, 3 and 10. `salvage` tells them apart by it."""
+
+COLUMNS = {name: text.count(",") + 1 for name, text in SCHEMA.items()}
+"""How many columns each table has, the key included."""
+
+Field = int | str | bytes | None
+"""What a column may hold."""
+
+
+class Verdict(Enum):
+    """What became of an uplink, when it did not become a dead letter."""
+
+    DELIVERED = "delivered"
+    FILTERED = "filtered"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The uplink becomes a dead letter, for this reason."""
+
+    reason: str
+
+
+Settled = Verdict | Rejected
+"""The fate of one uplink on one connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class CursorRow:
+    """How far one connection has come, and what became of what it passed.
+
+    Attributes:
+        n: key of the row.
+        base: the journal's last seq when the queue began: `received` counts from here.
+        position: the connection is done with everything up to here.
+        retried: dead letters that were put in again.
+        retired_ms: when the connection's file was removed; None while it is there.
+    """
+
+    n: int
+    id: str
+    base: int
+    position: int
+    delivered: int = 0
+    filtered: int = 0
+    expired: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    retried: int = 0
+    retired_ms: int | None = None
+
+    def to_row(self) -> tuple[Field, ...]:
+        """The row as it is stored, checksum included."""
+        return with_crc("cursors", astuple(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Rows of the journal that are lost: everything from `first` to `last`."""
+
+    first: int
+    last: int
+
+    def within(self, after: int, through: int) -> int:
+        """How many of them are later than `after` and not later than `through`."""
+        return max(0, min(self.last, through) - max(self.first - 1, after))
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One uplink that a connection could not deliver for good.
+
+    Attributes:
+        seq: its place in the journal.
+        reason: one line for people.
+        at_ms: when it was set aside.
+    """
+
+    id: int
+    connection: str
+    seq: int
+    received_ms: int
+    kind: str
+    lane: str
+    reason: str
+    at_ms: int
+    body: bytes
+
+
+def journal_crc(seq: int, received_ms: int, kind: bytes, lane: bytes, lrn_infos: bytes, body: bytes) -> int:
+    """The checksum of one row of the journal; the texts as UTF-8.
+
+    The lengths are part of it, so that no byte can move from one column to the next unnoticed.
+    """
+    head = b"%d %d %d %d %d " % (seq, received_ms, len(kind), len(lane), len(lrn_infos))
+    return zlib.crc32(body, zlib.crc32(head + kind + lane + lrn_infos))
+
+
+def with_crc(table: str, fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    """A row of any other table as it is stored: its checksum comes last; text and its UTF-8 bytes count as the same."""
+    plain = tuple(field.encode() if isinstance(field, str) else field for field in fields)
+    return (*fields, zlib.crc32(repr((table, plain)).encode()))
+
+
+def checked(table: str, row: tuple[Field, ...]) -> tuple[Field, ...] | None:
+    """The fields of a stored row without the checksum, or None when it does not hold."""
+    fields = row[:-1]
+    return fields if with_crc(table, fields) == row else None

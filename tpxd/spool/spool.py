@@ -1,0 +1,370 @@
+"""The spool as the event loop sees it: append, cursors, numbers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import trio
+
+from tpxd.errors import SpoolUnavailable
+from tpxd.events import Event, Report
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool import ledger
+from tpxd.spool.cursor import Cursor
+from tpxd.spool.journal import Journal
+from tpxd.spool.keeping import Keeping, SpoolLimits, free_bytes
+from tpxd.spool.newest import Newest
+from tpxd.spool.reading import Page
+from tpxd.spool.recent import CAPACITY, Recent
+from tpxd.spool.rows import DeadLetter, Hole
+from tpxd.spool.starting import repair_journal, start_journal
+from tpxd.spool.writer import Call, Pending, Round, View, Writer
+
+MAX_PENDING = 4_096
+MAX_PENDING_BYTES = 64 << 20
+
+REMEMBERED = "remembered."
+"""Before the keys of `Spool.remember`, among the spool's own."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class NewReport:
+    """A report that intake accepted. Not frozen: one is made for each report on the hot path.
+
+    Attributes:
+        kind, lane, lrn_infos, body: as in `Uplink`.
+        document: the parsed body; connections that are not behind read it without parsing again.
+    """
+
+    kind: str
+    lane: str
+    lrn_infos: str
+    body: bytes
+    document: dict[str, Any] | None = None
+
+
+class Appended(NamedTuple):
+    """Where a report is stored, and whether it was there before."""
+
+    seq: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStatistics:
+    """How the spool is.
+
+    Attributes:
+        used_bytes: pages in use; measured now and then.
+        free_bytes: what the disk has left.
+        oldest_ms: arrival of the oldest row; None when there is none.
+        newest_ms: the latest arrival ever; None when there was none.
+        stored_total: uplinks ever stored.
+        duplicates_total: reports that were stored before, since the daemon started.
+        storing: the last write was accepted.
+        last_error: why it was not.
+    """
+
+    used_bytes: int
+    max_bytes: int
+    free_bytes: int
+    oldest_ms: int | None
+    newest_ms: int | None
+    stored_total: int
+    duplicates_total: int
+    storing: bool
+    last_error: str | None
+
+
+@asynccontextmanager
+async def open_spool(
+    path: Path,
+    limits: SpoolLimits,
+    *,
+    report: Report,
+    wall_clock: Callable[[], float] = time.time,
+    measure_free: Callable[[Path], int] = free_bytes,
+) -> AsyncIterator[Spool]:
+    """Open the spool at `path`, making or repairing it where needed; at the end everything is in one closed file.
+
+    Raises:
+        SpoolVersionError: a newer tpxd wrote the file; it is left as it is.
+        SpoolUnavailable: the file cannot be opened or made.
+
+    Cancellation: what was given to `append` before is still committed, which takes as long as the disk does.
+    """
+    events: list[Event] = []
+    journal = await trio.to_thread.run_sync(start_journal, path, limits.page_size, wall_clock, events.append)
+    for event in events:
+        report(event)
+    spool = Spool(journal, limits, report, wall_clock, measure_free)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(trio.to_thread.run_sync, spool.writer.run, limiter=trio.CapacityLimiter(1)))
+        try:
+            yield spool
+        finally:
+            spool.writer.stop()
+
+
+class Spool:
+    """An open spool; see `open_spool`.
+
+    Attributes:
+        state: the journal's numbers as of the last done.
+        newest: the newest uplinks, in memory.
+        validity_s: see `Cursor.validity_s`.
+        writer: the thread's work.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        limits: SpoolLimits,
+        report: Report,
+        wall_clock: Callable[[], float],
+        measure_free: Callable[[Path], int],
+    ) -> None:
+        keeping = Keeping(limits, journal.path, wall_clock, measure_free)
+        keeping.measure(journal)
+        repair = partial(repair_journal, page_size=limits.page_size, wall_clock=wall_clock, note=keeping.events.append)
+        loop = trio.lowlevel.current_trio_token()
+        self.state = journal.state.copy()
+        self.newest = Newest(self.state.last_seq)
+        self.validity_s = keeping.validity_s
+        self.writer = Writer(journal, keeping, repair, wall_clock, lambda done: loop.run_sync_soon(self._finish, done))
+        self._limits = limits
+        self._report = report
+        self._wall_clock = wall_clock
+        self._view = self.writer.view()
+        self._cursors: dict[str, Cursor] = {}
+        self._recent = Recent(bytes.fromhex(self.state.meta["key"]), limits.duplicate_window_s)
+        self._load_recent(journal)
+        self._pending: dict[int, Pending] = {}
+        self._pending_bytes = 0
+        self._duplicates = 0
+        self._arrivals = trio.lowlevel.ParkingLot()
+        for id in self._view.cursors:
+            self._see_cursor(id)
+
+    def _load_recent(self, journal: Journal) -> None:
+        since_ms = self.now_ms() - int(self._limits.duplicate_window_s * 1000)
+        for digests, first_seq, stored_ms in journal.reader.digests(since_ms, CAPACITY):
+            self._recent.add(digests, first_seq, stored_ms)
+
+    async def append(self, report: NewReport) -> Appended:
+        """Store a report; it is synced to disk when this returns.
+
+        A report that was stored within the duplicate window is not stored again. One that is just being stored shares
+        the fate of the first.
+
+        Raises:
+            SpoolUnavailable: the disk refuses, the spool is full and may not drop, or too much is under way already.
+            UnicodeEncodeError: a text is not Unicode.
+
+        Cancellation: it may have been stored or not.
+        """
+        now_ms = self.now_ms()
+        digest = self._recent.digest(report.kind, report.lane, report.lrn_infos, report.body)
+        seq = self._recent.find(digest, now_ms)
+        if seq is not None:
+            self._duplicates += 1
+            await trio.lowlevel.checkpoint()
+            return Appended(seq, duplicate=True)
+        pending = self._pending.get(digest)
+        duplicate = pending is not None
+        if pending is None:
+            if len(self._pending) >= MAX_PENDING or self._pending_bytes >= MAX_PENDING_BYTES:
+                raise SpoolUnavailable("too many reports wait for the disk", hint="the disk is slower than the LRC")
+            pending = Pending(
+                Uplink(0, now_ms, report.kind, report.lane, report.lrn_infos, report.body, report.document), digest, []
+            )
+            self._pending[digest] = pending
+            self._pending_bytes += len(report.body)
+            self.writer.inbox.append(pending)
+            self.writer.ring()
+        task = trio.lowlevel.current_task()
+        waiters = pending.waiters
+        waiters.append(task)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            waiters.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if pending.error is not None:
+            raise _once_more(pending.error)
+        self._duplicates += duplicate
+        return Appended(pending.uplink.seq, duplicate)
+
+    async def cursor(self, id: str) -> Cursor:
+        """The queue of a connection: a new one begins at the journal's end, a retired one goes on where it was.
+
+        Raises:
+            SpoolUnavailable: the disk refuses.
+        """
+        await self.write(partial(ledger.ensure, id=id))
+        return self._cursors[id]
+
+    def cursors(self) -> list[str]:
+        """The ids of all queues, also of those whose connection's file was removed."""
+        return sorted(self._cursors)
+
+    def find_cursor(self, id: str) -> Cursor | None:
+        """A queue that exists, as it is."""
+        return self._cursors.get(id)
+
+    async def retire(self, id: str) -> None:
+        """The connection's file was removed: keep its queue and ledger for the retention, in case it comes back."""
+        await self.write(partial(ledger.retire, id=id, at_ms=self.now_ms()))
+
+    async def forget(self, id: str) -> int:
+        """Drop a queue and its ledger now; returns how many uplinks waited in it."""
+        waiting = await self.write(partial(ledger.forget, id=id))
+        text = f"the queue of {id} is forgotten; {waiting} uplinks waited in it"
+        self._report(Event("forgotten", text, id, more={"waiting": waiting}))
+        return waiting
+
+    async def dead_letters(self, connection: str, limit: int = 100) -> list[DeadLetter]:
+        """The newest dead letters of a connection, newest first."""
+        return await self._call(lambda journal: journal.reader.dead_letters(connection, limit), writes=False)
+
+    async def remember(self, key: str, value: str) -> None:
+        """Store a small text under a key, durably."""
+        await self.write(lambda journal: journal.put_meta(f"{REMEMBERED}{key}", value))
+        self.state.meta[f"{REMEMBERED}{key}"] = value
+
+    def recall(self, key: str) -> str | None:
+        """What was stored under a key; None when nothing was."""
+        return self.state.meta.get(f"{REMEMBERED}{key}")
+
+    def imbalance(self, id: str) -> int:
+        """By how much the ledger of a queue does not balance: 0, unless something is wrong."""
+        return self._cursors[id].ledger.imbalance
+
+    def statistics(self) -> SpoolStatistics:
+        """How the spool is, as of the last done."""
+        view = self._view
+        return SpoolStatistics(
+            used_bytes=view.used_bytes,
+            max_bytes=self._limits.max_bytes,
+            free_bytes=view.free_bytes,
+            oldest_ms=view.oldest_ms,
+            newest_ms=view.newest_ms or None,
+            stored_total=view.last_seq,
+            duplicates_total=self._duplicates,
+            storing=view.last_error is None,
+            last_error=view.last_error,
+        )
+
+    def moved(self) -> float:
+        """When the writer last ended a round, by `time.monotonic`; it does so at least every few seconds."""
+        return self.writer.moved_s
+
+    # What follows is for the cursors.
+
+    def now_ms(self) -> int:
+        """Now, as the wall clock has it."""
+        return int(self._wall_clock() * 1000)
+
+    async def write(self, run: Callable[[Journal], T]) -> T:
+        """Run something in the writer's next transaction; returns when it is durable."""
+        return await self._call(run, writes=True)
+
+    async def read(self, after: int) -> Page:
+        """Read a page of the journal from the disk; rows that are damaged become holes."""
+        page = await self._call(partial(_read_page, after=after), writes=False)
+        for seq in page.damaged:
+            text = f"uplink {seq} is damaged on the disk; it is dropped"
+            self._report(Event("damage", text, level=logging.ERROR, more={"seq": seq}))
+        return page
+
+    async def arrival(self) -> None:
+        """Wait until something was stored."""
+        await self._arrivals.park()
+
+    async def _call(self, run: Callable[[Journal], T], *, writes: bool) -> T:
+        call = Call(run, writes, trio.lowlevel.current_task())
+        self.writer.calls.append(call)
+        self.writer.ring()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            call.waiter = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if call.error is not None:
+            raise _once_more(call.error)
+        result: T = call.result
+        return result
+
+    def _finish(self, done: Round) -> None:
+        """Take in what the writer did, and wake whoever waited for it."""
+        self._take_view(done.view)
+        if done.appended:
+            self._take_appended(done)
+        for call in done.calls:
+            if call.waiter is not None:
+                trio.lowlevel.reschedule(call.waiter)
+        for event in done.events:
+            self._report(event)
+
+    def _take_view(self, view: View) -> None:
+        self._view = view
+        state = self.state
+        state.first_seq, state.last_seq, state.holes = view.first_seq, view.last_seq, view.holes
+        for id in view.cursors:
+            self._see_cursor(id)
+
+    def _see_cursor(self, id: str) -> None:
+        seen = self._view.cursors[id]
+        if seen is None:
+            self._cursors.pop(id, None)
+        elif id in self._cursors:
+            self._cursors[id].moved(*seen)
+        else:
+            self._cursors[id] = Cursor(self, *seen)
+
+    def _take_appended(self, done: Round) -> None:
+        seq = done.first_seq
+        for pending in done.appended:
+            del self._pending[pending.digest]
+            self._pending_bytes -= len(pending.uplink.body)
+            if seq:
+                pending.uplink.seq = seq
+                seq += 1
+            for task in pending.waiters:
+                trio.lowlevel.reschedule(task)
+        if not seq:
+            return
+        if self.newest.last_seq != done.first_seq - 1:
+            self.newest = Newest(done.first_seq - 1)
+        self.newest.add([pending.uplink for pending in done.appended])
+        self._recent.add([pending.digest for pending in done.appended], done.first_seq, done.stored_ms)
+        if self.newest.is_long():
+            for cursor in self._cursors.values():
+                cursor.note_oldest()
+            self.newest.trim(min((cursor.position for cursor in self._cursors.values()), default=seq))
+        self._arrivals.unpark_all()
+
+
+def _read_page(journal: Journal, after: int) -> Page:
+    page = journal.reader.page(journal.state, after)
+    if page.damaged:
+        with journal.transaction():
+            for seq in page.damaged:
+                journal.add_hole(Hole(seq, seq))
+    return page
+
+
+def _once_more(error: SpoolUnavailable) -> SpoolUnavailable:
+    """One error ended many calls; each raises its own, so that their tracebacks do not grow into each other."""
+    return SpoolUnavailable(error.message, hint=error.hint)

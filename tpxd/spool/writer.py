@@ -1,0 +1,294 @@
+"""The one thread that touches SQLite. Everything that arrived while the last commit ran is the next commit.
+
+Theory of operation: the event loop puts work into `inbox` and `calls` and rings once; deques need no lock for that. The
+thread takes what is there, commits it as one transaction, and hands a `Round` back in one call into the loop. Then it
+reads one page for whoever waits for one, and looks for the next work. With nothing to do it keeps the file in order.
+
+When the disk refuses, everyone in the transaction gets `SpoolUnavailable`, and the next work is tried all the same.
+When the file turns out to be damaged, it is repaired on the spot and the work tried again: callers wait, that is all.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import trio
+
+from tpxd.errors import SpoolUnavailable
+from tpxd.events import Event
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool.database import Damaged
+from tpxd.spool.journal import Journal
+from tpxd.spool.keeping import Keeping
+from tpxd.spool.rows import CursorRow, Hole
+
+MAX_ROWS = 1_024
+MAX_BYTES = 8 << 20
+"""Of one transaction; what is beyond waits for the next, so that nobody waits for a very long one."""
+
+TICK_S = 1.0
+KEEPING_PAUSE_S = 0.02
+PROBE_S = 2.0
+CHECKPOINT_IDLE_S = 0.05
+
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """One uplink on its way to the disk. Not frozen: made for each report; the writer's round settles it.
+
+    Attributes:
+        uplink: has its `seq` from the moment it is stored.
+        waiters: the tasks to wake; a duplicate waits for the first one's commit.
+    """
+
+    uplink: Uplink
+    digest: int
+    waiters: list[trio.lowlevel.Task]
+    error: SpoolUnavailable | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """Something else to do in the writer's thread; `writes` puts it into the transaction."""
+
+    run: Callable[[Journal], Any]
+    writes: bool
+    waiter: trio.lowlevel.Task | None
+    result: Any = None
+    error: SpoolUnavailable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The journal's numbers after a round, and the cursors that it may have changed; None: forgotten."""
+
+    first_seq: int
+    last_seq: int
+    newest_ms: int
+    oldest_ms: int | None
+    holes: tuple[Hole, ...]
+    cursors: dict[str, tuple[CursorRow, int | None] | None]
+    used_bytes: int
+    free_bytes: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round did; without `appended` and `calls` it only has news."""
+
+    appended: Sequence[Pending]
+    first_seq: int
+    stored_ms: int
+    calls: Sequence[Call]
+    view: View
+    events: Sequence[Event] = field(default=())
+
+
+class Writer:
+    """The thread's work and its post boxes.
+
+    Attributes:
+        inbox, calls: append to them in the event loop, then `ring`.
+        moved_s: monotonic time at which the last round ended.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        keeping: Keeping,
+        repair: Callable[[Journal, str], Journal],
+        wall_clock: Callable[[], float],
+        deliver: Callable[[Round], None],
+    ) -> None:
+        self.inbox: deque[Pending] = deque()
+        self.calls: deque[Call] = deque()
+        self.moved_s = time.monotonic()
+        self._journal = journal
+        self._keeping = keeping
+        self._repair = repair
+        self._wall_clock = wall_clock
+        self._deliver = deliver
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._rung = False
+        self._stopping = False
+        self._reads: deque[Call] = deque()
+        self._last_error: str | None = None
+        self._next_tick_s = 0.0
+        self._checkpointed = True
+        self._oldest: tuple[int, int | None] = (0, None)
+
+    def ring(self) -> None:
+        """Tell the thread that there is work."""
+        if not self._rung:
+            self._rung = True
+            self._bell.put(None)
+
+    def stop(self) -> None:
+        """Let `run` return when everything that is in the boxes now is done."""
+        self._stopping = True
+        self._bell.put(None)
+
+    def run(self) -> None:
+        """Work until `stop`, then close the file."""
+        while True:
+            appends, writes = self._take()
+            if appends or writes:
+                self._commit(appends, writes)
+            elif self._reads:
+                self._read(self._reads.popleft())
+            elif self._stopping:
+                break
+            self._keep(idle=not (appends or writes))
+            self.moved_s = time.monotonic()
+        self._journal.close()
+
+    def _take(self) -> tuple[list[Pending], list[Call]]:
+        """Wait for work and take a transaction's worth of it; what only reads goes to `_reads`."""
+        if not (self._reads or self.inbox or self.calls or self._stopping):
+            pause = self._next_tick_s - time.monotonic()
+            if not self._checkpointed:
+                pause = min(pause, CHECKPOINT_IDLE_S)
+            with suppress(queue.Empty):
+                self._bell.get(timeout=max(0.0, pause))
+        self._rung = False
+        appends: list[Pending] = []
+        size = 0
+        while self.inbox and len(appends) < MAX_ROWS and size < MAX_BYTES:
+            pending = self.inbox.popleft()
+            size += len(pending.uplink.body)
+            appends.append(pending)
+        writes: list[Call] = []
+        for _ in range(len(self.calls)):
+            call = self.calls.popleft()
+            (writes if call.writes else self._reads).append(call)
+        return appends, writes
+
+    def _commit(self, appends: list[Pending], writes: list[Call]) -> None:
+        stored_ms = int(self._wall_clock() * 1000)
+        first_seq = 0
+        error: SpoolUnavailable | None = None
+        try:
+            first_seq = self._repaired(lambda: self._transact(appends, writes, stored_ms))
+        except SpoolUnavailable as unavailable:
+            error = unavailable
+            for call in writes:
+                call.error = unavailable
+        self._note_storing(error)
+        if not first_seq:
+            full = SpoolUnavailable("the spool is full", hint="raise [spool] max_size, or free space on the disk")
+            for pending in appends:
+                pending.error = error or full
+        self._checkpointed = False
+        self._publish(appends, first_seq, stored_ms, writes)
+
+    def _transact(self, appends: list[Pending], writes: list[Call], stored_ms: int) -> int:
+        """One transaction; returns the seq of the first uplink, 0 when none was stored."""
+        journal = self._journal
+        with journal.transaction():
+            for call in writes:
+                call.result = call.run(journal)
+            if not appends:
+                return 0
+            if not self._keeping.make_room(journal, sum([len(pending.uplink.body) for pending in appends])):
+                return 0
+            uplinks = [pending.uplink for pending in appends]
+            return journal.append(uplinks, [pending.digest for pending in appends], stored_ms)
+
+    def _read(self, call: Call) -> None:
+        try:
+            call.result = self._repaired(lambda: call.run(self._journal))
+        except SpoolUnavailable as unavailable:
+            call.error = unavailable
+        self._publish((), 0, 0, (call,))
+
+    def _repaired(self, work: Callable[[], T]) -> T:
+        """Do the work; where the file is damaged, repair it first, once."""
+        try:
+            return work()
+        except Damaged as damaged:
+            self._journal = self._repair(self._journal, str(damaged))
+        try:
+            return work()
+        except Damaged as damaged:
+            raise SpoolUnavailable(f"the spool is damaged, and still after a repair: {damaged}") from damaged
+
+    def _note_storing(self, error: SpoolUnavailable | None) -> None:
+        """One event when the disk begins to refuse, one when it stores again."""
+        if error is not None and self._last_error is None:
+            text = f"nothing can be stored: {error}"
+            self._keeping.events.append(Event("spool", text, level=logging.ERROR, more={"hint": error.hint}))
+            self._next_tick_s = time.monotonic() + PROBE_S
+        elif error is None and self._last_error is not None:
+            self._keeping.events.append(Event("spool", "the spool stores again"))
+        self._last_error = None if error is None else str(error)
+
+    def _keep(self, *, idle: bool) -> None:
+        """Keep the file in order, now and then; while the disk refuses, only try whether it still does."""
+        if idle and not self._checkpointed and not self._last_error:
+            self._checkpointed = True
+            self._guarded(self._journal.checkpoint)
+        if time.monotonic() < self._next_tick_s:
+            return
+        if self._last_error is None:
+            more = self._guarded(lambda: self._keeping.tick(self._journal))
+            self._next_tick_s = time.monotonic() + (KEEPING_PAUSE_S if more else TICK_S)
+        else:
+            self._next_tick_s = time.monotonic() + PROBE_S
+            self._guarded(self._probe)
+        self._publish((), 0, 0, ())
+
+    def _probe(self) -> None:
+        with self._journal.transaction():
+            self._journal.put_meta("probed_ms", str(int(self._wall_clock() * 1000)))
+        self._note_storing(None)
+
+    def _guarded(self, work: Callable[[], T]) -> T | None:
+        try:
+            return self._repaired(work)
+        except SpoolUnavailable as unavailable:
+            self._note_storing(unavailable)
+            return None
+
+    def _publish(self, appended: Sequence[Pending], first_seq: int, stored_ms: int, calls: Sequence[Call]) -> None:
+        """Hand a round to the event loop."""
+        events, self._keeping.events = self._keeping.events, []
+        self._deliver(Round(appended, first_seq, stored_ms, calls, self.view(), events))
+
+    def view(self) -> View:
+        """What the event loop needs to know now; only in the thread once `run` has begun."""
+        journal, state = self._journal, self._journal.state
+        touched = list(journal.touched)
+        journal.touched.clear()
+        rows = [state.cursors[id] for id in touched if id in state.cursors]
+        try:
+            arrivals = journal.reader.arrivals_after([row.position for row in rows])
+            if self._oldest[0] != state.first_seq or self._oldest[1] is None:
+                self._oldest = (state.first_seq, journal.reader.arrivals_after([state.first_seq - 1])[0])
+        except (Damaged, SpoolUnavailable):
+            # Only shown to people; whoever reads the row itself will find out and repair it.
+            arrivals = [None] * len(rows)
+        cursors: dict[str, tuple[CursorRow, int | None] | None] = dict.fromkeys(touched)
+        for row, arrival in zip(rows, arrivals, strict=True):
+            cursors[row.id] = (row, arrival)
+        return View(
+            state.first_seq,
+            state.last_seq,
+            state.newest_ms,
+            self._oldest[1],
+            state.holes,
+            cursors,
+            self._keeping.used_bytes,
+            self._keeping.free_bytes,
+            self._last_error,
+        )
