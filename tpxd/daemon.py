@@ -59,8 +59,8 @@ def run(config_dir: Path) -> int:
         expected, rest = group.split((SpoolError, OSError))
         if expected is None or rest is not None:
             raise
-        for error in leaves(expected):
-            logger.critical("%s", error)
+        for leaf in leaves(expected):
+            logger.critical("%s", leaf)
         return EXIT_FAILED
     except (SpoolError, OSError) as error:
         logger.critical("%s", error)

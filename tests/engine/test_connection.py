@@ -52,24 +52,23 @@ async def test_a_link_lost_in_mid_batch_sends_again_only_what_has_no_receipt(aut
     async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
         nonlocal lost_once
         for index in range(len(batch)):
-            if not lost_once and index == 60:
-                receipts.delivered(90)  # another lane was quicker
+            if not lost_once and index == 6:
+                receipts.delivered(12)  # another lane was quicker
                 lost_once = True
                 raise LinkLost("reset by peer")
-            if not (lost_once and batch[index].uplink.seq == 91 and len(peer.batches) == 1):
-                receipts.delivered(index)
+            receipts.delivered(index)
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
-    cursor.add(*(make_uplink(n) for n in range(1, 129)))
+    cursor.add(*(make_uplink(n) for n in range(1, 17)))
     async with running(make_live(peer, cursor)) as live:
         await trio.sleep(0.01)
         assert live.health.state is State.CLOSED
         assert live.health.last_error is not None
-        assert cursor.position == 60, "the receipts that came are committed although the link is gone"
+        assert cursor.position == 6, "the receipts that came are committed although the link is gone"
         await trio.sleep(40)
-        assert delivered(cursor) == list(range(1, 129))
+        assert delivered(cursor) == list(range(1, 17))
     again = [seq for batch in peer.batches[1:] for seq in batch]
-    assert again == [n for n in range(61, 129) if n != 91], "what had its receipt is not sent a second time"
+    assert again == [n for n in range(7, 17) if n != 13], "what had its receipt is not sent a second time"
 
 
 async def test_never_more_than_256_in_hand(autojump_clock: MockClock) -> None:
@@ -111,7 +110,7 @@ async def test_opening_alone_does_not_reset_the_burst_but_a_receipt_does(autojum
         raise LinkLost("closed by the far end")
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
-    cursor.add(*(make_uplink(n) for n in range(1, 100)))
+    cursor.add(*(make_uplink(n) for n in range(1, 1001)))
     async with running(make_live(peer, cursor)):
         await trio.sleep(600)
         slow = len(peer.opens)

@@ -27,8 +27,9 @@ from tpxd.engine.poison import EVERY_PUBLISH
 from tpxd.engine.stopping import Stopping
 from tpxd.errors import AuthenticationFailed, LinkLost, Refused, TransportError, leaves
 from tpxd.events import Event
-from tpxd.log import connection_logger
 from tpxd.spool import Cursor
+
+logger = logging.getLogger(__name__)
 
 LAST_COMMIT_S: Final = 2.0
 PORT_RETRY_S: Final = 10.0
@@ -116,7 +117,7 @@ async def open_once(live: Live) -> TransportError | None:
     context = Context(
         connection_id=live.id,
         instance=live.instance,
-        log=connection_logger(live.connector.id, live.id),
+        log=logging.LoggerAdapter(logger, {"connection": live.id}),
         dial=live.dial,
         tls=live.tls,
         authenticating=lambda: live.health.turn(State.AUTHENTICATING),
@@ -167,10 +168,9 @@ def _what_ended_it(group: BaseExceptionGroup[BaseException]) -> TransportError:
 async def wait_after(live: Live, error: TransportError) -> None:
     """Show the error and wait until it is time for the next try."""
     live.health.note(error)
-    if isinstance(error, AuthenticationFailed):
-        state, delay = State.AUTHENTICATION_FAILED, AUTHENTICATION_S
-    else:
-        state, delay = State.CLOSED, live.backoff.delay(trio.current_time())
+    refused = isinstance(error, AuthenticationFailed)
+    state = State.AUTHENTICATION_FAILED if refused else State.CLOSED
+    delay = AUTHENTICATION_S if refused else live.backoff.delay(trio.current_time())
     if delay is None:
         given_up = f"{error.message}; gave up as reconnectStrategy CALM says: `tpxd reconnect {live.id}` tries again"
         live.health.turn(state, given_up)

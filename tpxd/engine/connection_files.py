@@ -79,7 +79,7 @@ def id_problem(id: str) -> str | None:
     if id in RESERVED:
         return f'"{id}" is no id, since the health of the daemon answers to it; rename the file'
     if not _ID.fullmatch(id):
-        return f'"{_printable(id)}" is no id; name the file with a-z, 0-9, ".", "_" and "-", at most 63, such as plant-1.toml'
+        return f'"{_printable(id)}" is no id; name the file with at most 63 of a-z 0-9 . _ -, such as plant-1.toml'
     return None
 
 
