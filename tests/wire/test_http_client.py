@@ -11,7 +11,7 @@ import trio.testing
 
 from tpxd.errors import ConnectFailed, LinkLost
 from tpxd.wire.http1_client import BODY_BYTES, Answer, request_head
-from tpxd.wire.http_client import IDLE_S, HttpClient, open_http_client
+from tpxd.wire.http_client import IDLE_S, REST_S, HttpClient, open_http_client
 from tpxd.wire.streams import Endpoint
 
 ENDPOINT = Endpoint("as.example.net", 80)
@@ -264,7 +264,34 @@ async def test_a_server_that_reads_nothing_is_noticed(autojump_clock: trio.testi
         assert trio.current_time() == pytest.approx(TIMEOUT_S, abs=0.1)
 
 
-async def test_a_server_may_refuse_what_it_does_not_want_to_read() -> None:
+async def test_an_answer_that_overtakes_the_end_of_sending_leaves_the_link_open(
+    far: Far, nursery: trio.Nursery
+) -> None:
+    async with opened(far) as client:
+        sends = far.ours[0].send_stream
+        send_all = sends.send_all
+
+        async def slow_send_all(data: bytes | bytearray | memoryview) -> None:
+            await send_all(data)
+            await trio.testing.wait_all_tasks_blocked()
+            assert answered
+
+        sends.send_all = slow_send_all  # type: ignore[method-assign]
+        posts = Posts(client)
+        for body in (b"one", b"two", b"three"):
+            answered = False
+            nursery.start_soon(posts.post, body)
+            await far.answer(0)
+            answered = True
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert posts.status(body) == 200
+        assert len(far.links) == 1
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+async def test_a_server_may_refuse_what_it_does_not_want_to_read(
+    autojump_clock: trio.testing.MockClock, keep_alive: bool
+) -> None:
     far_ends = []
 
     async def dial(endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
@@ -273,12 +300,14 @@ async def test_a_server_may_refuse_what_it_does_not_want_to_read() -> None:
         far_ends.append(theirs)
         return ours
 
+    close = b"" if keep_alive else b"Connection: close\r\n"
     async with open_http_client(ENDPOINT, dial, connect_timeout_s=5.0, answer_timeout_s=TIMEOUT_S) as client:
         posts = Posts(client)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(posts.post, b"one")
-            await far_ends[0].send_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+            await far_ends[0].send_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n%b\r\n" % close)
         assert posts.status(b"one") == 413
+        assert trio.current_time() == pytest.approx(REST_S if keep_alive else 0.0, abs=0.1)
         while await far_ends[0].receive_some():
             pass
 

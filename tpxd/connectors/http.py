@@ -263,6 +263,7 @@ def _fixed_head(config: HttpConfig) -> bytes:
 
 
 def _judge(config: HttpConfig, proven: Callable[[], bool]) -> Judge:
-    words = (word for value in config.headers.values() for word in re.split(r"\s+|\{[^{}]*\}", value.text))
+    words = [word for value in config.headers.values() for word in re.split(r"\s+|\{[^{}]*\}", value.text)]
+    words += [value for _, value in config.destinationURL.params.multi_items()]
     secrets = sorted({word for word in words if len(word) >= SHORTEST_SECRET}, key=len, reverse=True)
     return Judge(shown(config.destinationURL), config.strictMode, tuple(secrets), proven)

@@ -24,6 +24,9 @@ READ_BYTES = 16 * 1024
 IDLE_S = 50.0
 """An idle link is closed after so long: sooner than the 60 s after which many routers forget one without a word."""
 
+REST_S = 1.0
+"""A server that answers before it has read the whole request gets so long to read the rest."""
+
 Dial = Callable[[Endpoint, float], Awaitable[trio.abc.Stream]]
 
 
@@ -56,12 +59,18 @@ class _Exchange:
 
 @dataclass(slots=True, eq=False)
 class _Link:
-    """One stream, and the request that it carries at the moment."""
+    """One stream, and the request that it carries at the moment.
+
+    Attributes:
+        answered: the answer came while the request was still being sent, which often happens within the last step of
+            sending; who sends puts the link aside.
+    """
 
     stream: trio.abc.Stream
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     parser: AnswerParser = field(default_factory=AnswerParser)
     exchange: _Exchange | None = None
+    answered: bool = False
 
 
 class HttpClient:
@@ -125,6 +134,7 @@ class HttpClient:
         return None
 
     def _put_aside(self, link: _Link) -> None:
+        link.answered = False
         link.scope.deadline = trio.current_time() + IDLE_S
         self._idle.append(link)
 
@@ -136,12 +146,14 @@ class HttpClient:
             try:
                 await link.stream.send_all(message)
                 exchange.sent = True
+                if link.answered:
+                    self._put_aside(link)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 # the reader knows why, or has the answer all the same: servers refuse what they do not want to read
                 pass
             await exchange.settled.wait()
         finally:
-            if link.exchange is exchange:
+            if link.exchange is exchange or not exchange.sent:
                 link.scope.cancel()
         return exchange.result()
 
@@ -155,6 +167,7 @@ class HttpClient:
             with link.scope:
                 outcome = await self._read_to_the_end(link)
         finally:
+            link.answered = False
             if link in self._idle:
                 self._idle.remove(link)
             if link.exchange is not None:
@@ -167,16 +180,21 @@ class HttpClient:
         reason, hint = "the far end closed the connection", None
         try:
             while data := await link.stream.receive_some(READ_BYTES):
-                if link.exchange is None:
+                exchange = link.exchange
+                if exchange is None:
                     return LinkLost("the far end sent something unasked")
                 answer = link.parser.receive_data(data)
                 if answer is None:
                     continue
-                if not (link.parser.keep_alive and link.exchange.sent) or link.scope.cancel_called:
+                if not link.parser.keep_alive or link.scope.cancel_called:
                     return answer
-                link.exchange.settle(answer)
+                exchange.settle(answer)
                 link.exchange = None
-                self._put_aside(link)
+                if exchange.sent:
+                    self._put_aside(link)
+                else:
+                    link.answered = True
+                    link.scope.deadline = trio.current_time() + REST_S
         except RemoteViolation as error:
             return LinkLost(f"the far end broke the protocol: {error}", hint="does an HTTP server listen on this port?")
         except trio.BrokenResourceError as error:
