@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,15 +33,24 @@ class Declined(TpxdError):
 class Door:
     """One way to the daemon: a Unix socket, or `host:port`."""
 
-    socket: Path | None
+    path: Path | None
     address: str
 
     def __str__(self) -> str:
-        return f"unix:{self.socket}" if self.socket else f"http://{self.address}"
+        return f"unix:{self.path}" if self.path else f"http://{self.address}"
 
     def open(self, headers: dict[str, str]) -> httpx.Client:
-        """A client that leads through it; the environment's proxies are not for this machine."""
-        transport = httpx.HTTPTransport(uds=str(self.socket)) if self.socket else None
+        """A client that leads through it; the environment's proxies are not for this machine.
+
+        Raises:
+            OSError: nobody listens at the Unix socket.
+        """
+        transport = None
+        if self.path:
+            # Tried first by hand: httpx leaves its own socket open when it is refused here.
+            with socket.socket(socket.AF_UNIX) as visitor:
+                visitor.connect(str(self.path))
+            transport = httpx.HTTPTransport(uds=str(self.path))
         base = f"http://{self.address}"
         return httpx.Client(base_url=base, headers=headers, transport=transport, timeout=TIMEOUT_S, trust_env=False)
 
@@ -50,9 +60,9 @@ def doors(config_dir: Path, control: ControlSettings) -> list[Door]:
     host, _, port = control.listen.rpartition(":")
     found = [Door(None, f"{EVERYWHERE.get(host, host)}:{port}")]
     # The unit file names its socket in its environment, which a command does not see.
-    socket = control.socket or (SYSTEMD_SOCKET if config_dir == DEFAULT_CONFIG and SYSTEMD_SOCKET.exists() else None)
-    if socket is not None:
-        found.insert(0, Door(socket, "localhost"))
+    path = control.socket or (SYSTEMD_SOCKET if config_dir == DEFAULT_CONFIG and SYSTEMD_SOCKET.exists() else None)
+    if path is not None:
+        found.insert(0, Door(path, "localhost"))
     return found
 
 
@@ -75,7 +85,7 @@ def ask(config_dir: Path, method: str, path: str) -> httpx.Response:
         try:
             with door.open(headers) as client:
                 return client.request(method, path)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, OSError) as error:
             reason = ERRNO.sub("", str(error)).lower() or type(error).__name__
             tried.append(f"{door} ({reason})")
     raise Unreachable(
