@@ -190,12 +190,20 @@ async def child_of_this_process(*words: str) -> int:
     return pid
 
 
-async def test_a_broker_that_cannot_listen_does_not_hold_up_the_start(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ([sys.executable, "-c", "raise SystemExit('port taken')"], "port taken"),
+        (["/no/such/program"], "it cannot be started: [Errno 2] No such file or directory: '/no/such/program'"),
+    ],
+)
+async def test_a_broker_that_cannot_listen_does_not_hold_up_the_start(
+    nursery: trio.Nursery, command: list[str], reason: str
+) -> None:
     events: list[Event] = []
-    command = [sys.executable, "-c", "raise SystemExit('port taken')"]
     with trio.fail_after(TIMEOUT_S):
         await nursery.start(lambda task_status: run("127.0.0.1:1", events.append, task_status, command))
-    assert [e.message for e in events] == ["embedded MQTT broker ended: port taken; next try in 1 s"]
+    assert [e.message for e in events] == [f"embedded MQTT broker ended: {reason}; next try in 1 s"]
     nursery.cancel_scope.cancel()
 
 
@@ -228,12 +236,15 @@ async def test_pauses_double_between_attempts(
     nursery.cancel_scope.cancel()
 
 
-async def test_a_broker_that_stays_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tpxd.embedded_broker.START_S", 0.1)
+async def test_a_broker_that_stays_silent_is_waited_for_a_moment_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tpxd.embedded_broker.START_S", 0.2)
+    monkeypatch.setattr("tpxd.embedded_broker.PATIENCE_S", 0.01)
     reported, events = trio.open_memory_channel[Event](10)
     command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
     with trio.fail_after(TIMEOUT_S):
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda task_status: run("silent", reported.send_nowait, task_status, command))
+            with pytest.raises(trio.WouldBlock):
+                events.receive_nowait()
             assert (await events.receive()).message.startswith("embedded MQTT broker ended: it did not listen within")
             nursery.cancel_scope.cancel()

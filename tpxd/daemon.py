@@ -97,7 +97,7 @@ async def _main(settings: Settings) -> None:
             await outer.start(serve_control, settings.control, state)
             async with trio.open_nursery() as middle:
                 if settings.broker.enabled:
-                    middle.start_soon(run_broker, settings.broker.listen, events.report)
+                    await middle.start(run_broker, settings.broker.listen, events.report)
                 await middle.start(supervisor.run)
                 middle.start_soon(watch, config_dir.watched, supervisor.reload)
                 async with trio.open_nursery() as inner:

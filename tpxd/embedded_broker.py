@@ -13,6 +13,7 @@ import trio
 from tpxd.events import Event, Report
 
 START_S = 20.0
+PATIENCE_S = 3.0
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 STEADY_S = 60.0
@@ -29,35 +30,38 @@ async def run_broker(
 ) -> None:
     """Keep a broker at `host:port` until cancelled.
 
-    Started when the first attempt came to something: the broker listens, or it could not and will be tried again. So
-    a port that is taken delays nothing else. Each end of the broker is an event, as is each beginning; the pause
-    before the next attempt doubles from one second to one minute, and begins anew after a minute of steady service.
+    Started when the broker listens, or could not and will be tried again, or needs longer than `PATIENCE_S`: a port
+    that is taken delays nothing else. Each end of the broker is an event, as is each beginning; the pause before the
+    next attempt doubles from one second to one minute, and begins anew after a minute of steady service.
 
     Args:
         command: what to run; `address` is appended. It prints `ready` when it listens and ends with its standard input.
 
     Cancellation: the process gets SIGTERM, five seconds later SIGKILL, and is gone when this returns.
     """
-    pause_s = FIRST_PAUSE_S
-    announced = False
+    settled = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_keep_running, [*command, address], address, report, settled)
+        with trio.move_on_after(PATIENCE_S):
+            await settled.wait()
+        task_status.started()
 
-    def announce() -> None:
-        nonlocal announced
-        if not announced:
-            announced = True
-            task_status.started()
+
+async def _keep_running(command: Sequence[str], address: str, report: Report, settled: trio.Event) -> None:
+    """Run the command again and again; `settled` is set at the first outcome."""
 
     def on_ready() -> None:
         report(Event("broker", f"embedded MQTT broker listens at {address}"))
-        announce()
+        settled.set()
 
+    pause_s = FIRST_PAUSE_S
     while True:
         begun = trio.current_time()
-        reason = await _run_once([*command, address], on_ready)
+        reason = await _run_once(command, on_ready)
         if trio.current_time() - begun > STEADY_S:
             pause_s = FIRST_PAUSE_S
         report(Event("broker", f"embedded MQTT broker ended: {reason}; next try in {pause_s:g} s", level=logging.ERROR))
-        announce()
+        settled.set()
         await trio.sleep(pause_s)
         pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
@@ -76,7 +80,10 @@ async def _run_once(command: Sequence[str], on_ready: Callable[[], None]) -> str
             check=False,
             start_new_session=True,
         )
-        process: trio.Process = await nursery.start(start)
+        try:
+            process: trio.Process = await nursery.start(start)
+        except OSError as error:
+            return f"it cannot be started: {error}"
         assert process.stdout is not None
         nursery.cancel_scope.deadline = trio.current_time() + START_S
         pending = b""

@@ -34,17 +34,18 @@ def render(play: Play) -> RenderableType:
     return Group(
         Panel(_connections(play), title="connections", title_align="left", subtitle=play.phase),
         Panel(_lrc(play), title="simulated LRC", title_align="left"),
-        Panel(Group(*_hints(play)), title="try", title_align="left"),
+        # No border: it would be copied along with the commands.
+        *_hints(play),
     )
 
 
-def _connections(play: Play) -> Table:
+def _connections(play: Play) -> Group:
     table = Table(box=None, pad_edge=False, expand=True)
     for heading in ("connection", "connector", "state"):
         table.add_column(heading, no_wrap=True)
     for heading in ("received", "delivered", "waiting", "rate"):
-        table.add_column(heading, justify="right")
-    table.add_column("", ratio=1)
+        table.add_column(heading, justify="right", no_wrap=True)
+    reasons = []
     for connection, document in sorted(play.looks.connections.items()):
         uplinks = document["uplinks"]
         table.add_row(
@@ -55,51 +56,56 @@ def _connections(play: Play) -> Table:
             str(uplinks["delivered"]),
             Text(str(uplinks["waiting"]), style="yellow" if uplinks["waiting"] else ""),
             f"{play.looks.rate(connection):.1f}/s",
-            Text(document["reason"] or document["file"]["error"] or "", style="red", overflow="ellipsis"),
         )
-    return table
+        reason = document["file"]["error"] or document["reason"]
+        if reason:
+            reasons.append(Text(f"{connection}: {reason}", style="red"))
+    return Group(table, *reasons)
 
 
 def _lrc(play: Play) -> Group:
     counters = play.counters
     answers = ", ".join(f"{answer} × {times}" for answer, times in counters.answers.most_common())
-    p50_s, p99_s = counters.latency.quantile(0.5), counters.latency.quantile(0.99)
-    took = (
-        ""
-        if p50_s is None or p99_s is None
-        else f"half within {p50_s * 1000:.1f} ms, 99 % within {p99_s * 1000:.1f} ms"
-    )
-    table = Table.grid(padding=(0, 2))
+    latency = counters.to_document()["latencyMs"]
+    took = f"   half within {latency['p50']} ms, 99 % within {latency['p99']} ms" if counters.accepted else ""
+    table = Table.grid(padding=(0, 2), expand=True)
+    for _ in ("time", "DevEUI", "name", "FPort", "FCntUp"):
+        table.add_column(no_wrap=True)
+    table.add_column(ratio=1, no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
     for at, report, outcome in list(counters.newest)[-UPLINKS_SHOWN:]:
         fields = report.fields
-        style = "green" if outcome.startswith("2") else "red"
         table.add_row(
             Text(at, style="dim"),
             fields["DevEUI"],
             fields["CustomerData"]["name"],
-            f"FPort {fields['FPort']}",
-            f"FCntUp {fields['FCntUp']}",
+            f":{fields['FPort']}",
+            f"#{fields['FCntUp']}",
             fields["payload_hex"],
-            Text(outcome, style=style),
+            Text(outcome, style="green" if outcome.startswith("2") else "red"),
         )
-    return Group(Text(f"{counters.posted} posted: {answers or 'nothing yet'}   {took}"), table)
+    return Group(Text(f"{counters.posted} posted: {answers or 'nothing yet'}{took}"), table)
 
 
 def _hints(play: Play) -> Iterator[Text]:
     scene = play.scene
     port = scene.broker.rpartition(":")[2]
-    yield Text.assemble("health     ", (f"http://{scene.control}/health", "cyan"))
-    yield Text.assemble("edit       ", (f"{scene.directory}/connections.d/web.toml", "cyan"), "   (save it and look)")
-    yield Text.assemble("subscribe  ", (f"mosquitto_sub -p {port} -t 'demo/#' -v", "cyan"))
-    yield Text.assemble("command    ", (command_example(play), "cyan"))
+    yield _hint("health", f"http://{scene.control}/health")
+    yield _hint("log", str(scene.log))
+    yield _hint("edit", f"{scene.directory}/connections.d/web.toml")
+    yield _hint("watch", f"mosquitto_sub -p {port} -t 'demo/#' -v")
+    yield _hint("command", command_example(port))
     for downlink in play.receiver.downlinks:
-        yield Text.assemble("           the LRC got ", (downlink, "green"))
-    yield Text.assemble("log        ", (str(scene.log), "cyan"), "   Ctrl-C ends it")
+        yield Text.assemble(" the LRC got ", (downlink, "green"))
+    yield Text(" Ctrl-C ends the demo", style="dim")
 
 
-def command_example(play: Play) -> str:
+def _hint(what: str, where: str) -> Text:
+    return Text.assemble(f" {what:<8} ", (where, "cyan"), overflow="fold")
+
+
+def command_example(port: str) -> str:
     """A shell command that sends a downlink to one of the devices over the embedded broker."""
     dev_eui = "70B3D5E75E000001"
     document = f'{{"DevEUI_downlink":{{"DevEUI":"{dev_eui}","FPort":2,"payload_hex":"01"}}}}'
-    port = play.scene.broker.rpartition(":")[2]
     return f"mosquitto_pub -q 1 -p {port} -t demo/{dev_eui}/downlink -m '{document}'"
