@@ -42,6 +42,7 @@ KINDS = frozenset(
 MAX_DEPTH = 64
 """Objects and lists inside each other; real reports have six. What follows may recurse over a document without fear."""
 
+_INVISIBLE = b" \t\r\n\xef\xbb\xbf"  # with the byte order mark of UTF-8
 _MAX_COUNTER = 2**32 - 1
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _DEV_EUI = re.compile(r"[0-9A-Fa-f]{16}")
@@ -79,9 +80,9 @@ def parse_report(body: bytes, content_type: str | None = None) -> Report:
     Raises:
         ReportError: it is no report; one line that says why.
     """
-    start = body[:64].lstrip()
-    if start[:1] == b"<" or (start[:1] != b"{" and content_type is not None and "xml" in content_type.lower()):
-        document: Any = document_from_xml(body)
+    first = body[:64].lstrip(_INVISIBLE)[:1]
+    if first == b"<" or (first != b"{" and content_type is not None and "xml" in content_type.lower()):
+        document: Any = document_from_xml(body.lstrip())
         _refuse_deep(document)
         body = orjson.dumps(document)
     else:
