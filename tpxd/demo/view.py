@@ -57,9 +57,8 @@ def _connections(play: Play) -> Group:
             Text(str(uplinks["waiting"]), style="yellow" if uplinks["waiting"] else ""),
             f"{play.looks.rate(connection):.1f}/s",
         )
-        reason = document["file"]["error"] or document["reason"]
-        if reason:
-            reasons.append(Text(f"{connection}: {reason}", style="red"))
+        if document["reason"]:
+            reasons.append(Text(f"{connection}: {document['reason']}", style="red"))
     return Group(table, *reasons)
 
 
