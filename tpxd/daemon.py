@@ -30,10 +30,14 @@ from tpxd.intake.server import Intake, serve_intake
 from tpxd.log import configure as configure_log
 from tpxd.settings import Settings, load_settings
 from tpxd.spool import Spool, SpoolLimits, open_spool
+from tpxd.wire.http1 import CannotListen
 from tpxd.wire.streams import open_stream
 from tpxd.wire.tls import TlsContextCache
 
 logger = logging.getLogger(__name__)
+
+STARTING = (SpoolError, CannotListen, OSError)
+"""What may keep a part from starting; the message says what to do."""
 
 EXIT_FAILED: Final = 1
 EXIT_INVALID: Final = 78
@@ -56,13 +60,13 @@ def run(config_dir: Path) -> int:
     try:
         trio.run(_main, settings)
     except BaseExceptionGroup as group:
-        expected, rest = group.split((SpoolError, OSError))
+        expected, rest = group.split(STARTING)
         if expected is None or rest is not None:
             raise
         for leaf in leaves(expected):
             logger.critical("%s", leaf)
         return EXIT_FAILED
-    except (SpoolError, OSError) as error:
+    except STARTING as error:
         logger.critical("%s", error)
         return EXIT_FAILED
     return 0

@@ -28,6 +28,7 @@ from tpxd.engine.stopping import Stopping
 from tpxd.errors import AuthenticationFailed, LinkLost, Refused, TransportError, leaves
 from tpxd.events import Event
 from tpxd.spool import Cursor
+from tpxd.wire.http1 import CannotListen
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ async def offer_health(live: Live, address: str) -> None:
     while True:
         try:
             await serve_connection_health(address, live.health.to_document)
-        except OSError as error:
-            text = f"{live.id}: the health port {address} cannot be opened: {error.strerror or error}"
+        except CannotListen as error:
+            text = f"{live.id}: its health port: {error}"
             live.health.report(Event("health_port", text, live.id, logging.WARNING))
         await trio.sleep(PORT_RETRY_S)
