@@ -9,7 +9,7 @@ import datetime
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -25,6 +25,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Schema = Mapping[str, Any]
 
 LONGEST: Final = 60
+ALIKE: Final = 0.6
 
 
 def validate(model: type[Model], source: TomlSource, sources: SecretSources) -> tuple[Model, list[Problem]]:
@@ -64,13 +65,18 @@ def _as_text(value: datetime.datetime | datetime.date | datetime.time) -> str:
     return value.isoformat()
 
 
-def suggestion(word: str, choices: Iterable[str]) -> str:
+def suggestion(word: str, choices: Collection[str]) -> str:
     """`; did you mean "…"?` for the choice that is close to `word`, or the only one that contains it, or nothing."""
-    by_small = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(word.lower(), by_small, n=1)
-    if not close and len(word) > 2:
-        close = [small for small in by_small if word.lower() in small]
-    return f'; did you mean "{by_small[close[0]]}"?' if len(close) == 1 else ""
+    small = word.lower()
+
+    def closeness(choice: str) -> tuple[float, bool]:
+        """How alike, and between equally alike ones, whether letters only changed places."""
+        other = choice.lower()
+        return difflib.SequenceMatcher(None, small, other).ratio(), sorted(small) == sorted(other)
+
+    close = [choice for choice in choices if closeness(choice)[0] >= ALIKE]
+    best = [max(close, key=closeness)] if close else [c for c in choices if len(word) > 2 and small in c.lower()]
+    return f'; did you mean "{best[0]}"?' if len(best) == 1 else ""
 
 
 def problem_of(error: ErrorDetails, source: TomlSource, schema: Schema) -> Problem:

@@ -12,6 +12,7 @@ No secret shows in `repr`, in JSON, or in an error. Source of credentials: syste
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -75,7 +76,7 @@ def resolve(value: Any, info: ValidationInfo) -> str | None:
             raise ValueError('is no secret; write "text", { env = "X" }, { file = "/path" } or { credential = "name" }')
     if text is None and not sources.lenient:
         raise PydanticCustomError(UNRESOLVED, "{missing}", {"missing": missing})
-    return None if text is None else text.removesuffix("\n").removesuffix("\r")
+    return None if text is None else re.sub(r"\r?\n\Z", "", text)
 
 
 def _read(path: Path, sources: SecretSources) -> tuple[str | None, str]:

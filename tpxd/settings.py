@@ -129,7 +129,7 @@ class SpoolSettings(Part):
 
 
 class EngineSettings(Part):
-    """`[engine]`."""
+    """`[engine]`: how connections are run."""
 
     stop_grace: Duration = Field(5.0, description='How long a batch in flight may take to finish; default "5s".')
 
@@ -144,10 +144,12 @@ class BrokerSettings(Part):
 
 
 class LogSettings(Part):
-    """`[log]`."""
+    """`[log]`: what is logged, and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
-    format: Literal["text", "json"] = Field("text", description="How a line is written; default text.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least that is logged: debug, info, warning or error; default info."
+    )
+    format: Literal["text", "json"] = Field("text", description="How a line is written, text or json; default text.")
 
 
 class Settings(Part):
@@ -165,13 +167,15 @@ class Settings(Part):
     drivers_dir: DirectoryPath = Field(
         Path("drivers"), validate_default=True, description='Payload drivers and converters; default "drivers".'
     )
-    intake: IntakeSettings = IntakeSettings()
-    lrc: LrcSettings = LrcSettings()
-    control: ControlSettings = ControlSettings()
-    spool: SpoolSettings = SpoolSettings()
-    engine: EngineSettings = EngineSettings()
-    broker: BrokerSettings = BrokerSettings()
-    log: LogSettings = LogSettings()
+    intake: IntakeSettings = Field(IntakeSettings(), description="The data plane: the LRC, devices, downlink URLs.")
+    lrc: LrcSettings = Field(LrcSettings(), description="What is agreed with the network server.")
+    control: ControlSettings = Field(
+        ControlSettings(), description="The control plane: health, metrics, API, dashboard."
+    )
+    spool: SpoolSettings = Field(SpoolSettings(), description="The queue on disk.")
+    engine: EngineSettings = Field(EngineSettings(), description="How connections are run.")
+    broker: BrokerSettings = Field(BrokerSettings(), description="An MQTT broker for local applications.")
+    log: LogSettings = Field(LogSettings(), description="What is logged, and how.")
 
 
 def load_settings(config_dir: Path) -> Settings:

@@ -185,6 +185,8 @@ def _syntax_problem(said: str, text: str, shown: str) -> Problem:
             break
     if message.startswith("this key"):  # tomllib points behind the value
         column = len(lines[line - 1]) - len(lines[line - 1].lstrip()) + 1
+    elif message.startswith("a backslash"):  # and behind the escape
+        column -= 2
     return Problem(shown, line, column, "", message)
 
 

@@ -1,0 +1,116 @@
+"""`tpxd check`: one line per problem, and an exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.config.conftest import plant
+from tpxd.cli.check import check
+from tpxd.engine.connection_files import id_problem
+
+SLS = '"SLS" is not one of TCP, SSL, WSS; did you mean "SSL"?'
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are printed as they are given, here relative ones."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *paths: str) -> tuple[int, list[str], str]:
+    code = check([Path(path) for path in paths])
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err.strip()
+
+
+def test_a_fine_directory(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory / "plant.toml").write_text(plant())
+    (directory.parent / "tpxd.toml").write_text('[log]\nlevel = "debug"')
+    assert run(capsys, ".") == (0, [], "2 files, 0 errors")
+    assert run(capsys, "connections.d") == (0, [], "1 file, 0 errors")
+    assert run(capsys, "connections.d/plant.toml", "tpxd.toml") == (0, [], "2 files, 0 errors")
+
+
+def test_problems_of_every_kind_of_file(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory.parent / "tpxd.toml").write_text('[log]\nlevel = "loud"')
+    (directory / "plant.toml").write_text(plant(more="protocol = 'SLS'\nretain = 1"))
+    (directory / "Big.toml").write_text(plant())
+    assert run(capsys, ".") == (
+        78,
+        [
+            'tpxd.toml:2:9: log.level: "loud" is not one of debug, info, warning, error',
+            f"connections.d/Big.toml: {id_problem('Big')}",
+            f"connections.d/plant.toml:7:12: configuration.protocol: {SLS}",
+            "connections.d/plant.toml:8:10: configuration.retain: 1 is not true or false",
+        ],
+        "3 files, 4 errors",
+    )
+
+
+def test_connections_are_where_the_settings_say(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory.rename("elsewhere")
+    Path("tpxd.toml").write_text('connections_dir = "elsewhere"')
+    Path("elsewhere/plant.toml").write_text("name = 'x'")
+    code, lines, _ = run(capsys, ".")
+    assert code == 78
+    assert all(line.startswith("elsewhere/plant.toml:1:1: ") for line in lines)
+    Path("tpxd.toml").write_text("")
+    assert run(capsys, ".") == (
+        0,
+        ["warning: connections.d: there is no such directory yet; the daemon waits for it"],
+        "1 file, 0 errors, 1 warning",
+    )
+
+
+def test_warnings_alone_are_no_error(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory / "plant.toml").write_text(plant(more="qos = 0\npassword = { credential = 'plant' }"))
+    code, lines, last = run(capsys, "connections.d/plant.toml")
+    assert (code, last) == (0, "1 file, 0 errors, 2 warnings")
+    assert lines[0].startswith(
+        "warning: connections.d/plant.toml:8:12: configuration.password: no credentials were passed"
+    )
+    assert lines[1].startswith("warning: connections.d/plant.toml:7:7: configuration.qos: 0 means that delivered is")
+
+
+def test_what_two_files_cannot_share(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (directory / f"{name}.toml").write_text(plant(more="downlinkUuid = '0123456789abcdef'"))
+    message = '"0123456789abcdef" is taken by the connection a; choose another'
+    assert run(capsys, "connections.d") == (
+        78,
+        [f"connections.d/b.toml:7:16: configuration.downlinkUuid: {message}"],
+        "2 files, 1 error",
+    )
+
+
+def test_a_path_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "nowhere")[:2] == (78, ["nowhere: there is no such file or directory"])
+
+
+def test_lines_are_never_wrapped(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    (directory / "plant.toml").write_text(plant(more="protocol = 'x'"))
+    assert len(run(capsys, "connections.d")[1]) == 1
+
+
+def test_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory / "plant.toml").write_text(plant(more="protocol = 'SLS'"))
+    assert check([Path("connections.d")], as_json=True) == 78
+    assert json.loads(capsys.readouterr().out) == {
+        "files": 1,
+        "problems": [
+            {
+                "path": "connections.d/plant.toml",
+                "line": 7,
+                "column": 12,
+                "field": "configuration.protocol",
+                "message": SLS,
+                "severity": "error",
+            }
+        ],
+    }

@@ -1,0 +1,372 @@
+"""What a directory of connection files says should run, through edits, mistakes, restarts and full disks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.config.conftest import PlantConfig, plant
+from tpxd.engine.config_dir import ConfigDir, Desired
+from tpxd.engine.connection_files import id_problem
+from tpxd.engine.last_good import LastGood, Versions
+
+BAD = plant(more="prtocol = 'TCP'")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Where last-good copies go."""
+    return tmp_path / "state" / "last-good"
+
+
+def unhurried() -> None:
+    """What vanished gets no time to come back."""
+
+
+@pytest.fixture
+def opened(directory: Path, kept: Path) -> Callable[[], ConfigDir]:
+    """Makes a ConfigDir as a start of the daemon does."""
+    return lambda: ConfigDir(directory, kept, settle=unhurried)
+
+
+def host(desired: Desired) -> str:
+    assert desired.model is not None
+    assert isinstance(desired.model.configuration, PlantConfig)
+    return desired.model.configuration.hostName.host
+
+
+def read(config_dir: ConfigDir, id: str = "plant") -> Desired:
+    return config_dir.read().desired[id]
+
+
+def read_and_accept(config_dir: ConfigDir, id: str = "plant") -> Desired:
+    config_dir.accept(id, read(config_dir, id).generation)
+    return read(config_dir, id)
+
+
+def test_a_fine_file_runs_and_its_text_is_kept_once_it_does(
+    directory: Path, kept: Path, opened: Callable[[], ConfigDir]
+) -> None:
+    (directory / "plant.toml").write_text(plant("one:1"))
+    config_dir = opened()
+    desired = read(config_dir)
+    assert (desired.generation, desired.running, desired.accepted, desired.problems) == (1, 1, 0, ())
+    assert not (kept / "plant.toml").exists()
+    config_dir.accept("plant", 1)
+    assert read(config_dir).accepted == 1
+    assert (kept / "plant.toml").read_text() == plant("one:1")
+    assert stat.S_IMODE((kept / "plant.toml").stat().st_mode) == 0o600
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+
+
+def test_reading_the_same_again_is_no_new_version(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    file = directory / "plant.toml"
+    file.write_text(plant())
+    config_dir = opened()
+    first = read(config_dir)
+    file.write_text(plant())
+    os.utime(file, (1, 1))
+    assert read(config_dir) == first
+
+
+def test_a_bad_version_counts_and_the_last_good_one_runs(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    file = directory / "plant.toml"
+    file.write_text(plant("one:1"))
+    config_dir = opened()
+    read_and_accept(config_dir)
+    file.write_text(BAD)
+    desired = read(config_dir)
+    assert (desired.generation, desired.running, host(desired)) == (2, 1, "one")
+    assert [str(problem) for problem in desired.problems] == [
+        'connections.d/plant.toml:7:1: configuration.prtocol: unknown key; did you mean "protocol"?'
+    ]
+    file.write_text(plant("two:1"))
+    desired = read(config_dir)
+    assert (desired.generation, desired.running, host(desired), desired.problems) == (3, 3, "two", ())
+
+
+def test_after_a_restart_a_bad_file_runs_its_last_good_version_and_counts_on(
+    directory: Path, opened: Callable[[], ConfigDir]
+) -> None:
+    file = directory / "plant.toml"
+    file.write_text(plant("one:1"))
+    config_dir = opened()
+    read_and_accept(config_dir)
+    file.write_text(BAD)
+    read(config_dir)
+    desired = read(opened())
+    assert (desired.generation, desired.running, desired.accepted, host(desired)) == (2, 1, 1, "one")
+    file.write_text(f"{BAD}# again")
+    desired = read(opened())
+    assert (desired.generation, desired.running) == (3, 1)
+    file.write_text(plant("two:1"))
+    desired = read(opened())
+    assert (desired.generation, desired.running, host(desired), desired.problems) == (4, 4, "two", ())
+
+
+def test_a_file_that_never_was_fine_has_nothing_to_run(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    (directory / "plant.toml").write_text(BAD)
+    desired = read(opened())
+    assert (desired.generation, desired.running, desired.model) == (1, None, None)
+    assert desired.problems
+
+
+def test_a_file_half_written_is_bad_until_it_is_whole(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    file = directory / "plant.toml"
+    file.write_text(plant("one:1"))
+    config_dir = opened()
+    read(config_dir)
+    whole = plant("two:1")
+    for end in range(0, len(whole), 7):
+        file.write_text(whole[:end])
+        desired = read(config_dir)
+        assert desired.model is not None
+        assert host(desired) in ("one", "two")
+    file.write_text(whole)
+    assert host(read(config_dir)) == "two"
+
+
+def test_a_bad_file_leaves_the_others_alone(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    for number in range(20):
+        (directory / f"c{number}.toml").write_text(plant(f"h{number}:1"))
+    config_dir = opened()
+    before = config_dir.read().desired
+    (directory / "c7.toml").write_text("no toml at all")
+    after = config_dir.read().desired
+    assert {id for id in before if before[id] != after[id]} == {"c7"}
+
+
+def test_a_deleted_file_is_gone_with_its_text_and_its_count_goes_on(
+    directory: Path, kept: Path, opened: Callable[[], ConfigDir]
+) -> None:
+    file = directory / "plant.toml"
+    file.write_text(plant("one:1"))
+    config_dir = opened()
+    read_and_accept(config_dir)
+    file.unlink()
+    assert config_dir.read().desired == {}
+    assert not (kept / "plant.toml").exists()
+    file.write_text(BAD)
+    desired = read(config_dir)
+    assert (desired.generation, desired.model) == (2, None)
+    file.write_text(plant("one:1"))
+    assert read(opened()).generation == 3
+
+
+def test_a_file_that_was_deleted_while_nothing_ran_is_gone_too(
+    directory: Path, kept: Path, opened: Callable[[], ConfigDir]
+) -> None:
+    (directory / "plant.toml").write_text(plant())
+    read_and_accept(opened())
+    (directory / "plant.toml").unlink()
+    assert opened().read().desired == {}
+    assert not (kept / "plant.toml").exists()
+
+
+def test_a_file_that_vanishes_for_a_moment_was_never_away(directory: Path, kept: Path) -> None:
+    file = directory / "plant.toml"
+    moments = []
+
+    def write_again() -> None:
+        moments.append(1)
+        file.write_text(plant("two:1"))
+
+    config_dir = ConfigDir(directory, kept, settle=write_again)
+    file.write_text(plant("one:1"))
+    config_dir.read()
+    assert not moments
+    file.unlink()
+    assert host(read(config_dir)) == "two"
+    assert moments
+
+
+def test_a_directory_that_is_away_or_being_copied_stops_nothing(directory: Path, kept: Path) -> None:
+    copied = iter(range(3))
+
+    def copy_one() -> None:
+        for number in copied:
+            shutil.copy(directory.with_suffix(".old") / f"c{number}.toml", directory)
+            return
+
+    for number in range(3):
+        (directory / f"c{number}.toml").write_text(plant(f"h{number}:1"))
+    config_dir = ConfigDir(directory, kept, settle=copy_one)
+    before = config_dir.read().desired
+    directory.rename(directory.with_suffix(".old"))
+    away = config_dir.read()
+    assert away.desired == before
+    assert [str(problem) for problem in away.strays] == [
+        "connections.d: the directory cannot be read: No such file or directory"
+    ]
+    directory.mkdir()
+    assert config_dir.read().desired == before
+
+
+def test_a_directory_that_does_not_exist_yet_is_no_error(tmp_path: Path, kept: Path) -> None:
+    config_dir = ConfigDir(tmp_path / "later", kept, settle=unhurried)
+    assert config_dir.read().desired == {}
+    assert len(config_dir.read().strays) == 1
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "plant.toml").write_text(plant())
+    snapshot = config_dir.read()
+    assert (list(snapshot.desired), snapshot.strays) == (["plant"], ())
+
+
+def test_names_that_are_no_id_are_told_and_others_ignored(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    for name in ("a.b-c_1.toml", "Plant.toml", "live.toml", "ready.toml", "-x.toml", f"{'x' * 64}.toml", "a b.toml"):
+        (directory / name).write_text(plant())
+    for name in (".plant.toml", ".plant.toml.swp", "plant.toml~", "4913", "plant.toml.rpmnew", "#plant.toml#"):
+        (directory / name).write_text("x")
+    snapshot = opened().read()
+    assert list(snapshot.desired) == ["a.b-c_1"]
+    assert sorted(problem.path.removeprefix("connections.d/") for problem in snapshot.strays) == sorted(
+        ["Plant.toml", "live.toml", "ready.toml", "-x.toml", f"{'x' * 64}.toml", "a b.toml"]
+    )
+
+
+def test_a_name_of_any_bytes_is_told_on_one_line(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    (directory / "a\nb.toml").write_text("")
+    Path(os.fsdecode(bytes(directory) + b"/\xff.toml")).write_text("")
+    strays = [str(problem) for problem in opened().read().strays]
+    assert len(strays) == 2
+    assert all(stray.isprintable() and stray.encode() for stray in strays)
+
+
+@given(st.text(max_size=70))
+def test_an_id_is_what_is_documented(id: str) -> None:
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789")
+    fine = 0 < len(id) <= 63 and id[0] in allowed and set(id) <= allowed | set("._-") and id not in ("live", "ready")
+    assert (id_problem(id) is None) is fine
+
+
+def test_a_changed_secret_is_a_new_version(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    secret = directory.parent / "secret"
+    (directory / "plant.toml").write_text(plant(more=f'password = {{ file = "{secret}" }}'))
+    config_dir = opened()
+    desired = read(config_dir)
+    assert (desired.generation, desired.model) == (1, None)
+    assert config_dir.watched() == {directory, secret}
+    secret.write_text("one")
+    first = read(config_dir)
+    assert (first.generation, first.running, first.problems) == (2, 2, ())
+    assert read(config_dir) == first
+    secret.write_text("two")
+    second = read(config_dir)
+    assert (second.generation, second.running) == (3, 3)
+    assert second.model != first.model
+    secret.unlink()
+    third = read(config_dir)
+    assert (third.generation, third.running, third.model) == (4, 3, second.model)
+    assert "No such file" in str(third.problems[0])
+
+
+def test_kept_texts_hold_references_and_no_secret(directory: Path, kept: Path, opened: Callable[[], ConfigDir]) -> None:
+    secret = directory.parent / "secret"
+    secret.write_text("hush")
+    (directory / "plant.toml").write_text(plant("one:1", more=f'password = {{ file = "{secret}" }}'))
+    read_and_accept(opened())
+    assert all(b"hush" not in path.read_bytes() for path in kept.iterdir())
+    (directory / "plant.toml").write_text(BAD)
+    secret.write_text("changed meanwhile")
+    desired = read(opened())
+    assert desired.model is not None
+    assert isinstance(desired.model.configuration, PlantConfig)
+    assert desired.model.configuration.password is not None
+    assert desired.model.configuration.password.get_secret_value() == "changed meanwhile"
+
+
+def test_what_two_files_cannot_share_stays_with_the_one_that_has_it(
+    directory: Path, opened: Callable[[], ConfigDir]
+) -> None:
+    health = "[health]\nlisten = '127.0.0.1:9101'"
+    (directory / "b.toml").write_text(plant(more=health))
+    config_dir = opened()
+    read_and_accept(config_dir, "b")
+    (directory / "a.toml").write_text(plant(more=health))
+    for each in (config_dir, config_dir, opened()):
+        snapshot = each.read()
+        assert snapshot.desired["b"].problems == ()
+        assert [str(problem) for problem in snapshot.desired["a"].problems] == [
+            'connections.d/a.toml:8:10: health.listen: "127.0.0.1:9101" is taken by the connection b; choose another'
+        ]
+        assert snapshot.desired["a"].model is None
+    (directory / "b.toml").unlink()
+    desired = read(config_dir, "a")
+    assert (desired.generation, desired.running, desired.problems) == (1, 1, ())
+
+
+def test_a_file_that_cannot_be_read_keeps_running(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    file = directory / "plant.toml"
+    file.write_text(plant("one:1"))
+    config_dir = opened()
+    read(config_dir)
+    file.unlink()
+    file.mkdir()
+    desired = read(config_dir)
+    assert (desired.generation, desired.running, host(desired)) == (2, 1, "one")
+    assert str(desired.problems[0]) == "connections.d/plant.toml: is a directory, not a file"
+
+
+def test_accepting_what_is_not_the_newest_good_version_changes_nothing(
+    directory: Path, kept: Path, opened: Callable[[], ConfigDir]
+) -> None:
+    file = directory / "plant.toml"
+    file.write_text(plant("one:1"))
+    config_dir = opened()
+    read(config_dir)
+    file.write_text(plant("two:1"))
+    read(config_dir)
+    config_dir.accept("plant", 1)
+    config_dir.accept("nobody", 1)
+    assert not (kept / "plant.toml").exists()
+    file.write_text(BAD)
+    read(config_dir)
+    config_dir.accept("plant", 2)
+    assert (kept / "plant.toml").read_text() == plant("two:1")
+
+
+def test_a_disk_that_refuses_is_told_and_tried_again(
+    directory: Path, kept: Path, opened: Callable[[], ConfigDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "plant.toml").write_text(plant())
+    config_dir = opened()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        snapshot = config_dir.read()
+        config_dir.accept("plant", 1)
+        assert snapshot.desired["plant"].running == 1
+        assert "cannot be written: No space left on device" in str(snapshot.strays[0])
+    assert config_dir.read().strays == ()
+    assert (kept / "plant.toml").exists()
+    assert read(opened()).accepted == 1
+
+
+def test_a_damaged_record_is_no_reason_to_stop(directory: Path, kept: Path, opened: Callable[[], ConfigDir]) -> None:
+    (directory / "plant.toml").write_text(plant("one:1"))
+    read_and_accept(opened())
+    (kept / "plant.json").write_text("{")
+    (directory / "plant.toml").write_text(BAD)
+    assert host(read(opened())) == "one"
+
+
+@given(st.integers(0, 2**53), st.text(), st.integers(0, 2**53))
+def test_records_are_recalled_as_saved(tmp_path_factory: pytest.TempPathFactory, a: int, b: str, c: int) -> None:
+    store = LastGood(tmp_path_factory.mktemp("store"))
+    try:
+        b.encode()
+    except UnicodeEncodeError:
+        return
+    store.save("x", Versions(a, b, c), b"text")
+    assert store.recall() == {"x": Versions(a, b, c)}
+    assert store.text("x") == b"text"
