@@ -118,6 +118,12 @@ def test_a_customer_keeps_leading_zeros_and_may_be_a_number() -> None:
     assert field_text({}, "CustomerID") is None
 
 
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 9))
+def test_padding_changes_nothing(number: int, zeros: int) -> None:
+    assert field_text({"FCntDn": "0" * zeros + str(number)}, "FCntDn") == str(number)
+
+
 def _nested(depth: int) -> bytes:
     return b'{"DevEUI_uplink":{' + EUI + b',"a":' + b"[" * depth + b"]" * depth + b"}}"
 

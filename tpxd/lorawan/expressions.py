@@ -161,7 +161,8 @@ def _path(text: str, at: int, path: str) -> Lookup:
 def _json_path(text: str, at: int, path: str) -> Lookup:
     try:
         query = jsonpath.compile(path)
-    except (jsonpath.JSONPathError, re.error) as error:
+    except (jsonpath.JSONPathError, re.error, ValueError, OverflowError) as error:
+        # The last two come from numbers that are none, or that are too large, in paths and regular expressions.
         reason = str(error).partition("\n")[0]
         raise pattern_error(text, at, f'"{path}" is no JSONPath: {reason}') from error
 
@@ -201,4 +202,5 @@ def _as_text(value: Any) -> str:
 def pattern_error(text: str, index: int, message: str) -> PatternError:
     """The error for what stands at this index of the pattern; people count from 1."""
     shown = text if len(text) <= 120 else text[:117] + "..."
-    return PatternError(f'position {index + 1} of "{shown}": {message}')
+    line = f'position {index + 1} of "{shown}": {message}'
+    return PatternError(line if line.isprintable() else line.encode("unicode_escape").decode())

@@ -22,6 +22,7 @@ _CONTROLS = "\x00-\x1f\x7f-\x9f"
 _NO_CHARACTERS = "\ud800-\udfff\ufdd0-\ufdef" + "".join(
     chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17)
 )
+_UNPRINTABLE = re.compile(f"[{_CONTROLS}{_NO_CHARACTERS}]")
 
 
 class Target(Enum):
@@ -40,13 +41,13 @@ class _Rules:
         separator: parts the levels that a value must not add to; None where there are none.
         max_bytes: of the whole text in UTF-8.
         unsafe: what a value must not hold, and what stands there instead.
-        refused: what the pattern's own text must not hold.
+        refused: what the pattern's own text must not hold, besides control characters, which none may.
     """
 
     separator: str | None
     max_bytes: int
     unsafe: tuple[tuple[re.Pattern[str], str], ...]
-    refused: re.Pattern[str]
+    refused: re.Pattern[str] | None
 
 
 _RULES = {
@@ -54,19 +55,19 @@ _RULES = {
         "/",
         65_535,
         ((re.compile(f"[/+#{_CONTROLS}{_NO_CHARACTERS}]"), "_"),),
-        re.compile(f"[+#{_CONTROLS}{_NO_CHARACTERS}]"),
+        re.compile("[+#]"),
     ),
     Target.AMQP_KEY: _Rules(
         ".",
         255,
         ((re.compile(f"[.*#{_CONTROLS}{_NO_CHARACTERS}]"), "_"),),
-        re.compile(f"[{_CONTROLS}{_NO_CHARACTERS}]"),
+        None,
     ),
     Target.HEADER: _Rules(
         None,
         65_535,
         ((re.compile(f"[{_CONTROLS}]"), "_"), (re.compile("[^\x00-\xff]"), "?")),
-        re.compile(f"[{_CONTROLS}]|[^\x00-\xff]"),
+        re.compile("[^\x00-\xff]"),
     ),
 }
 
@@ -164,6 +165,8 @@ def compile_pattern(text: str, target: Target) -> Pattern:
     written = text.strip() if target is Target.HEADER else text
     if not written and target is not Target.HEADER:
         raise PatternError(f"the {target.value} is empty; write at least one level, such as {{DevEUI}}")
+    if found := _UNPRINTABLE.search(written):
+        raise pattern_error(written, found.start(), f"a pattern cannot hold {found[0]!r}")
     parts = split(written)
     _refuse_unsafe(written, parts, target, rules)
     expressions = [part for part in parts if isinstance(part, Expression)]
@@ -186,7 +189,7 @@ def _refuse_unsafe(text: str, parts: list[str | Expression], target: Target, rul
     begin = 0
     for part in parts:
         if isinstance(part, str):
-            if found := rules.refused.search(part):
+            if rules.refused and (found := rules.refused.search(part)):
                 advice = "; write {DevEUI} where it differs from device to device" if found[0] in "+#" else ""
                 message = f"a {target.value} cannot hold {found[0]!r} here{advice}"
                 raise pattern_error(text, begin + found.start(), message)

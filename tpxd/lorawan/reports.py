@@ -99,17 +99,18 @@ def parse_report(body: bytes, content_type: str | None = None) -> Report:
 
 
 def field_text(fields: Mapping[str, Any], name: str) -> str | None:
-    """A field as the LRC hashes it: numbers in decimal without padding, also when they came as text.
+    """A field as the LRC hashes it: FPort and counters in decimal without padding, also when they came as text.
 
-    Absent, null and empty are the same: None. Only for fields of a parsed report that `parse_report` checks: FPort,
-    FCntUp, FCntDn, CustomerID, payload_hex, DevEUI.
+    Absent, null and empty are the same: None.
     """
     value = fields.get(name)
     if type(value) is str:
-        if name in _NUMBERS and value:
-            return str(int(value))
-        return value or None
+        return (_without_padding(value) if name in _NUMBERS else value) or None
     return None if value is None else str(value)
+
+
+def _without_padding(digits: str) -> str:
+    return digits.lstrip("0") or digits[-1:]
 
 
 def _document_from_json(body: bytes) -> Any:
