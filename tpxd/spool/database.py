@@ -34,6 +34,18 @@ DAMAGE = frozenset(
 )
 
 
+_HEADER = {
+    0: b"SQLite format 3\0",
+    18: b"\2\2\0\x40\x20\x20",  # written and read with a write-ahead log, nothing reserved, fractions of a payload
+    44: (4).to_bytes(4, "big"),  # schema format
+    56: (1).to_bytes(4, "big"),  # UTF-8
+    60: FORMAT.to_bytes(4, "big"),
+    64: (1).to_bytes(4, "big"),  # incremental vacuum
+    68: APPLICATION_ID.to_bytes(4, "big"),
+    72: bytes(20),
+}
+
+
 class Damaged(Exception):
     """The file holds what tpxd did not write; what can be read must be salvaged into a new one."""
 
@@ -48,6 +60,8 @@ def translated(path: Path) -> Iterator[None]:
         if code & 0xFF in DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ:
             raise Damaged(str(error)) from error
         raise SpoolUnavailable(f"{path}: {error}", hint=_hint(code & 0xFF)) from error
+    except UnicodeDecodeError as error:
+        raise Damaged("SQLite complains about something that is no text") from error
     except OSError as error:
         raise SpoolUnavailable(f"{path}: {error.strerror or error}") from error
 
@@ -82,7 +96,7 @@ def connect(path: Path, page_size: int) -> sqlite3.Connection:
             "trusted_schema = OFF",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         connection.close()
         raise
     return connection
@@ -128,6 +142,20 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def header_problem(header: bytes) -> str | None:
+    """Look at the first hundred bytes of the file, at what never changes; SQLite itself believes some of it too easily.
+
+    Source: the SQLite file format, section 1.3, "The Database Header".
+    """
+    page_size = int.from_bytes(header[16:18], "big")
+    if page_size != 1 and not (512 <= page_size <= 32_768 and page_size & (page_size - 1) == 0):
+        return "its page size is impossible"
+    for start, expected in _HEADER.items():
+        if header[start : start + len(expected)] != expected:
+            return f"its header is wrong at byte {start}"
+    return None
 
 
 def verify(connection: sqlite3.Connection) -> None:

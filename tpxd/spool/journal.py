@@ -71,8 +71,8 @@ class Journal:
         finally:
             if not committed:
                 self.state = before
-                if self._connection.in_transaction:
-                    with translated(self.path):
+                with translated(self.path):
+                    if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
 
     def _write_changes(self) -> None:

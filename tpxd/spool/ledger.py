@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tpxd.spool.journal import Journal
-from tpxd.spool.rows import CursorRow, Rejected, Settled, Verdict
+from tpxd.spool.reading import Page
+from tpxd.spool.rows import CursorRow, Hole, Rejected, Settled, Verdict
 
 
 def ensure(journal: Journal, id: str) -> None:
@@ -25,6 +26,16 @@ def begin_at(journal: Journal, id: str, position: int) -> None:
     n = max((row.n for row in state.cursors.values()), default=0) + 1
     lost = state.last_seq - position - state.present(position, state.last_seq)
     journal.put_cursor(CursorRow(n, id, position, position, dropped=lost))
+
+
+def read_page(journal: Journal, after: int) -> Page:
+    """Read the next rows after a seq, outside a transaction; those that are damaged become holes."""
+    page = journal.reader.page(journal.state, after)
+    if page.damaged:
+        with journal.transaction():
+            for seq in page.damaged:
+                journal.add_hole(Hole(seq, seq))
+    return page
 
 
 def settle(journal: Journal, id: str, settled: Sequence[tuple[int, Settled]], at_ms: int) -> None:

@@ -24,7 +24,7 @@ from tpxd.spool.newest import Newest
 from tpxd.spool.reading import Page
 from tpxd.spool.recent import CAPACITY, Recent
 from tpxd.spool.rows import DeadLetter, Hole
-from tpxd.spool.starting import repair_journal, start_journal
+from tpxd.spool.starting import exclusive, repair_journal, start_journal
 from tpxd.spool.writer import Call, Pending, Round, View, Writer
 
 MAX_PENDING = 4_096
@@ -103,16 +103,17 @@ async def open_spool(
     Cancellation: what was given to `append` before is still committed, which takes as long as the disk does.
     """
     events: list[Event] = []
-    journal = await trio.to_thread.run_sync(start_journal, path, limits.page_size, wall_clock, events.append)
-    for event in events:
-        report(event)
-    spool = Spool(journal, limits, report, wall_clock, measure_free)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(trio.to_thread.run_sync, spool.writer.run, limiter=trio.CapacityLimiter(1)))
-        try:
-            yield spool
-        finally:
-            spool.writer.stop()
+    with exclusive(path):
+        journal = await trio.to_thread.run_sync(start_journal, path, limits.page_size, wall_clock, events.append)
+        for event in events:
+            report(event)
+        spool = Spool(journal, limits, report, wall_clock, measure_free)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(trio.to_thread.run_sync, spool.writer.run, limiter=trio.CapacityLimiter(1)))
+            try:
+                yield spool
+            finally:
+                spool.writer.stop()
 
 
 class Spool:
@@ -281,7 +282,7 @@ class Spool:
 
     async def read(self, after: int) -> Page:
         """Read a page of the journal from the disk; rows that are damaged become holes."""
-        page = await self._call(partial(_read_page, after=after), writes=False)
+        page = await self._call(partial(ledger.read_page, after=after), writes=False)
         for seq in page.damaged:
             text = f"uplink {seq} is damaged on the disk; it is dropped"
             self._report(Event("damage", text, level=logging.ERROR, more={"seq": seq}))
@@ -354,15 +355,6 @@ class Spool:
                 cursor.note_oldest()
             self.newest.trim(min((cursor.position for cursor in self._cursors.values()), default=seq))
         self._arrivals.unpark_all()
-
-
-def _read_page(journal: Journal, after: int) -> Page:
-    page = journal.reader.page(journal.state, after)
-    if page.damaged:
-        with journal.transaction():
-            for seq in page.damaged:
-                journal.add_hole(Hole(seq, seq))
-    return page
 
 
 def _once_more(error: SpoolUnavailable) -> SpoolUnavailable:

@@ -1,36 +1,121 @@
-"""Opens the spool's file, whatever state it is in."""
+"""Opens the spool's file, whatever state it is in: absent, whole, left by a crash, damaged, or newer than this tpxd."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tpxd.errors import SpoolUnavailable
+from tpxd.errors import SpoolUnavailable, SpoolVersionError
 from tpxd.events import Event
-from tpxd.spool.database import build, fresh_meta, insertion, meta_rows, translated
+from tpxd.spool.database import Damaged, build, fresh_meta, header_problem, insertion, meta_rows, sidecars, translated
 from tpxd.spool.journal import Journal, open_journal
+from tpxd.spool.repair import finish, mapped, read_wal, repair, salvaged_path
+from tpxd.spool.rows import FORMAT
+from tpxd.spool.salvage import scan
 
 Note = Callable[[Event], None]
 
 
-def start_journal(path: Path, page_size: int, wall_clock: Callable[[], float], note: Note) -> Journal:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpoolUnavailable(f"{path.parent}: {error.strerror}") from error
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Keep every other tpxd away from the spool at `path`; makes its directory.
+
+    Raises:
+        SpoolUnavailable: another process has it, or the directory cannot be made.
+    """
     with translated(path):
-        if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpoolUnavailable(f"{path}: another tpxd has it open", hint="stop the other one first") from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def start_journal(path: Path, page_size: int, wall_clock: Callable[[], float], note: Note) -> Journal:
+    """Open the journal at `path`, making or repairing it where needed; `exclusive` must hold.
+
+    Raises:
+        SpoolVersionError: a newer tpxd wrote it; it is left as it is.
+        SpoolUnavailable: the disk refuses.
+    """
+    now_ms = int(wall_clock() * 1000)
+    if salvaged_path(path).exists():
+        kept = finish(path, now_ms)
+        note(Event("damage", f"a repair of the spool that was cut short is finished; the damaged file is {kept}"))
+    wal = read_wal(path, page_size)
+    problem = wal.problem
+    if path.exists():
+        problem = problem or _header_problem(path, page_size)
+    elif wal.frames:
+        problem = "only its write-ahead log is there"
+    else:
+        with translated(path):
+            sidecars(path)[0].unlink(missing_ok=True)
             build(path, page_size, _fill_fresh)
-    return open_journal(path, page_size)
-
-
-def _fill_fresh(connection: sqlite3.Connection) -> None:
-    rows = meta_rows(fresh_meta())
-    connection.execute(insertion("meta", len(rows)), [value for row in rows for value in row])
+    if problem is not None:
+        return _repaired(path, page_size, problem, 0, now_ms, note)
+    try:
+        return open_journal(path, page_size)
+    except Damaged as damaged:
+        return _repaired(path, page_size, str(damaged), 0, now_ms, note)
 
 
 def repair_journal(
     journal: Journal, reason: str, page_size: int, wall_clock: Callable[[], float], note: Note
 ) -> Journal:
-    raise SpoolUnavailable(reason)
+    """Repair a journal that was open; returns it anew.
+
+    Raises:
+        SpoolUnavailable: the disk refuses; to be tried again.
+    """
+    with suppress(Damaged, SpoolUnavailable):  # what could not be moved from the log into the file is still in the log
+        journal.close()
+    again = _repaired(journal.path, page_size, reason, journal.state.last_seq, int(wall_clock() * 1000), note)
+    again.evicted = journal.evicted
+    again.touched |= journal.touched | set(journal.state.cursors)
+    return again
+
+
+def _repaired(path: Path, page_size: int, reason: str, floor: int, now_ms: int, note: Note) -> Journal:
+    event, rebuild = repair(path, page_size, reason, floor, now_ms)
+    note(event)
+    try:
+        journal = open_journal(path, page_size)
+    except Damaged as damaged:
+        raise SpoolUnavailable(f"{path}: damaged, and still after a repair: {damaged}") from damaged
+    journal.state.orphaned = rebuild.orphaned
+    return journal
+
+
+def _header_problem(path: Path, page_size: int) -> str | None:
+    """What is wrong with the header; raises `SpoolVersionError` where it is only too new.
+
+    Two places state the format, so that a changed bit in one of them does not lock a spool away.
+    """
+    with translated(path), mapped(path) as content:
+        stated = int.from_bytes(content[60:64], "big")
+        problem = header_problem(content[:100])
+        if problem is None or stated <= FORMAT:
+            return problem
+        notes = [found.fields for found in scan(content, (), page_size) if found.table == "meta" and not found.weak]
+    noted = [int(value) for _, key, value in notes if key == b"format" and isinstance(value, bytes)]
+    if not noted or max(noted) > FORMAT:
+        raise SpoolVersionError(
+            f"{path}: a newer tpxd wrote this spool (format {stated}, this one reads up to {FORMAT})",
+            hint="install that version again, or move the file away to begin an empty spool",
+        )
+    return problem
+
+
+def _fill_fresh(connection: sqlite3.Connection) -> None:
+    rows = meta_rows(fresh_meta())
+    connection.execute(insertion("meta", len(rows)), [value for row in rows for value in row])

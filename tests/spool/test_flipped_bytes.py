@@ -1,0 +1,128 @@
+"""Every byte of a spool is changed in turn: it opens, returns nothing that was not stored, and says what is gone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.spool.journals import drain, store
+from tpxd.events import Event
+from tpxd.spool import Rejected, Verdict, ledger
+from tpxd.spool.database import sidecars
+from tpxd.spool.starting import repair_journal, start_journal
+from tpxd.spool.database import Damaged
+
+PAGE = 512
+NOW_S = 1_795_000_000.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A small spool: its files by name, and what was in it."""
+
+    files: dict[str, bytes]
+    bodies: dict[int, bytes]
+    rows: dict[str, object]
+
+
+def take_sample(directory: Path, *, killed: bool) -> Sample:
+    directory.mkdir()
+    path = directory / "spool.db"
+    journal = start_journal(path, PAGE, lambda: NOW_S, lambda event: None)
+    bodies: dict[int, bytes] = {}
+    with journal.transaction():
+        ledger.ensure(journal, "behind")
+        ledger.ensure(journal, "ahead")
+        journal.put_meta("remembered.instance", "0badcafe")
+    for size in (40, 3, 90, 700, 120):
+        bodies |= store(journal, [size])
+    bodies |= store(journal, [50, 60, 70])
+    with journal.transaction():
+        ledger.settle(journal, "ahead", [(1, Verdict.DELIVERED), (2, Rejected("no such topic")), (3, Verdict.EXPIRED)], 5)
+        ledger.settle(journal, "behind", [(1, Verdict.FILTERED)], 5)
+    rows: dict[str, object] = dict(journal.state.cursors)
+    if killed:
+        files = {one.name: one.read_bytes() for one in (path, sidecars(path)[0])}
+        journal.close()
+    else:
+        journal.close()
+        files = {path.name: path.read_bytes()}
+    return Sample(files, bodies, rows)
+
+
+def flips(sample: Sample, name: str) -> Iterator[dict[str, bytes]]:
+    for at in range(len(sample.files[name])):
+        content = bytearray(sample.files[name])
+        content[at] ^= 0xFF
+        yield {**sample.files, name: bytes(content)}
+
+
+def survive(directory: Path, files: dict[str, bytes], sample: Sample) -> bool:
+    """Open the changed files and use them; returns whether anything was reported."""
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    events: list[Event] = []
+    journal = start_journal(directory / "spool.db", PAGE, lambda: NOW_S, events.append)
+    for id in ("behind", "ahead"):
+        with journal.transaction():
+            ledger.ensure(journal, id)
+
+    seen: dict[str, dict[int, bytes]] = {}
+    for id in ("behind", "ahead"):
+        try:
+            seen[id] = drain(journal, id)
+        except Damaged as damaged:
+            journal = repair_journal(journal, str(damaged), PAGE, lambda: NOW_S, events.append)
+            seen[id] = drain(journal, id)
+    for id, first in (("behind", 2), ("ahead", 4)):
+        for seq, body in seen[id].items():
+            assert sample.bodies[seq] == body
+        row = journal.state.cursors[id]
+        assert journal.state.ledger(row).imbalance == 0
+        missing = set(range(first, 9)) - seen[id].keys()
+        assert not missing or events or row.dropped >= len(missing)
+        if journal.state.cursors[id] != sample.rows[id]:
+            assert events or row.dropped
+
+    more = store(journal, [33])
+    for id in ("behind", "ahead"):
+        assert {seq: body for seq, body in drain(journal, id).items() if seq in more} == more
+    journal.close()
+    return bool(events)
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A directory where syncing costs nothing, when there is one."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=memory) as directory:
+        yield Path(directory)
+
+
+@pytest.mark.parametrize("name", ["spool.db", "killed spool.db", "killed spool.db-wal"])
+def test_every_byte(in_memory: Path, name: str) -> None:
+    killed = name.startswith("killed ")
+    sample = take_sample(in_memory / "sample", killed=killed)
+    reported = 0
+    for files in flips(sample, name.removeprefix("killed ")):
+        directory = in_memory / "flipped"
+        directory.mkdir()
+        reported += survive(directory, files, sample)
+        shutil.rmtree(directory)
+    assert reported
+
+
+def test_without_a_change_nothing_is_reported(tmp_path: Path) -> None:
+    for killed in (False, True):
+        sample = take_sample(tmp_path / f"sample-{killed}", killed=killed)
+        directory = tmp_path / f"same-{killed}"
+        directory.mkdir()
+        assert not survive(directory, sample.files, sample)

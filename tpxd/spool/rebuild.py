@@ -1,0 +1,191 @@
+"""Makes a whole database out of the rows that were found in a broken one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from tpxd.spool.database import fresh_meta, insertion
+from tpxd.spool.rows import CursorRow, Field, Hole, with_crc
+from tpxd.spool.salvage import Found
+from tpxd.spool.state import State
+
+BATCH = 64
+COPIED = frozenset({"journal", "commits", "dead_letters"})
+"""Tables whose rows never change, so that every version is the right one."""
+
+
+class Rebuild:
+    """Fills a new database, and knows afterwards what was kept and lost.
+
+    Attributes:
+        orphaned: nobody can tell which cursors there were.
+    """
+
+    def __init__(self, found: Iterable[Found], floor: int, now_ms: int) -> None:
+        self.kept_count = 0
+        self.lost: list[Hole] = []
+        self.lost_cursors: list[str] = []
+        self.lost_notes = 0
+        self.lost_dead_letters = 0
+        self.orphaned = False
+        self._found = found
+        self._floor = floor
+        self._now_ms = now_ms
+        self._meta: dict[str, str] = {}
+        self._meta_numbers: set[int] = set()
+        self._cursors: dict[str, CursorRow] = {}
+        self._holes: set[Hole] = set()
+
+    @property
+    def lost_count(self) -> int:
+        """How many uplinks are lost that nobody knew to be."""
+        return sum(hole.last - hole.first + 1 for hole in self.lost)
+
+    def fill(self, connection: sqlite3.Connection) -> None:
+        """Write everything that was found, and what follows from what was not."""
+        for table, rows in _batches(self._keep_small(self._found)):
+            connection.execute(insertion(table, len(rows)).replace("INSERT", "INSERT OR IGNORE", 1), _flat(rows))
+        state = self._state(connection)
+        connection.execute("DELETE FROM journal WHERE seq < ?", (state.first_seq,))
+        gaps = list(_gaps(connection, state.first_seq, state.last_seq))
+        state.holes = tuple(gaps)
+        self.lost = _less(gaps, self._holes)
+        self.kept_count = state.present(0, state.last_seq)
+        self._write(connection, state)
+
+    def _keep_small(self, found: Iterable[Found]) -> Iterator[tuple[str, tuple[Field, ...]]]:
+        """Pass on the rows that are only to be copied; the others come down to one version each."""
+        for one in found:
+            match one.table, one.fields:
+                case "journal", fields:
+                    yield "journal", _texts(fields, (2, 3, 4))
+                case "dead_letters", fields:
+                    yield "dead_letters", with_crc("dead_letters", _texts(fields, (1, 4, 5, 6)))
+                case "commits", fields:
+                    yield "commits", with_crc("commits", fields)
+                case "holes", (int(first), int(last)) if not one.weak:
+                    self._holes.add(Hole(first, last))
+                case "cursors", fields:
+                    self._see_cursor(CursorRow(*_all_texts(fields)), weak=one.weak)
+                case "meta", (int(n), bytes(key), bytes(value)):
+                    self._see_note(n, key.decode(), value.decode(), weak=one.weak)
+
+    def _see_cursor(self, row: CursorRow, *, weak: bool) -> None:
+        known = self._cursors.get(row.id)
+        if known is None or row.position > known.position or (row.position == known.position and not weak):
+            self._cursors[row.id] = row
+
+    def _see_note(self, n: int, key: str, value: str, *, weak: bool) -> None:
+        self._meta_numbers.add(n)
+        if not weak or key not in self._meta:
+            self._meta[key] = value
+
+    def _state(self, connection: sqlite3.Connection) -> State:
+        """The seqs, as far as they can be known."""
+        self.lost_notes = max(self._meta_numbers, default=0) - len(self._meta_numbers)
+        known = self._meta.get("cursors")
+        self.orphaned = known is None
+        if known is not None:
+            ids = orjson.loads(known)
+            self._cursors = {id: row for id, row in self._cursors.items() if id in ids}
+            self.lost_cursors = [id for id in ids if id not in self._cursors]
+        ((oldest, newest, committed, letters),) = connection.execute(
+            "SELECT (SELECT min(seq) FROM journal), (SELECT max(seq) FROM journal),"
+            " (SELECT max(last_seq) FROM commits), (SELECT max(id) - min(id) + 1 - count(*) FROM dead_letters)"
+        ).fetchall()
+        self.lost_dead_letters = letters or 0
+        positions = [row.position for row in self._cursors.values()]
+        state = State()
+        state.last_seq = max(self._floor, newest or 0, committed or 0, *positions, 0)
+        if "first_seq" in self._meta:
+            state.first_seq = int(self._meta["first_seq"])
+        else:
+            state.first_seq = min([oldest or state.last_seq + 1, *(position + 1 for position in positions)])
+        state.last_seq = max(state.last_seq, state.first_seq - 1)
+        return state
+
+    def _write(self, connection: sqlite3.Connection, state: State) -> None:
+        """Write the small tables, so that every ledger balances."""
+        for id in self.lost_cursors:
+            self._cursors[id] = CursorRow(0, id, state.first_seq - 1, state.first_seq - 1)
+        cursors = [
+            _balanced(replace(row, n=n), state) for n, row in enumerate(sorted(self._cursors.values(), key=_id_of), 1)
+        ]
+        own = {"first_seq": str(state.first_seq), "cursors": orjson.dumps(sorted(self._cursors)).decode()}
+        meta = {**fresh_meta(), **self._meta, **own}
+        tables: dict[str, list[tuple[Field, ...]]] = {
+            "cursors": [row.to_row() for row in cursors],
+            "holes": [with_crc("holes", (hole.first, hole.last)) for hole in state.holes],
+            "meta": [with_crc("meta", (n, key, value)) for n, (key, value) in enumerate(meta.items(), 1)],
+        }
+        for table, rows in tables.items():
+            for row in rows:
+                connection.execute(insertion(table, 1), row)
+        newest = with_crc("commits", (state.last_seq, state.last_seq + 1, self._now_ms, b""))
+        connection.execute("DELETE FROM commits WHERE last_seq > ?", (state.last_seq,))
+        connection.execute(insertion("commits", 1).replace("INSERT", "INSERT OR IGNORE", 1), newest)
+
+
+def _balanced(row: CursorRow, state: State) -> CursorRow:
+    """The cursor with everything that is neither settled nor there counted as dropped."""
+    row = replace(row, position=max(row.position, state.first_seq - 1))
+    return replace(row, dropped=row.dropped + max(0, state.ledger(row).imbalance))
+
+
+def _gaps(connection: sqlite3.Connection, first: int, last: int) -> Iterator[Hole]:
+    expected = first
+    for (seq,) in connection.execute("SELECT seq FROM journal WHERE seq <= ? ORDER BY seq", (last,)):
+        if seq > expected:
+            yield Hole(expected, seq - 1)
+        expected = seq + 1
+    if expected <= last:
+        yield Hole(expected, last)
+
+
+def _less(gaps: Sequence[Hole], known: Iterable[Hole]) -> list[Hole]:
+    """What of the gaps is in no hole that was known before."""
+    parts = list(gaps)
+    for hole in known:
+        parts = [
+            part
+            for gap in parts
+            for part in (Hole(gap.first, min(gap.last, hole.first - 1)), Hole(max(gap.first, hole.last + 1), gap.last))
+            if part.first <= part.last
+        ]
+    return parts
+
+
+def _batches(rows: Iterable[tuple[str, tuple[Field, ...]]]) -> Iterator[tuple[str, list[tuple[Field, ...]]]]:
+    waiting: dict[str, list[tuple[Field, ...]]] = {}
+    for table, row in rows:
+        batch = waiting.setdefault(table, [])
+        batch.append(row)
+        if len(batch) == BATCH:
+            yield table, batch
+            waiting[table] = []
+    yield from ((table, batch) for table, batch in waiting.items() if batch)
+
+
+def _flat(rows: Iterable[tuple[Field, ...]]) -> list[Field]:
+    return [value for row in rows for value in row]
+
+
+def _texts(fields: tuple[Field, ...], places: Sequence[int]) -> tuple[Field, ...]:
+    """The row with its texts as text again."""
+    row: list[Any] = list(fields)
+    for place in places:
+        row[place] = row[place].decode()
+    return tuple(row)
+
+
+def _all_texts(fields: tuple[Field, ...]) -> list[Any]:
+    return [field.decode() if isinstance(field, bytes) else field for field in fields]
+
+
+def _id_of(row: CursorRow) -> str:
+    return row.id

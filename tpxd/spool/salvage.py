@@ -1,0 +1,190 @@
+"""Finds rows in the pages of a broken SQLite file. Pure.
+
+Theory of operation: neither the header, the schema nor any page that only points to others is needed. Every page, of
+the file and of the log, in all its versions, is read as a leaf of some table. A row counts when it has the number of
+columns of one of our tables and its checksum holds; rows of a journal never change, so it does not matter how often one
+turns up. A page whose own directory of cells makes no sense is searched at every offset: what is found so is `weak`,
+since it may be the remains of a row that was deleted or replaced.
+
+Source: the SQLite file format, sections 1.6 "B-tree Pages" and 2.1 "Record Format".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from mmap import mmap
+
+from tpxd.spool.rows import COLUMNS, Field, checked, journal_crc
+from tpxd.spool.wal import Frame
+
+LEAF = 0x0D
+INTERIOR = 0x05
+DATABASE_HEADER_BYTES = 100
+MAX_PAYLOAD = 256 << 20
+MAX_SEARCHED = 4_096
+"""Pages that are searched at every offset: ten milliseconds each."""
+
+TABLES = {columns: name for name, columns in COLUMNS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A row whose checksum holds; texts are bytes, the checksum is left out.
+
+    Attributes:
+        weak: perhaps not the newest version.
+    """
+
+    table: str
+    fields: tuple[Field, ...]
+    weak: bool
+
+
+def scan(database: mmap | bytes, frames: Sequence[Frame], page_size: int) -> Iterator[Found]:
+    """Yield every row that can be found, of the file first and then of the log, oldest version first."""
+    return _Scan(database, frames, page_size).rows()
+
+
+class _Scan:
+    def __init__(self, database: mmap | bytes, frames: Sequence[Frame], page_size: int) -> None:
+        self._database = database
+        self._frames = frames
+        self._size = page_size
+        self._newest = {frame.page: frame.content for frame in frames}
+        self._searched = 0
+
+    def rows(self) -> Iterator[Found]:
+        for start in range(0, len(self._database), self._size):
+            page = bytes(self._database[start : start + self._size])
+            yield from self._page(page.ljust(self._size, b"\0"), DATABASE_HEADER_BYTES if start == 0 else 0)
+        for frame in self._frames:
+            yield from self._page(frame.content, DATABASE_HEADER_BYTES if frame.page == 1 else 0)
+
+    def _page(self, page: bytes, at: int) -> Iterator[Found]:
+        kind = page[at]
+        sound = kind == LEAF
+        if kind == LEAF:
+            count = int.from_bytes(page[at + 3 : at + 5], "big")
+            directory = page[at + 8 : at + 8 + 2 * count]
+            for place in range(0, len(directory), 2):
+                found = self._cell(page, int.from_bytes(directory[place : place + 2], "big"), weak=False)
+                if found is None:
+                    sound = False
+                else:
+                    yield found
+        if not sound and kind != INTERIOR and page.count(0) < len(page) and self._searched < MAX_SEARCHED:
+            self._searched += 1
+            for start in range(at, self._size - 4):
+                found = self._cell(page, start, weak=True)
+                if found is not None:
+                    yield found
+
+    def _cell(self, page: bytes, start: int, *, weak: bool) -> Found | None:
+        """The row that begins here, if one does."""
+        try:
+            size, at = _varint(page, start)
+            key, at = _varint(page, at)
+            if not 0 < size <= MAX_PAYLOAD:
+                return None
+            head, _ = _varint(page, at)
+            if not 1 < head <= size or at + head > len(page) or page[at + 1] != 0:  # the key's own column is NULL
+                return None
+            local = _local_bytes(size, self._size)
+            payload = page[at : at + local]
+            if local == size:
+                return _row(key, payload, head, weak=weak)
+            overflow = int.from_bytes(page[at + local : at + local + 4], "big")
+            for newest in (True, False):
+                whole = self._chain(payload, size, overflow, newest=newest)
+                found = _row(key, whole, head, weak=weak) if whole is not None else None
+                if found is not None:
+                    return found
+        except IndexError:
+            pass
+        return None
+
+    def _chain(self, payload: bytes, size: int, page_number: int, *, newest: bool) -> bytes | None:
+        """A payload with what lies in overflow pages; None when the chain is broken."""
+        parts = [payload]
+        missing = size - len(payload)
+        while missing > 0:
+            start = (page_number - 1) * self._size
+            page = self._newest.get(page_number) if newest else None
+            if page is None:
+                if page_number == 0 or start >= len(self._database):
+                    return None
+                page = bytes(self._database[start : start + self._size])
+            part = page[4 : 4 + missing]
+            if not part:
+                return None
+            parts.append(part)
+            missing -= len(part)
+            page_number = int.from_bytes(page[:4], "big")
+        return b"".join(parts)
+
+
+def _row(key: int, payload: bytes, head: int, *, weak: bool) -> Found | None:
+    types: list[int] = []
+    _, at = _varint(payload, 0)
+    while at < head:
+        kind, at = _varint(payload, at)
+        types.append(kind)
+    table = TABLES.get(len(types))
+    if table is None or types[0] != 0:
+        return None
+    values: list[Field] = [key]
+    at = head
+    for kind in types[1:]:
+        width = _width(kind)
+        if width is None or at + width > len(payload):
+            return None
+        values.append(_value(kind, payload[at : at + width]))
+        at += width
+    fields = _journal_fields(values) if table == "journal" else checked(table, tuple(values))
+    return None if fields is None else Found(table, fields, weak)
+
+
+def _journal_fields(values: list[Field]) -> tuple[Field, ...] | None:
+    match values:
+        case [int(seq), int(ms), bytes(kind), bytes(lane), bytes(lrn_infos), int(crc), bytes(body)]:
+            return tuple(values) if journal_crc(seq, ms, kind, lane, lrn_infos, body) == crc else None
+    return None
+
+
+def _width(kind: int) -> int | None:
+    """Bytes of a value; None for what we never store: fractions and reserved types."""
+    if kind >= 12:
+        return (kind - 12) // 2
+    return {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}.get(kind)
+
+
+def _value(kind: int, content: bytes) -> Field:
+    if kind == 0:
+        return None
+    if kind >= 12:
+        return content
+    if kind >= 8:
+        return kind - 8
+    return int.from_bytes(content, "big", signed=True)
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """A variable-length integer and the place behind it; raises IndexError at the end of the page."""
+    value = 0
+    for _ in range(8):
+        byte = content[at]
+        at += 1
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            return value, at
+    return value << 8 | content[at], at + 1
+
+
+def _local_bytes(size: int, usable: int) -> int:
+    """How much of a payload lies in the leaf itself."""
+    if size <= usable - 35:
+        return size
+    least = (usable - 12) * 32 // 255 - 23
+    most = least + (size - least) % (usable - 4)
+    return most if most <= usable - 35 else least
