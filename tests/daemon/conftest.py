@@ -11,7 +11,7 @@ import paho.mqtt.client as paho
 import pytest
 import trio
 
-from tests.daemon.harness import BlackHole, Daemon, Key, Receiver, keys_of
+from tests.daemon.harness import BlackHole, Daemon, Key, Lrc, Receiver, keys_of
 from tests.mosquitto import Mosquitto, free_port
 
 
@@ -58,11 +58,13 @@ class Subscriber:
         self._client.loop_stop()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def ending() -> Iterator[ExitStack]:
     """Whatever a test starts ends here, newest first."""
     with ExitStack() as stack:
         yield stack
+        while Lrc.made:
+            Lrc.made.pop().close()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
 Key = tuple[str, int]
@@ -89,9 +89,16 @@ def signed_query(fields: Mapping[str, Any], key: str | None = AS_KEY) -> str:
 
 
 class Lrc:
-    """One keep-alive connection that posts uplinks and remembers what was accepted, and how long each took."""
+    """One keep-alive connection that posts uplinks and remembers what was accepted, and how long each took.
+
+    Attributes:
+        made: all of them, so that a fixture can close what a test leaves open.
+    """
+
+    made: ClassVar[list[Lrc]] = []
 
     def __init__(self, port: int, key: str | None = None) -> None:
+        self.made.append(self)
         self.port, self.key = port, key
         self.accepted: list[Key] = []
         self.seconds: list[float] = []

@@ -145,6 +145,7 @@ def test_a_full_disk_is_an_answer_and_not_a_crash(
     assert daemon.get("/health")[0] == 503
     assert daemon.get("/health/live")[0] == 200
     daemon.end()
+    lrc.close()
     daemon.start()
     daemon.drained("plant")
     eventually("what was accepted arrived", lambda: set(lrc.accepted) <= set(subscriber.keys()))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -84,7 +84,8 @@ class ConfigDir:
     ) -> None:
         self._directory = directory
         self._settle = settle
-        self._lock = threading.Lock()
+        self._reading = threading.Lock()  # held while files are read and vanished ones are waited for
+        self._lock = threading.Lock()  # held for moments, since `accept` is called from the event loop
         self._last_good = LastGood(last_good)
         self._known = {id: _Known(versions) for id, versions in self._last_good.recall().items()}
         self._entries: Mapping[str, Entry] = {}
@@ -97,11 +98,15 @@ class ConfigDir:
 
     def read(self) -> Snapshot:
         """Read everything and say what should run. Blocks: a file that vanished is given a moment to come back."""
-        with self._lock:
+        with self._reading:
             try:
                 directory = self._settled()
             except ConfigError as error:
                 return replace(self._snapshot, strays=tuple(error.problems))
+            return self._judge_all(directory)
+
+    def _judge_all(self, directory: Directory) -> Snapshot:
+        with self._lock:
             self._entries = directory.entries
             clashing = self._clashing()
             desired = {id: self._judge(entry, clashing.get(id, ())) for id, entry in sorted(self._entries.items())}
@@ -110,7 +115,7 @@ class ConfigDir:
             good = [known.good[1] for known in self._known.values() if known.good is not None]
             named = (path for entry in (*self._entries.values(), *good) for path in entry.watched)
             self._watched = frozenset({self._directory, *named})
-            self._snapshot = Snapshot(desired, (*directory.strays, *self._save()))
+            self._snapshot = Snapshot(desired, (*directory.strays, *self._save(self._known)))
             return self._snapshot
 
     def accept(self, id: str, generation: int) -> None:
@@ -125,7 +130,7 @@ class ConfigDir:
             known.versions.accepted = generation
             known.text = known.good[1].content
             known.unsaved = True
-            self._save(id)
+            self._save([id])
 
     def _settled(self) -> Directory:
         """The directory's content; when files vanished, what it is once their number stays the same.
@@ -196,10 +201,11 @@ class ConfigDir:
             known.good = known.text = None
             known.unsaved = True
 
-    def _save(self, only: str | None = None) -> list[Problem]:
-        """Bring to disk what is not there yet; the problem of the disk where it refuses."""
-        for id, known in self._known.items():
-            if not known.unsaved or only not in (None, id):
+    def _save(self, ids: Iterable[str]) -> list[Problem]:
+        """Bring to disk what is not there yet of these; the problem of the disk where it refuses."""
+        for id in ids:
+            known = self._known[id]
+            if not known.unsaved:
                 continue
             try:
                 if not known.versions.digest:

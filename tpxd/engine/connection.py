@@ -106,7 +106,6 @@ async def keep_open(live: Live) -> None:
         if error is None:
             break
         await wait_after(live, error)
-    live.health.turn(State.CLOSED)
 
 
 async def open_once(live: Live) -> TransportError | None:

@@ -48,6 +48,10 @@ class Slot:
         """The version at work, None when none is or it was asked to stop."""
         return None if self.live is None or self.live.stopping.requested else self.live.file
 
+    def rest(self) -> None:
+        """Nothing runs: paused, or stopped."""
+        self.health.turn(State.CLOSED if self.health.active else State.DEACTIVATED)
+
 
 class Supervisor:
     """Keeps the connections that a directory declares.
@@ -204,7 +208,8 @@ class Supervisor:
         slot.cursor.validity_s = model.configuration.uplinkTimeValidity
         if not model.active:
             health.file.running = desired.running
-            health.turn(State.DEACTIVATED)
+            if slot.live is None or slot.live.finished.is_set():
+                slot.rest()
 
     def _launch(self, id: str, desired: Desired, nursery: trio.Nursery) -> None:
         model = desired.model
@@ -240,6 +245,8 @@ class Supervisor:
             await self._barrier(live)
         finally:
             live.finished.set()
+            if slot.live is live:
+                slot.rest()
 
     async def _barrier(self, live: Live) -> None:
         """The crash barrier: a bug in one connection is logged with its traceback and ends at that connection."""
@@ -259,6 +266,5 @@ class Supervisor:
             slot.live.stopping.request()
             await slot.live.finished.wait()
         if not slot.present:
-            slot.health.turn(State.CLOSED)
             await self._spool.retire(id)
             self._report(Event("file", f"{id}: the file is gone; its queue is kept for a while", id))
