@@ -243,7 +243,7 @@ async def test_uplinks_without_a_legal_topic_are_rejected_and_the_rest_delivered
             await transport.send(batch, receipts)
     assert receipts.fates == [
         (0, "the uplink has no Name, which uplinkTopicPattern asks for"),
-        (1, "the topic that uplinkTopicPattern makes of it has more than 65535 bytes"),
+        (1, '"plant/{Name}" makes a topic too long: 65541 bytes, 65535 are allowed'),
         (2, "delivered"),
     ]
 

@@ -19,7 +19,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 
 from tpxd.config import ConnectorConfig, HostPort, MqttPattern, Part, Pem, Secret
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
-from tpxd.errors import Unresolvable
+from tpxd.errors import PatternError, Unresolvable
 from tpxd.lorawan.patterns import Pattern
 from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.mqtt import MqttOptions, QoS
@@ -136,6 +136,9 @@ class MqttTransport:
                 topic = self._topic(item.uplink)
             except Unresolvable as error:
                 receipts.rejected(index, f"{error}, which uplinkTopicPattern asks for")
+                continue
+            except PatternError as error:
+                receipts.rejected(index, str(error))
                 continue
             if fault := topic_fault(topic):
                 receipts.rejected(index, f"the topic that uplinkTopicPattern makes of it {fault}")
