@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.config.conftest import PlantConfig, plant
 from tpxd.engine.config_dir import ConfigDir, Desired
 from tpxd.engine.connection_files import id_problem
-from tpxd.engine.last_good import LastGood, Versions
+from tpxd.engine.last_good import Kept, LastGood, Versions
 
 BAD = plant(more="prtocol = 'TCP'")
 
@@ -61,7 +61,7 @@ def test_a_fine_file_runs_and_its_text_is_kept_once_it_does(
     assert not (kept / "plant.toml").exists()
     config_dir.accept("plant", 1)
     assert read(config_dir).accepted == 1
-    assert (kept / "plant.toml").read_text() == plant("one:1")
+    assert (kept / "plant.toml").read_text() == plant("one:1") + "\n# kept by tpxd: generation 1\n"
     assert stat.S_IMODE((kept / "plant.toml").stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700
 
@@ -329,7 +329,7 @@ def test_accepting_what_is_not_the_newest_good_version_changes_nothing(
     file.write_text(BAD)
     read(config_dir)
     config_dir.accept("plant", 2)
-    assert (kept / "plant.toml").read_text() == plant("two:1")
+    assert LastGood(kept).kept("plant") == (2, plant("two:1").encode())
 
 
 def test_a_disk_that_refuses_is_told_and_tried_again(
@@ -338,11 +338,11 @@ def test_a_disk_that_refuses_is_told_and_tried_again(
     (directory / "plant.toml").write_text(plant())
     config_dir = opened()
 
-    def full(descriptor: int) -> None:
+    def full(*arguments: object) -> int:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
+        patched.setattr(os, "open", full)
         snapshot = config_dir.read()
         config_dir.accept("plant", 1)
         assert snapshot.desired["plant"].running == 1
@@ -352,21 +352,45 @@ def test_a_disk_that_refuses_is_told_and_tried_again(
     assert read(opened()).accepted == 1
 
 
-def test_a_damaged_record_is_no_reason_to_stop(directory: Path, kept: Path, opened: Callable[[], ConfigDir]) -> None:
+def test_what_was_accepted_outlives_a_process_that_dies_at_once(
+    directory: Path, opened: Callable[[], ConfigDir]
+) -> None:
     (directory / "plant.toml").write_text(plant("one:1"))
-    read_and_accept(opened())
-    (kept / "plant.json").write_text("{")
+    config_dir = opened()
+    config_dir.accept("plant", read(config_dir).generation)
     (directory / "plant.toml").write_text(BAD)
     assert host(read(opened())) == "one"
 
 
-@given(st.integers(0, 2**53), st.text(), st.integers(0, 2**53))
-def test_records_are_recalled_as_saved(tmp_path_factory: pytest.TempPathFactory, a: int, b: str, c: int) -> None:
+def test_a_damaged_record_is_no_reason_to_stop(directory: Path, kept: Path, opened: Callable[[], ConfigDir]) -> None:
+    (directory / "plant.toml").write_text(plant("one:1"))
+    read_and_accept(opened())
+    (kept / "versions.json").write_text("{")
+    (directory / "plant.toml").write_text(BAD)
+    desired = read(opened())
+    assert (host(desired), desired.generation, desired.running) == ("one", 2, 1)
+    (kept / "versions.json").write_text("[]")
+    (directory / "plant.toml").unlink()
+    opened().read()
+    assert not (kept / "plant.toml").exists()
+
+
+def test_a_torn_text_is_none(kept: Path) -> None:
+    store = LastGood(kept)
+    store.keep("plant", Kept(7, b"name = 'x'"))
+    whole = (kept / "plant.toml").read_bytes()
+    for end in range(len(whole)):
+        (kept / "plant.toml").write_bytes(whole[:end])
+        assert store.kept("plant") is None
+
+
+@given(st.integers(0, 2**53), st.text(st.characters(codec="utf-8")), st.binary())
+def test_what_is_remembered_and_kept_is_recalled(
+    tmp_path_factory: pytest.TempPathFactory, generation: int, digest: str, text: bytes
+) -> None:
     store = LastGood(tmp_path_factory.mktemp("store"))
-    try:
-        b.encode()
-    except UnicodeEncodeError:
-        return
-    store.save("x", Versions(a, b, c), b"text")
-    assert store.recall() == {"x": Versions(a, b, c)}
-    assert store.text("x") == b"text"
+    store.remember({"x": Versions(generation, digest)})
+    store.keep("x", Kept(generation, text))
+    store.sync(["x", "gone"])
+    assert store.recall() == {"x": Versions(generation, digest)}
+    assert store.kept("x") == (generation, text)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,7 @@ from tpxd.engine.connection_files import (
     load_directory,
     parse_file,
 )
-from tpxd.engine.last_good import LastGood, Versions
+from tpxd.engine.last_good import Kept, LastGood, Versions
 from tpxd.errors import ConfigError, Problem
 
 SETTLE_S: Final = 0.05
@@ -66,14 +67,13 @@ class _Known:
     """What is known of one id.
 
     Attributes:
+        accepted: the generation whose text is kept, 0 when none is.
         good: the newest version that was fine, with its generation.
-        unsaved: the record, and the text where there is one, must still go to disk.
     """
 
     versions: Versions = field(default_factory=Versions)
+    accepted: int = 0
     good: tuple[int, Loaded] | None = None
-    text: bytes | None = None
-    unsaved: bool = False
 
 
 class ConfigDir:
@@ -88,6 +88,14 @@ class ConfigDir:
         self._lock = threading.Lock()  # held for moments, since `accept` is called from the event loop
         self._last_good = LastGood(last_good)
         self._known = {id: _Known(versions) for id, versions in self._last_good.recall().items()}
+        for id in self._last_good.ids():
+            if kept := self._last_good.kept(id):
+                known = self._known.setdefault(id, _Known())
+                known.accepted = kept.generation
+                known.versions.generation = max(known.versions.generation, kept.generation)
+        self._versions_changed = False
+        self._unwritten: set[str] = set()
+        self._unsynced: set[str] = set()
         self._entries: Mapping[str, Entry] = {}
         self._snapshot = Snapshot({})
         self._watched = frozenset({directory})
@@ -103,19 +111,9 @@ class ConfigDir:
                 directory = self._settled()
             except ConfigError as error:
                 return replace(self._snapshot, strays=tuple(error.problems))
-            return self._judge_all(directory)
-
-    def _judge_all(self, directory: Directory) -> Snapshot:
-        with self._lock:
-            self._entries = directory.entries
-            clashing = self._clashing()
-            desired = {id: self._judge(entry, clashing.get(id, ())) for id, entry in sorted(self._entries.items())}
-            for id in self._known.keys() - self._entries.keys():
-                self._forget_text(id)
-            good = [known.good[1] for known in self._known.values() if known.good is not None]
-            named = (path for entry in (*self._entries.values(), *good) for path in entry.watched)
-            self._watched = frozenset({self._directory, *named})
-            self._snapshot = Snapshot(desired, (*directory.strays, *self._save(self._known)))
+            with self._lock:
+                desired = self._judge_all(directory)
+            self._snapshot = Snapshot(desired, (*directory.strays, *self._save()))
             return self._snapshot
 
     def accept(self, id: str, generation: int) -> None:
@@ -127,10 +125,10 @@ class ConfigDir:
             known = self._known.get(id)
             if known is None or known.good is None or known.good[0] != generation:
                 return
-            known.versions.accepted = generation
-            known.text = known.good[1].content
-            known.unsaved = True
-            self._save([id])
+            known.accepted = generation
+            self._unwritten.add(id)
+            with suppress(OSError):
+                self._write(id)
 
     def _settled(self) -> Directory:
         """The directory's content; when files vanished, what it is once their number stays the same.
@@ -153,6 +151,17 @@ class ConfigDir:
     def _sources(self) -> SecretSources:
         return SecretSources(self._directory)
 
+    def _judge_all(self, directory: Directory) -> dict[str, Desired]:
+        self._entries = directory.entries
+        clashing = self._clashing()
+        desired = {id: self._judge(entry, clashing.get(id, ())) for id, entry in sorted(self._entries.items())}
+        for id in self._known.keys() - self._entries.keys():
+            self._forget_text(id)
+        good = [known.good[1] for known in self._known.values() if known.good is not None]
+        named = (path for entry in (*self._entries.values(), *good) for path in entry.watched)
+        self._watched = frozenset({self._directory, *named})
+        return desired
+
     def _clashing(self) -> dict[str, tuple[Problem, ...]]:
         """What files want that another one has; the ones that were fine before keep it."""
         loaded = [entry for entry in self._entries.values() if isinstance(entry, Loaded)]
@@ -160,7 +169,7 @@ class ConfigDir:
         def came_later(entry: Loaded) -> tuple[bool, str]:
             known = self._known.get(entry.id, _Known())
             versions = known.versions
-            ran = versions.accepted == versions.generation and versions.digest == entry.digest
+            ran = known.accepted == versions.generation and versions.digest == entry.digest
             return not ran and (known.good is None or known.good[1].digest != entry.digest), entry.id
 
         return clashes(sorted(loaded, key=came_later))
@@ -171,48 +180,56 @@ class ConfigDir:
         if versions.digest != entry.digest:
             versions.generation += 1
             versions.digest = entry.digest
-            known.unsaved = True
+            self._versions_changed = True
         problems = entry.problems if isinstance(entry, Broken) else clashing
         if isinstance(entry, Loaded) and not problems:
             known.good = versions.generation, entry
         else:
             known.good = self._good_before(entry.id, known)
         running, model = (None, None) if known.good is None else (known.good[0], known.good[1].file)
-        return Desired(versions.generation, running, versions.accepted, model, problems)
+        return Desired(versions.generation, running, known.accepted, model, problems)
 
     def _good_before(self, id: str, known: _Known) -> tuple[int, Loaded] | None:
         """The last good version, with its secrets as they are now where they resolve."""
         if known.good is not None and is_current(known.good[1]):
             return known.good
-        generation, text = known.versions.accepted, self._last_good.text(id)
-        if known.good is not None:
-            generation, text = known.good[0], known.good[1].content
-        if text is None:
+        before = self._last_good.kept(id) if known.good is None else Kept(known.good[0], known.good[1].content)
+        if before is None:
             return None
-        entry = parse_file(id, text, self._sources(), f"{self._last_good.directory.name}/{id}.toml")
-        return (generation, entry) if isinstance(entry, Loaded) else known.good
+        entry = parse_file(id, before.text, self._sources(), f"{self._last_good.directory.name}/{id}.toml")
+        return (before.generation, entry) if isinstance(entry, Loaded) else known.good
 
     def _forget_text(self, id: str) -> None:
         """The file is gone: what it said, a password perhaps, goes too."""
         known = self._known[id]
-        if known.versions.digest:
+        if known.versions.digest or known.accepted:
             known.versions.digest = ""
-            known.versions.accepted = 0
-            known.good = known.text = None
-            known.unsaved = True
+            known.accepted, known.good = 0, None
+            self._versions_changed = True
+            self._unwritten.add(id)
 
-    def _save(self, ids: Iterable[str]) -> list[Problem]:
-        """Bring to disk what is not there yet of these; the problem of the disk where it refuses."""
-        for id in ids:
-            known = self._known[id]
-            if not known.unsaved:
-                continue
-            try:
-                if not known.versions.digest:
-                    self._last_good.drop(id)
-                self._last_good.save(id, known.versions, known.text)
-            except OSError as error:
-                message = f"cannot be written: {error.strerror}; after a restart a broken file would not run"
-                return [Problem(str(self._last_good.directory), 0, 0, "", message)]
-            known.unsaved, known.text = False, None
+    def _save(self) -> list[Problem]:
+        """Bring to disk what is not there yet; the problem of the disk where it refuses."""
+        try:
+            if self._versions_changed:
+                self._last_good.remember({id: known.versions for id, known in self._known.items()})
+                self._versions_changed = False
+            with self._lock:
+                for id in list(self._unwritten):
+                    self._write(id)
+                unsynced, self._unsynced = self._unsynced, set()
+            if unsynced:
+                self._last_good.sync(unsynced)
+        except OSError as error:
+            message = f"cannot be written: {error.strerror}; after a restart a broken file would not run"
+            return [Problem(str(self._last_good.directory), 0, 0, "", message)]
         return []
+
+    def _write(self, id: str) -> None:
+        good = self._known[id].good
+        if good is None:
+            self._last_good.drop(id)
+        elif good[0] == self._known[id].accepted:
+            self._last_good.keep(id, Kept(good[0], good[1].content))
+        self._unwritten.discard(id)
+        self._unsynced.add(id)
