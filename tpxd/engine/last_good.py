@@ -47,7 +47,7 @@ class Kept(NamedTuple):
 
 
 class LastGood:
-    """The directory of copies. What writes raises OSError when the disk refuses; the former copy is still there then."""
+    """The directory of copies. What writes raises OSError when the disk refuses; the former copy stays."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
