@@ -27,7 +27,7 @@ from tpxd.lorawan.patterns import Pattern, Target, compile_pattern
 from tpxd.secret import HexKey, Pem, Secret, SecretSources, hidden, resolve, schema
 
 __all__ = [
-    "Address", "AmqpPattern", "ConnectionFile", "ConnectorConfig", "Duration", "FPort", "HeaderPattern", "HealthConfig",
+    "Address", "AmqpPattern", "ConnectorConfig", "Duration", "FPort", "HeaderPattern",
     "HexKey", "HostAndPort", "HostPort", "MqttPattern", "Part", "Pem", "ReconnectStrategy", "Secret", "SecretSources",
     "Size", "TimeoutMs", "parse_host_and_port",
 ]  # fmt: skip
@@ -221,6 +221,9 @@ class ConnectorConfig(Part):
     downlinkUuid: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{16,64}$")] | None = Field(
         None, description="The last part of this connection's downlink URL; default one that is made once and kept."
     )
+    debugMode: bool = Field(
+        False, description="true logs each uplink with its fate; ends by itself after two days; default false."
+    )
     reconnectStrategy: ReconnectStrategy = Field(
         "NORMAL",
         description="How patiently a lost connection is opened again: CALM, NORMAL or AGGRESSIVE; default NORMAL.",
@@ -232,19 +235,3 @@ class ConnectorConfig(Part):
         10_000,
         description="The longest time in ms without a receipt while any is due; 100 to 60000, default 10000.",
     )
-
-
-class HealthConfig(Part):
-    """`[health]` of a connection file."""
-
-    listen: Address = Field(description="Where this connection answers for its own health, host:port.")
-
-
-class ConnectionFile(Part):
-    """A whole connection file; `engine.config_dir` says which model of `[configuration]` its connectorId means."""
-
-    connectorId: str = Field(description="Which connector carries the uplinks; `tpxd connectors` lists them.")
-    name: str = Field(min_length=1, description="What people call the connection.")
-    active: bool = Field(True, description="false is a pause: uplinks wait; default true.")
-    configuration: ConnectorConfig = Field(description="The connector's own settings.")
-    health: HealthConfig | None = Field(None, description="A health endpoint of this connection alone; default none.")

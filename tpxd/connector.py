@@ -111,6 +111,16 @@ class TlsContexts(Protocol):
         """A client context for these PEM texts; raises `ConfigError`-worthy `ValueError` when they do not load."""
 
 
+class Memory(Protocol):
+    """Small texts that outlive the process, under keys that begin with the connection's id."""
+
+    def recall(self, key: str) -> str | None:
+        """What was kept under the key, None when nothing was."""
+
+    async def remember(self, key: str, value: str) -> None:
+        """Keep a text durably; raises `SpoolUnavailable`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Everything that a connector may touch besides its own configuration.
@@ -122,6 +132,7 @@ class Context:
         dial: opens byte streams; tests pass one that hands out memory streams.
         tls: makes TLS contexts.
         authenticating: call it when credentials go out; the state shows AUTHENTICATING.
+        memory: keeps what must outlive the process; begin keys with `connector/ID/`.
         proven: whether this version of the file ever had a receipt (an HTTP 403 means something else before).
     """
 
@@ -130,6 +141,7 @@ class Context:
     log: logging.LoggerAdapter[logging.Logger]
     dial: Dial
     tls: TlsContexts
+    memory: Memory
     authenticating: Callable[[], None]
     proven: Callable[[], bool]
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 import trio
+from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 from rich.table import Table
 
@@ -134,12 +135,14 @@ def delivery() -> Iterator[Row]:
     arrived: dict[int, float] = {}
     with scratch() as where, mosquitto(where) as port, running(Daemon(where, "", plant=mqtt_file(port))) as daemon:
         daemon.opened("plant")
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        client = paho.Client(CallbackAPIVersion.VERSION2)
         subscribed = threading.Event()
         client.on_subscribe = lambda *_: subscribed.set()
-        client.on_message = lambda _c, _d, m: arrived.setdefault(
-            json.loads(m.payload)["DevEUI_uplink"]["FCntUp"], time.perf_counter()
-        )
+
+        def took(_client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+            arrived[json.loads(message.payload)["DevEUI_uplink"]["FCntUp"]] = time.perf_counter()
+
+        client.on_message = took
         client.connect("127.0.0.1", port)
         client.subscribe("#", qos=1)
         client.loop_start()

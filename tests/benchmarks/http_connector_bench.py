@@ -21,6 +21,7 @@ import httpx
 import orjson
 import trio
 
+from tests.notebook import Notebook
 from tpxd.connector import Context, Outgoing
 from tpxd.connectors.http import HttpConfig, open_http
 from tpxd.lorawan.uplink import Uplink
@@ -94,7 +95,7 @@ def make_batch() -> list[Outgoing]:
 async def by_connector(url: str, uplinks: int, **settings: Any) -> int:
     """Send batch after batch, as the engine does."""
     log = logging.LoggerAdapter(logging.getLogger(__name__))
-    context = Context("bench", "00000000", log, open_stream, TlsContextCache(), lambda: None, lambda: True)
+    context = Context("bench", "00000000", log, open_stream, TlsContextCache(), Notebook(), lambda: None, lambda: True)
     config = HttpConfig.model_validate({"destinationURL": url} | settings)
     batch, receipts = make_batch(), Counted()
     async with open_http(config, context) as transport:

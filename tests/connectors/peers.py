@@ -14,11 +14,16 @@ from typing import Any, ClassVar
 
 import orjson
 import trio
+from pamqp.commands import Basic, Connection, Exchange
+from pamqp.heartbeat import Heartbeat
 from trio.testing import memory_stream_pair
 
+from tests.notebook import Notebook
+from tests.wire import scripted_rabbit as amqp
 from tests.wire.scripted_broker import CONNACK, PINGRESP, parse, puback
 from tpxd.config import ConnectorConfig
 from tpxd.connector import Context, Outgoing
+from tpxd.connectors.amqp import AmqpConfig
 from tpxd.connectors.http import HttpConfig
 from tpxd.connectors.mqtt import MqttConfig
 from tpxd.errors import ConnectFailed
@@ -100,6 +105,7 @@ class Peer(ABC):
             log=logging.LoggerAdapter(logging.getLogger("test")),
             dial=self.dial,
             tls=TlsContextCache(),
+            memory=Notebook(),
             authenticating=lambda: None,
             proven=lambda: False,
         )
@@ -181,7 +187,57 @@ class MqttPeer(Peer):
                                 return
 
 
-PEERS: dict[str, type[Peer]] = {peer.connector_id: peer for peer in (HttpPeer, MqttPeer)}
+class AmqpPeer(Peer):
+    """An AMQP 0-9-1 broker; its only refusal, Basic.Nack, holds an uplink and does not reject it."""
+
+    connector_id = "actility-amqp-0.9.1-iot"
+    can_refuse = False
+
+    def config(self) -> ConnectorConfig:
+        """See `Peer`."""
+        return AmqpConfig.model_validate(
+            {
+                "hostName": "broker.example.net",
+                "protocol": "TCP",
+                "username": "tpx",
+                "password": "fAke",
+                "exchangeName": "plant",
+                "uplinkTopicPattern": "plant.{DevEUI}.up",
+            }
+        )
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """See `Peer`."""
+        broker = amqp.ScriptedRabbit(stream)
+        if self.credentials_wrong:
+            await broker.greet()
+            await broker.say(0, Connection.Close(403, "ACCESS_REFUSED - Login was refused", 0, 0))
+            await broker.expect(Connection.CloseOk)
+            return
+        await broker.accept()
+        await broker.grant(Exchange.Declare, Exchange.DeclareOk())
+        tag = 0
+        while True:
+            match await broker.next():
+                case _, Basic.Publish():
+                    tag += 1
+                    body = await broker.expect_content()
+                    match self.decide(body):
+                        case Fate.TAKE:
+                            self.taken.append(body)
+                            await broker.send(amqp.ack(tag))
+                        case Fate.REFUSE:
+                            await broker.send(amqp.nack(tag))
+                        case Fate.HANG_UP:
+                            return
+                case _, Heartbeat():
+                    await broker.say(0, Heartbeat())
+                case _, Connection.Close():
+                    await broker.say(0, Connection.CloseOk())
+                    return
+
+
+PEERS: dict[str, type[Peer]] = {peer.connector_id: peer for peer in (AmqpPeer, HttpPeer, MqttPeer)}
 
 
 class Receipts:

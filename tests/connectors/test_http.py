@@ -6,6 +6,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests import pki
 from tests.connectors.peers import LANES, Receipts, batch_of, outgoing
+from tests.notebook import Notebook
 from tpxd import __version__
 from tpxd.config import SecretSources
 from tpxd.connector import REGISTRY, Context, Outgoing, Transport
@@ -186,6 +188,7 @@ class Server:
             log=logging.LoggerAdapter(logging.getLogger("test")),
             dial=self.dial,
             tls=TlsContextCache(),
+            memory=Notebook(),
             authenticating=lambda: None,
             proven=lambda: self.proven,
         )
@@ -439,7 +442,7 @@ async def test_a_tls_setting_that_does_not_load_any_more_is_told_at_opening(serv
         raise ValueError("the private key does not belong to the certificate")
 
     good = server.context
-    broken = Context(good.connection_id, good.instance, good.log, good.dial, refuse, good.authenticating, good.proven)
+    broken = replace(good, tls=refuse)
     opening = open_http(config(destinationURL="https://as.example.net/"), broken)
     with pytest.raises(ConnectFailed, match="does not belong"):
         await opening.__aenter__()
@@ -466,7 +469,7 @@ async def test_https_with_a_client_certificate_against_a_real_server(nursery: tr
         lambda task_status: serve_http("127.0.0.1:0", respond, tls=tls, task_status=task_status)
     )
     context = Context(
-        "historian", "0badcafe", logging.LoggerAdapter(logging.getLogger("test")), dial, TlsContextCache(),
+        "historian", "0badcafe", logging.LoggerAdapter(logging.getLogger("test")), dial, TlsContextCache(), Notebook(),
         lambda: None, lambda: False,
     )  # fmt: skip
     url = f"https://localhost:{address.rpartition(':')[2]}/in?a=b"

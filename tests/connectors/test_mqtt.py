@@ -16,6 +16,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests import pki
 from tests.mosquitto import running_mosquitto
+from tests.notebook import Notebook
 from tests.wire.scripted_broker import CONNACK, FromClient, ScriptedBroker, puback, publish
 from tpxd.config import SecretSources
 from tpxd.connector import REGISTRY, Context, Incoming, Outgoing
@@ -87,6 +88,7 @@ def context(**parts: Any) -> Context:
         "log": logging.LoggerAdapter(logging.getLogger("test")),
         "dial": open_stream,
         "tls": TlsContextCache(),
+        "memory": Notebook(),
         "authenticating": lambda: None,
         "proven": lambda: True,
     }

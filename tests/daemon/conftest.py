@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
 import trio
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.daemon.harness import BlackHole, Daemon, Key, Lrc, Receiver, keys_of
 from tests.mosquitto import Mosquitto, free_port
@@ -38,10 +40,16 @@ class Subscriber:
     def __init__(self, port: int, topic: str = "#") -> None:
         self.messages: list[tuple[str, bytes]] = []
         subscribed = threading.Event()
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"witness-{id(self)}", clean_session=False)
-        client.on_connect = lambda *_: client.subscribe(topic, qos=1)
+        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"witness-{id(self)}", clean_session=False)
+
+        def connected(*_: Any) -> None:
+            client.subscribe(topic, qos=1)
+
+        client.on_connect = connected
         client.on_subscribe = lambda *_: subscribed.set()
-        client.on_message = lambda _client, _data, message: self.messages.append((message.topic, message.payload))
+        client.on_message = lambda _client, _data, message: self.messages.append(
+            (message.topic, bytes(message.payload))
+        )
         client.reconnect_delay_set(1, 1)
         client.connect("127.0.0.1", port)
         client.loop_start()

@@ -11,7 +11,9 @@ from typing import Any, NoReturn, cast
 import orjson
 import trio
 
-from tpxd.config import ConnectionFile, ConnectorConfig
+from tests.notebook import Notebook
+from tpxd.config import ConnectorConfig
+from tpxd.connection_file import ConnectionFile
 from tpxd.connector import Connector, Context, Incoming, Outgoing, Receipts, Transport
 from tpxd.engine.connection import Live
 from tpxd.engine.flight import Flight, Settled
@@ -19,6 +21,7 @@ from tpxd.engine.health import Health
 from tpxd.engine.outbound import Outbound, format_of
 from tpxd.engine.validity import ClockWatch
 from tpxd.events import EventLog
+from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Ledger
 from tpxd.wire.tls import TlsContextCache
@@ -140,10 +143,12 @@ async def no_dial(*_: object) -> NoReturn:
     raise AssertionError("nothing should be dialled")
 
 
-def make_live(peer: Peer, cursor: MemoryCursor, *, grace_s: float = 5.0, **configuration: Any) -> Live:
+def make_live(
+    peer: Peer, cursor: MemoryCursor, *, grace_s: float = 5.0, flow: Flow | None = None, **configuration: Any
+) -> Live:
     """A connection to a scripted peer."""
     config = ConnectorConfig.model_validate(configuration)
-    file = ConnectionFile(connectorId="scripted", name="scripted", configuration=config)
+    file = ConnectionFile(connectorId="scripted", name="scripted", configuration=config, flow=flow or Flow())
     events = EventLog()
     queue = cast("Cursor", cursor)
     health = Health("plant", queue, events.report)
@@ -154,10 +159,11 @@ def make_live(peer: Peer, cursor: MemoryCursor, *, grace_s: float = 5.0, **confi
         cursor=queue,
         health=health,
         flight=Flight(),
-        outbound=Outbound(format_of(config), config.uplinkTimeValidity, ClockWatch(lambda: None)),
+        outbound=Outbound(file.flow, format_of(config), config.uplinkTimeValidity, ClockWatch(lambda: None)),
         instance="00000000",
         dial=no_dial,
         tls=TlsContextCache(),
+        memory=Notebook(),
         stop_grace_s=grace_s,
     )
 

@@ -149,7 +149,7 @@ async def test_patience_keeps_the_link_open(autojump_clock: MockClock) -> None:
     async with running(make_live(peer, cursor)) as live:
         await trio.sleep(10)
         assert live.health.state is State.OPENED
-        assert live.health.reason == "429 Too Many Requests"
+        assert live.health.to_document()["reason"] == "429 Too Many Requests"
         assert cursor.position == 1
         await trio.sleep(15)
         assert live.health.reason is None

@@ -24,7 +24,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "connectors",
         "connector",
         "codecs spool",
-        "alarms config flow log problems secret settings toml_source",
+        "alarms config connection_file flow link_config log problems secret settings toml_source",
         "wire",
         "errors events lifeline lorawan sdnotify",
     )

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from tpxd.config import ConnectionFile, SecretSources
+from tpxd.config import SecretSources
+from tpxd.connection_file import ConnectionFile
 from tpxd.engine.connection_files import (
     Broken,
     Directory,

@@ -3,6 +3,7 @@
 run_connection
   ├─ offer_health       where the file asks for a port of its own
   ├─ commit_receipts    moves the cursor; survives the link
+  ├─ RateWatch.watch    where the file has alarms
   └─ keep_open          open, deliver, lose, wait, open again
 """
 
@@ -14,8 +15,8 @@ from typing import Final
 
 import trio
 
-from tpxd.config import ConnectionFile
-from tpxd.connector import Connector, Context, Dial, TlsContexts
+from tpxd.connection_file import ConnectionFile
+from tpxd.connector import Connector, Context, Dial, Memory, TlsContexts
 from tpxd.engine.backoff import AUTHENTICATION_S, Backoff
 from tpxd.engine.delivery import commit_receipts, commit_settled, deliver
 from tpxd.engine.flight import Flight
@@ -24,7 +25,9 @@ from tpxd.engine.health_port import serve_connection_health
 from tpxd.engine.outbound import Outbound
 from tpxd.engine.pace import Pace
 from tpxd.engine.poison import EVERY_PUBLISH
+from tpxd.engine.rate import RateWatch
 from tpxd.engine.stopping import Stopping
+from tpxd.engine.trace import Trace, open_trace
 from tpxd.errors import AuthenticationFailed, LinkLost, Refused, TransportError, leaves
 from tpxd.events import Event
 from tpxd.spool import Cursor
@@ -33,6 +36,9 @@ from tpxd.wire.http1 import CannotListen
 logger = logging.getLogger(__name__)
 
 LAST_COMMIT_S: Final = 2.0
+QUIET_S: Final = 3600.0
+"""AGGRESSIVE opens a link anew over which no uplink went for so long."""
+
 PORT_RETRY_S: Final = 10.0
 
 
@@ -42,6 +48,7 @@ class Live:
 
     Attributes:
         flight: outlives this version, so that what has its receipt is not sent again by the next one.
+        trace: what debugMode logs.
         stop_grace_s: how long a batch in flight may go on after a request to stop.
     """
 
@@ -55,8 +62,10 @@ class Live:
     instance: str
     dial: Dial
     tls: TlsContexts
+    memory: Memory
     stop_grace_s: float
     backoff: Backoff = field(init=False)
+    trace: Trace = field(default_factory=Trace)
     stopping: Stopping = field(default_factory=Stopping)
     finished: trio.Event = field(default_factory=trio.Event)
     _nudged: trio.Event = field(default_factory=trio.Event)
@@ -88,6 +97,10 @@ async def run_connection(live: Live) -> None:
             if live.file.health is not None and live.file.health.listen:
                 nursery.start_soon(offer_health, live, live.file.health.listen)
             nursery.start_soon(commit_receipts, live.cursor, live.flight, live.health)
+            if live.file.alarms:
+                rate = RateWatch(live.id, live.file.alarms, lambda: live.cursor.ledger.received, live.health.report)
+                nursery.start_soon(rate.watch)
+            live.trace = await open_trace(live.id, live.file.configuration.debugMode, live.memory)
             await keep_open(live)
             nursery.cancel_scope.cancel()
     finally:
@@ -103,16 +116,15 @@ async def keep_open(live: Live) -> None:
         if live.flight.receipted:
             live.backoff.reset()
             live.flight.receipted = False
-        if error is None:
-            break
-        await wait_after(live, error)
+        if error is not None:
+            await wait_after(live, error)
 
 
 async def open_once(live: Live) -> TransportError | None:
     """Open the transport once and deliver over it.
 
     Returns:
-        What ended it, or None when it was asked to stop.
+        What ended it, or None when it was asked to stop, or had no uplink for so long that it is opened anew.
     """
     context = Context(
         connection_id=live.id,
@@ -120,6 +132,7 @@ async def open_once(live: Live) -> TransportError | None:
         log=logging.LoggerAdapter(logger, {"connection": live.id}),
         dial=live.dial,
         tls=live.tls,
+        memory=live.memory,
         authenticating=lambda: live.health.turn(State.AUTHENTICATING),
         proven=lambda: live.flight.proven,
     )
@@ -141,6 +154,8 @@ async def open_once(live: Live) -> TransportError | None:
                     live.health,
                     live.stopping,
                     live.connector.max_in_flight,
+                    quiet_s=QUIET_S if configuration.reconnectStrategy == "AGGRESSIVE" else float("inf"),
+                    trace=live.trace,
                 )
                 live.health.turn(State.CLOSING)
         except TransportError as alone:

@@ -19,7 +19,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, create_model
 
-from tpxd.config import ConnectionFile, ConnectorConfig, SecretSources
+from tpxd.config import ConnectorConfig, SecretSources
+from tpxd.connection_file import ConnectionFile
 from tpxd.connector import REGISTRY
 from tpxd.errors import ConfigError, Problem
 from tpxd.problems import suggestion, validate

@@ -15,6 +15,7 @@ from tpxd.engine.health import Health
 from tpxd.engine.outbound import Outbound
 from tpxd.engine.pace import Pace
 from tpxd.engine.stopping import Stopping
+from tpxd.engine.trace import Trace
 from tpxd.errors import SpoolUnavailable, Throttled
 from tpxd.spool import Cursor, Verdict
 
@@ -37,10 +38,13 @@ async def deliver(
     health: Health,
     stopping: Stopping,
     max_in_flight: int,
+    *,
+    quiet_s: float,
+    trace: Trace,
 ) -> None:
     """Send what waits, oldest first, until it is asked to stop; what is in hand already goes before anything new.
 
-    Returns after the batch under way when it is asked to stop.
+    Returns after the batch under way when it is asked to stop, and when nothing came for `quiet_s`.
 
     Raises:
         LinkLost, AuthenticationFailed: what has no receipt stays in `flight` for the next link.
@@ -52,10 +56,13 @@ async def deliver(
     while not stopping.requested:
         batch = flight.next_batch(most)
         if not batch:
-            with stopping.interrupts():
+            with stopping.interrupts(), trio.move_on_after(quiet_s) as waiting:
                 await _take(cursor, flight, outbound, pace, most)
+            if waiting.cancelled_caught:
+                return
             continue
         flight.sending = len(batch)
+        begun = trio.current_time()
         try:
             await transport.send(batch, BatchReceipts(flight, batch))
         except Throttled as patience:
@@ -65,6 +72,8 @@ async def deliver(
             health.throttled(None)
             continue
         assert flight.sending == 0, "a transport returned from send without a receipt for each uplink"
+        if trace.on:
+            trace.batch(batch, trio.current_time() - begun)
         if len(batch) == most:
             most = min(BATCH, 2 * most, max_in_flight)
 

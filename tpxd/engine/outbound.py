@@ -9,6 +9,7 @@ import orjson
 
 from tpxd.config import ConnectorConfig
 from tpxd.engine.validity import ClockWatch, emitted_s
+from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Verdict
 
@@ -27,17 +28,21 @@ class Outbound:
     """Decides for each uplink of one connection: filtered, expired, or the body to send.
 
     Attributes:
+        flow: which uplinks the connection takes.
         form: `whole` is the report as it came; `fields` is the older format, uplinks only and without their root;
             `payload` is the decoded payload alone where there is one.
         validity_s: an uplink older than this is not sent; None sends all.
     """
 
+    flow: Flow
     form: Format
     validity_s: float | None
     clock: ClockWatch
 
     def decide(self, uplink: Uplink) -> Verdict | bytes:
         """The body to send, or why the uplink is not sent."""
+        if self.flow.matchers and not self.flow.takes(uplink):
+            return Verdict.FILTERED
         if self.form == "fields" and uplink.kind != "DevEUI_uplink":
             return Verdict.FILTERED
         if self.validity_s is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tpxd.config import ConnectionFile
+from tpxd.connection_file import ConnectionFile
 
 
 @dataclass(frozen=True, slots=True)

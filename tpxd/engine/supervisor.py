@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from tpxd.config import ConnectionFile
+from tpxd.connection_file import ConnectionFile
 from tpxd.connector import REGISTRY, Dial, TlsContexts
 from tpxd.engine.config_dir import ConfigDir, Desired, Snapshot
 from tpxd.engine.connection import Live, run_connection
@@ -224,10 +224,11 @@ class Supervisor:
             cursor=slot.cursor,
             health=slot.health,
             flight=slot.flight,
-            outbound=Outbound(format_of(configuration), configuration.uplinkTimeValidity, self._clock),
+            outbound=Outbound(model.flow, format_of(configuration), configuration.uplinkTimeValidity, self._clock),
             instance=self._instance,
             dial=self._dial,
             tls=self._tls,
+            memory=self._spool,
             stop_grace_s=self._stop_grace_s,
         )
         if before is not None:

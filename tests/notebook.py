@@ -1,0 +1,21 @@
+"""A memory that forgets with the test."""
+
+from __future__ import annotations
+
+import trio
+
+
+class Notebook:
+    """A `connector.Memory`."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    def recall(self, key: str) -> str | None:
+        """What was kept under the key."""
+        return self.kept.get(key)
+
+    async def remember(self, key: str, value: str) -> None:
+        """Keep it as long as the test lasts."""
+        await trio.lowlevel.checkpoint()
+        self.kept[key] = value

@@ -1,0 +1,70 @@
+"""`debugMode`: a log line for each uplink and its fate, for two days, also across restarts.
+
+Source: ThingPark X IoT Flow, HTTP connector, Debug Mode: it ends by itself after two days.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tpxd.connector import Memory
+from tpxd.engine.flight import InFlight
+from tpxd.spool import Rejected
+
+logger = logging.getLogger(__name__)
+
+LASTS_S: Final = 2 * 86_400.0
+NEVER: Final = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is logged of each uplink until `until`, in seconds since the epoch."""
+
+    id: str = ""
+    until: float = NEVER
+
+    @property
+    def on(self) -> bool:
+        """Whether it is still time."""
+        return self.until != NEVER and time.time() < self.until
+
+    def batch(self, items: Sequence[InFlight], seconds: float) -> None:
+        """Log the fate of each uplink of a batch that took so long."""
+        for item in items:
+            uplink, fate = item.uplink, item.settled
+            text = (
+                f"rejected, {fate.reason}" if isinstance(fate, Rejected) else str(getattr(fate, "name", fate)).lower()
+            )
+            logger.info(
+                "%s: debugMode: seq %d, %s of %s, %d bytes: %s; the batch of %d took %.0f ms",
+                self.id, uplink.seq, uplink.kind, uplink.lane, len(item.body), text, len(items), seconds * 1000,
+                extra={"connection": self.id},
+            )  # fmt: skip
+
+
+async def open_trace(id: str, wanted: bool, memory: Memory) -> Trace:
+    """The trace of a connection whose file has debugMode or has not.
+
+    The moment at which it was switched on is kept, so that a restart does not prolong it; switching it off and on does.
+
+    Raises:
+        SpoolUnavailable: the moment cannot be kept.
+    """
+    key = f"debugMode/{id}"
+    begun = memory.recall(key)
+    if not wanted:
+        if begun:
+            await memory.remember(key, "")
+        return Trace()
+    if not begun:
+        begun = str(time.time())
+        await memory.remember(key, begun)
+    trace = Trace(id, float(begun) + LASTS_S)
+    if not trace.on:
+        logger.warning("%s: debugMode ended by itself after two days; set it to false", id, extra={"connection": id})
+    return trace
