@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -166,6 +165,3 @@ def make_live(
         memory=Notebook(),
         stop_grace_s=grace_s,
     )
-
-
-logging.getLogger("tpxd").setLevel(logging.ERROR)
