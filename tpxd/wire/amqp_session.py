@@ -1,0 +1,329 @@
+"""An AMQP session over a byte stream: the tasks around `amqp.AmqpClient`, which makes all decisions.
+
+One task reads, one writes, one keeps the link alive. Only the writer calls `send_all`, so that no cancelled command
+cuts a frame in half, and what many commands append goes out in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from tpxd.errors import ConnectFailed, LinkLost, RemoteViolation
+from tpxd.wire.amqp import CONSUMING, AmqpClient
+from tpxd.wire.amqp_codec import Basic, Channel, Method
+from tpxd.wire.amqp_events import (
+    Answer,
+    ChannelClosed,
+    ConsumerCancelled,
+    Delivery,
+    Event,
+    FlowChanged,
+    Opened,
+    Refusal,
+    Settled,
+)
+from tpxd.wire.amqp_login import AmqpOptions, State
+from tpxd.wire.streams import explain, one_error
+
+READ_BYTES = 1 << 16
+# messages that the broker may send before we acknowledge the first of them
+PREFETCH = 32
+GOODBYE_S = 1.0
+# a writer that fails leaves the reader this long to find out why
+REASON_S = 1.0
+
+
+@dataclass(slots=True)
+class Message:
+    """One message to publish, see `AmqpClient.publish`. Not frozen: one is made per uplink."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    message_id: str
+    timestamp_s: int
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """The messages of one `publish_all` that are under way."""
+
+    delivered: Callable[[int], None]
+    refused: Callable[[int, Refusal], None]
+    last_receipt: float
+    under_way: int = 0
+    abandoned: bool = False
+
+    def settle(self, index: int, refusal: Refusal | None, now: float) -> None:
+        if self.abandoned:
+            return
+        self.under_way -= 1
+        self.last_receipt = now
+        if refusal is None:
+            self.delivered(index)
+        else:
+            self.refused(index, refusal)
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """A question under way; its answer, or what the broker said when it closed the channel on it."""
+
+    answered: trio.Event = field(default_factory=trio.Event)
+    answer: Method | ChannelClosed | None = None
+
+
+class AmqpSession:
+    """What the body of `open_amqp` speaks through.
+
+    Several tasks may publish at once; one task may `ask`. Once the broker delivers, a refusal ends the link, since it
+    ends the deliveries too.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, options: AmqpOptions) -> None:
+        self._stream = stream
+        self._options = options
+        self._core = AmqpClient(options, trio.current_time())
+        self._opened = trio.Event()
+        self._to_write = trio.lowlevel.ParkingLot()
+        self._written = trio.lowlevel.ParkingLot()
+        self._writing = False
+        self._flights: dict[int, tuple[_Flight, int]] = {}
+        self._settled = trio.lowlevel.ParkingLot()
+        self._questions: dict[int, _Question] = {}
+        self._consuming = False
+        self._received, self._unread = trio.open_memory_channel[Delivery](PREFETCH)
+
+    # ---- messages
+
+    async def publish_all(
+        self,
+        messages: Sequence[Message],
+        delivered: Callable[[int], None],
+        refused: Callable[[int, Refusal], None],
+        *,
+        receipt_timeout_s: float,
+    ) -> None:
+        """Publish in order and return when the broker has confirmed or refused each message.
+
+        Args:
+            delivered: called with a message's index when its own confirmation came. It must not block nor raise.
+            refused: the same for one that the broker could not take, or routed nowhere.
+            receipt_timeout_s: how long to wait while no confirmation at all comes, also while the broker wants none
+                of our messages (Connection.Blocked).
+
+        Raises:
+            LinkLost: the link or its channel ended, or the confirmations stay away; what was not reported may or may
+                not have arrived.
+
+        Cancellation: what is queued is still sent, nothing is reported any more, the link stays usable.
+        """
+        flight = _Flight(delivered, refused, trio.current_time())
+        queued = 0
+        try:
+            while queued < len(messages) or flight.under_way:
+                room = 0 if self._core.blocked else self._options.window - len(self._flights)
+                for message in messages[queued : queued + max(room, 0)]:
+                    self._publish(message, flight, queued)
+                    queued += 1
+                self._to_write.unpark_all()
+                await self._next_receipt(flight, receipt_timeout_s)
+        finally:
+            flight.abandoned = True
+
+    def _publish(self, message: Message, flight: _Flight, index: int) -> None:
+        tag = self._core.publish(
+            message.exchange, message.routing_key, message.body, message.message_id, message.timestamp_s
+        )
+        flight.under_way += 1
+        self._flights[tag] = flight, index
+
+    async def _next_receipt(self, flight: _Flight, timeout_s: float) -> None:
+        with trio.move_on_at(flight.last_receipt + timeout_s):
+            await self._settled.park()
+            return
+        if self._core.blocked:
+            raise LinkLost(
+                f"the broker takes no messages for {timeout_s:g} s: {self._core.blocked}",
+                hint="free what it lacks, such as memory or disk; its log tells",
+            )
+        raise LinkLost(
+            f"the broker confirmed nothing for {timeout_s:g} s",
+            hint="is the broker overloaded, or actionTimeout too short for this link?",
+        )
+
+    async def receive(self) -> Delivery:
+        """Wait for the next message from the broker; each goes to one caller."""
+        return await self._unread.receive()
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Tell the broker that the message is ours now."""
+        self._core.acknowledge(delivery.tag)
+        self._to_write.unpark_all()
+
+    def reject(self, delivery: Delivery) -> None:
+        """Tell the broker that nobody wants this message."""
+        self._core.reject(delivery.tag)
+        self._to_write.unpark_all()
+
+    async def ask(self, method: Method) -> Method | ChannelClosed:
+        """Ask on the channel for declarations and deliveries, which is opened where it is not.
+
+        Returns:
+            the broker's answer; or, where it refused, its closing of the channel, after which it may be asked again.
+
+        Raises:
+            LinkLost: the link ended, or no answer came in time.
+
+        Cancellation: the broker may or may not have done it.
+        """
+        if not self._core.is_open(CONSUMING):
+            opened = await self._answer_to(Channel.Open())
+            if isinstance(opened, ChannelClosed):
+                return opened
+        return await self._answer_to(method)
+
+    async def _answer_to(self, method: Method) -> Method | ChannelClosed:
+        question = self._questions[self._core.ask(method)] = _Question()
+        self._to_write.unpark_all()
+        with trio.move_on_after(self._options.answer_timeout_s):
+            await question.answered.wait()
+        if question.answer is None:
+            raise LinkLost(f"the broker did not answer {method.name} within {self._options.answer_timeout_s:g} s")
+        return question.answer
+
+    # ---- the tasks of the link
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._stream.receive_some(READ_BYTES):
+                now = trio.current_time()
+                for event in self._core.receive_data(data, now):
+                    if isinstance(event, Delivery):
+                        await self._received.send(event)
+                    else:
+                        self._dispatch(event, now)
+                if self._core.has_outgoing:
+                    self._to_write.unpark_all()
+        except RemoteViolation as error:
+            raise LinkLost(f"the broker broke the protocol: {error}") from error
+        except trio.BrokenResourceError as error:
+            raise self._core.ended(*explain(error)) from error
+        raise self._core.ended("the broker closed the connection", None)
+
+    def _dispatch(self, event: Event, now: float) -> None:
+        match event:
+            case Settled():
+                for tag in event.tags:
+                    flight, index = self._flights.pop(tag)
+                    flight.settle(index, event.refusal, now)
+                self._settled.unpark_all()
+            case FlowChanged():
+                self._settled.unpark_all()
+            case Answer():
+                self._consuming |= isinstance(event.method, Basic.ConsumeOk)
+                self._answered(event.question, event.method)
+            case ChannelClosed():
+                if self._consuming or not event.questions:
+                    raise LinkLost(f"the broker closed the channel: {event.reason}")
+                for question in event.questions:
+                    self._answered(question, event)
+            case ConsumerCancelled():
+                raise LinkLost("the broker cancelled the consumer", hint="was the queue of the commands deleted?")
+            case Opened():
+                self._opened.set()
+
+    def _answered(self, number: int, answer: Method | ChannelClosed) -> None:
+        question = self._questions.pop(number)
+        question.answer = answer
+        question.answered.set()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._send()
+                self._written.unpark_all()
+                await self._to_write.park()
+        except trio.BrokenResourceError as error:
+            # the reader meets the same end, often with the reason, such as a TLS alert
+            await trio.sleep(REASON_S)
+            raise self._core.ended(*explain(error)) from error
+
+    async def _send(self) -> None:
+        """Send all that there is; `_writing` stays set when a frame may have been cut in half."""
+        while self._core.has_outgoing:
+            # a cancellation that is already here must not meet us with frames in our hands
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._writing = True
+            await self._stream.send_all(self._core.outgoing(trio.current_time()))
+            self._writing = False
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await trio.sleep_until(self._core.next_deadline())
+            self._core.tick(trio.current_time())
+            self._to_write.unpark_all()
+
+    async def _connect(self) -> None:
+        with trio.move_on_after(self._options.connect_timeout_s):
+            await self._opened.wait()
+            return
+        raise ConnectFailed(
+            f"the broker did not let us in within {self._options.connect_timeout_s:g} s",
+            hint="is this the port of an AMQP broker, and is it alive?",
+        )
+
+    async def _flush(self) -> None:
+        """Let the writer send what there is, for a short time."""
+        with trio.move_on_after(GOODBYE_S):
+            while self._core.has_outgoing or self._writing:
+                await self._written.park()
+
+    async def _say_goodbye(self) -> None:
+        """Connection.Close, or the answer to the broker's own: best effort, also while we are being cancelled."""
+        if self._core.state not in (State.CONNECTED, State.CLOSED) or self._writing:
+            return
+        with trio.move_on_after(GOODBYE_S, shield=True):
+            if self._core.state is State.CONNECTED:
+                self._core.disconnect()
+            try:
+                await self._send()
+                await self._await_end()
+            except (trio.BrokenResourceError, trio.ClosedResourceError, RemoteViolation):
+                # the link ended by itself, which is what we wanted
+                return
+
+    async def _await_end(self) -> None:
+        while self._core.state is State.CLOSING and (data := await self._stream.receive_some(READ_BYTES)):
+            self._core.receive_data(data, trio.current_time())
+
+
+@asynccontextmanager
+async def open_amqp(stream: trio.abc.Stream, options: AmqpOptions) -> AsyncIterator[AmqpSession]:
+    """Speak AMQP over the stream while the block lasts; the stream is closed in any case.
+
+    Raises:
+        ConnectFailed: no broker, or one that does not let us in; a refused client certificate also shows here.
+        AuthenticationFailed: the broker refuses the credentials, or ends the connection on them.
+        LinkLost: the link ended while the block ran; the block is cancelled and this leaves it.
+
+    Cancellation: Connection.Close is sent, and its answer awaited, within `GOODBYE_S` where the link allows it.
+    """
+    session = AmqpSession(stream, options)
+    try:
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session._read)
+                nursery.start_soon(session._write)
+                await session._connect()
+                nursery.start_soon(session._keep_alive)
+                yield session
+                await session._flush()
+                nursery.cancel_scope.cancel()
+    finally:
+        await session._say_goodbye()
+        await trio.aclose_forcefully(stream)
