@@ -485,3 +485,36 @@ async def test_https_with_a_client_certificate_against_a_real_server(nursery: tr
         of_lane = [request.body for request in seen if int(request.body[5:-1]) % len(LANES) == lane]
         assert of_lane == [b'{"n":%d}' % number for number in range(lane, 30, len(LANES))]
     nursery.cancel_scope.cancel()
+
+
+async def test_compliance_adds_what_the_lrc_would(server: Server) -> None:
+    key = "7d1e9a40c3b85f2206e4d7913ab6f85c"
+    compliant = config(
+        destinationURL="http://as.example.net/in?site=4",
+        lrcCompliance=True,
+        tunnelInterfaceAuthenticationKey=key,
+        downlinkAsId="TWA_100009421.77.AS",
+    )
+    async with open_http(compliant, server.context) as way, trio.open_nursery() as nursery:
+        nursery.start_soon(way.send, batch_of(1), Receipts())
+        await wait_all_tasks_blocked()
+        await server.answer(0, "200 OK")
+    target = server.requests[0].split(b" ")[1].decode()
+    assert target.startswith("/in?site=4&LrnDevEui=")
+    assert [pair.partition("=")[0] for pair in target.partition("?")[2].split("&")][-1] == "Token"
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"tunnelInterfaceAuthenticationKey": "7d1e9a40c3b85f2206e4d7913ab6f85c"}, "lrcCompliance"),
+        (
+            {"lrcCompliance": True, "tunnelInterfaceAuthenticationKey": "7d1e9a40c3b85f2206e4d7913ab6f85c"},
+            "downlinkAsId",
+        ),
+        ({"lrcCompliance": True, "tunnelInterfaceAuthenticationKey": "short"}, "32 hex"),
+    ],
+)
+def test_a_key_that_signs_nothing_is_an_error(more: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        config(**more)

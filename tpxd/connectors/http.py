@@ -29,10 +29,11 @@ from pydantic import (
 )
 
 from tpxd import __version__
-from tpxd.config import ConnectorConfig, HeaderPattern, Pem
+from tpxd.config import ConnectorConfig, HeaderPattern, HexKey, Pem
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.errors import ConnectFailed, PatternError, TransportError, Unresolvable
 from tpxd.lorawan.patterns import Pattern
+from tpxd.lorawan.tunnel import tunnel_query
 from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.http1_client import header_lines, is_token, request_head
 from tpxd.wire.http_client import HttpClient, open_http_client
@@ -111,6 +112,13 @@ class HttpConfig(ConnectorConfig):
     privateKey: Pem | None = Field(
         None, description="PEM of the client certificate's key, not encrypted; default none."
     )
+    lrcCompliance: bool = Field(
+        False,
+        description="true adds the query parameters with which the LRC itself posts (Basic HTTP); default false.",
+    )
+    tunnelInterfaceAuthenticationKey: HexKey | None = Field(
+        None, description="With lrcCompliance: a key of 32 hex digits that signs each post with a Token; default none."
+    )
     maxParallel: int = Field(
         16,
         ge=1,
@@ -127,6 +135,15 @@ class HttpConfig(ConnectorConfig):
                 raise ValueError(f"{name} is there twice; names differ by more than capitals")
             seen.add(name.lower())
         return headers
+
+    @model_validator(mode="after")
+    def _check_compliance(self) -> Self:
+        if self.tunnelInterfaceAuthenticationKey is not None:
+            if not self.lrcCompliance:
+                raise ValueError("tunnelInterfaceAuthenticationKey has no effect without lrcCompliance = true")
+            if self.downlinkAsId is None:
+                raise ValueError("tunnelInterfaceAuthenticationKey needs downlinkAsId, the AS_ID that is signed")
+        return self
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
@@ -182,7 +199,9 @@ class HttpTransport:
         self._client = client
         self._parallel = config.maxParallel
         self._judge = _judge(config, proven)
-        self._head = _fixed_head(config)
+        self._begin, self._end = _fixed_head(config)
+        self._head = self._begin + self._end
+        self._comply = _compliance(config)
         self._patterns = [(name.encode(), value) for name, value in config.headers.items() if value.names]
 
     async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
@@ -211,7 +230,9 @@ class HttpTransport:
 
     async def _post(self, item: Outgoing, index: int, receipts: Receipts) -> None:
         try:
-            head = self._head + header_lines(self._rendered(item.uplink)) if self._patterns else self._head
+            head = self._head if self._comply is None else self._begin + self._comply(item.uplink) + self._end
+            if self._patterns:
+                head += header_lines(self._rendered(item.uplink))
         except Unresolvable as error:
             receipts.rejected(index, f"{error}, which a header asks for")
             return
@@ -245,8 +266,17 @@ def _by_lane(batch: Sequence[Outgoing]) -> list[list[int]]:
     return list(lanes.values())
 
 
-def _fixed_head(config: HttpConfig) -> bytes:
-    """What every request begins with: everything but the headers that differ from uplink to uplink."""
+def _compliance(config: HttpConfig) -> Callable[[Uplink], bytes] | None:
+    """Makes what the LRC would add to the request's target; None where that is not asked for."""
+    if not config.lrcCompliance:
+        return None
+    joint = b"&" if config.destinationURL.query else b"?"
+    as_id, key = config.downlinkAsId or "", _text(config.tunnelInterfaceAuthenticationKey)
+    return lambda uplink: joint + tunnel_query(uplink, as_id=as_id, key=key).encode()
+
+
+def _fixed_head(config: HttpConfig) -> tuple[bytes, bytes]:
+    """What every request begins with, up to the end of its target, and from there: all that no uplink changes."""
     url = config.destinationURL
     headers = {
         "host": (b"Host", url.netloc),
@@ -259,7 +289,9 @@ def _fixed_head(config: HttpConfig) -> bytes:
             headers.pop(name.lower(), None)
         else:
             headers[name.lower()] = name.encode(), pattern.render(_NO_UPLINK).text.encode("latin-1")
-    return request_head(b"POST", url.raw_path, headers.values())
+    head = request_head(b"POST", url.raw_path, headers.values())
+    target_ends = len(b"POST ") + len(url.raw_path)
+    return head[:target_ends], head[target_ends:]
 
 
 def _judge(config: HttpConfig, proven: Callable[[], bool]) -> Judge:
