@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from tpxd.engine.drain import Drain
 from tpxd.errors import Problem, TpxdError
 from tpxd.events import Event, Report
 from tpxd.spool import Cursor
@@ -103,6 +104,7 @@ class Health:
     retry_at: float | None = None
     certificate_expires: datetime | None = None
     _moved_at: float = float("-inf")
+    _drain: Drain = field(default_factory=Drain)
     _told: tuple[State, str | None] | None = None
 
     def __post_init__(self) -> None:
@@ -136,6 +138,7 @@ class Health:
     def moved(self, *, delivered: bool) -> None:
         """The cursor moved."""
         self._moved_at = self.monotonic()
+        self._drain.sample(self._moved_at, self.cursor.ledger.waiting)
         if delivered:
             self.last_delivery = self.wall()
 
@@ -172,6 +175,7 @@ class Health:
         """The health document of the control plane."""
         ledger = self.cursor.ledger
         oldest = self.oldest_waiting_s
+        drained = self._drain.estimate_s(self.monotonic(), ledger.waiting)
         error = self.last_error
         expires = self.certificate_expires
         return {
@@ -196,6 +200,7 @@ class Health:
             },
             "downlinks": asdict(self.downlinks),
             "oldestWaitingSeconds": None if oldest is None else round(oldest, 3),
+            "drainSeconds": None if drained is None else round(drained, 1),
             "lastDelivery": timestamp(self.last_delivery),
             "lastError": error and {"at": timestamp(error.at), "message": error.message, "hint": error.hint},
             "retryAt": timestamp(self.retry_at),
