@@ -93,7 +93,9 @@ async def _main(settings: Settings) -> None:
             tls=TlsContextCache(),
             stop_grace_s=settings.engine.stop_grace,
         )
-        intake = Intake(settings.intake, settings.lrc, spool)
+        intake = Intake(
+            settings.intake, settings.lrc, spool, claimed=lambda r: supervisor.claims(r.kind, r.lane, r.document)
+        )
         pulse = Pulse(spool)
         state = DaemonState(supervisor, intake, spool, events, pulse)
         async with trio.open_nursery() as outer:

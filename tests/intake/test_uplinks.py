@@ -24,9 +24,12 @@ class Intake:
         self, keys: dict[str, str] | None = None, *, now_s: float = TIME_S, accept_unsigned: bool = False
     ) -> None:
         self.store = MemoryStore()
+        self.claimed = {"DevEUI_uplink"}
         self.counters = IntakeCounters(lambda: now_s)
         tokens = TokenCheck(keys or {}, 60.0, accept_unsigned)
-        self.route: Route = uplink_route(self.store, tokens, self.counters, lambda: now_s)
+        self.route: Route = uplink_route(
+            self.store, tokens, self.counters, lambda: now_s, lambda report: report.kind in self.claimed
+        )
 
     async def post(self, body: bytes, query: str = UNSIGNED, content_type: str | None = "application/json") -> Response:
         headers = {b"content-type": content_type.encode()} if content_type else {}
@@ -60,6 +63,17 @@ async def test_an_uplink_is_stored_as_it_came() -> None:
     assert report.body == body
     assert report.document == {"DevEUI_uplink": FIELDS}
     assert (intake.counters.accepted_total, intake.counters.duplicates_total) == (1, 0)
+
+
+async def test_what_no_connection_takes_is_stored_and_counted() -> None:
+    intake = Intake()
+    await intake.post(BODY)
+    assert intake.counters.unclaimed_total == 0
+    intake.claimed.clear()
+    for counter in (1, 2):
+        response = await intake.post(BODY.replace(b"70B3D5E75E00A1C4", b"70B3D5E75E00A1C%d" % counter))
+        assert response.status == 200
+    assert intake.counters.to_document()["unclaimed"] == 2
 
 
 async def test_xml_is_stored_as_json() -> None:

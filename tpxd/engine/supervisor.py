@@ -23,6 +23,8 @@ from tpxd.engine.plan import plan
 from tpxd.engine.validity import ClockWatch
 from tpxd.errors import Problem
 from tpxd.events import Event, Report
+from tpxd.flow import Flow
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Spool
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,8 @@ class Supervisor:
         self._clock = ClockWatch(lambda: spool.statistics().newest_ms)
         self._slots: dict[str, Slot] = {}
         self._strays: tuple[Problem, ...] = ()
+        self._flows: tuple[Flow, ...] = ()
+        self._takes_all = False
         self._asked = 0
         self._applied = 0
         self._wake = trio.Event()
@@ -134,10 +138,12 @@ class Supervisor:
         """All health documents by id."""
         return {id: slot.health.to_document() for id, slot in sorted(self._slots.items()) if slot.present}
 
-    def unhealthy(self) -> list[str]:
-        """Why connections are not healthy, one line each."""
-        whys = ((id, slot.health.why()) for id, slot in sorted(self._slots.items()) if slot.present)
-        return [f"{id}: {why}" for id, why in whys if why is not None]
+    def claims(self, kind: str, lane: str, document: dict[str, Any]) -> bool:
+        """Whether the flow of some connection takes this report; without any connection nothing is claimed."""
+        if self._takes_all:
+            return True
+        uplink = Uplink(0, 0, kind, lane, "", b"", document)
+        return any(flow.takes(uplink) for flow in self._flows)
 
     @property
     def strays(self) -> tuple[Problem, ...]:
@@ -161,6 +167,8 @@ class Supervisor:
         gone = [id for id, slot in self._slots.items() if slot.present and id not in snapshot.desired]
         wanted = {id: d.model for id, d in snapshot.desired.items() if d.model is not None and d.model.active}
         running = {id: slot.running for id, slot in self._slots.items() if slot.running is not None}
+        self._flows = tuple(d.model.flow for d in snapshot.desired.values() if d.model is not None)
+        self._takes_all = any(not flow.matchers for flow in self._flows)
         steps = plan(wanted, running)
         for id in steps.stop:
             self._slots[id].live.stopping.request()  # type: ignore[union-attr] # what runs has a Live

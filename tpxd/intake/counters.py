@@ -126,12 +126,14 @@ class IntakeCounters:
     Attributes:
         accepted_total: reports that were answered with 200.
         duplicates_total: those among them that were already stored.
+        unclaimed_total: those among them that no connection's flow takes.
         health: the last five minutes.
     """
 
     def __init__(self, clock: Clock = time.time) -> None:
         self.accepted_total = 0
         self.duplicates_total = 0
+        self.unclaimed_total = 0
         self.health = IntakeHealth(clock)
         self._clock = clock
         self._refusals: dict[str, _Refusals] = {}
@@ -169,6 +171,7 @@ class IntakeCounters:
             "reason": reason,
             "accepted": self.accepted_total,
             "duplicates": self.duplicates_total,
+            "unclaimed": self.unclaimed_total,
             "refused": {
                 name: {"count": refusals.count, "types": dict(refusals.kinds), "last": refusals.last}
                 for name, refusals in self._refusals.items()

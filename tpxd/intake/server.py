@@ -10,7 +10,7 @@ import trio
 
 from tpxd.intake.counters import Clock, IntakeCounters
 from tpxd.intake.routes import Route, error_response, json_response, route_requests
-from tpxd.intake.uplinks import ReportStore, uplink_route
+from tpxd.intake.uplinks import Claimed, ReportStore, uplink_route
 from tpxd.lorawan.token import TokenCheck
 from tpxd.settings import IntakeSettings, LrcSettings
 from tpxd.wire.http1 import CannotListen, Limits, Request, Response, serve_http
@@ -25,14 +25,20 @@ class Intake:
     """
 
     def __init__(
-        self, settings: IntakeSettings, lrc: LrcSettings, store: ReportStore, *, clock: Clock = time.time
+        self,
+        settings: IntakeSettings,
+        lrc: LrcSettings,
+        store: ReportStore,
+        *,
+        claimed: Claimed = lambda report: True,
+        clock: Clock = time.time,
     ) -> None:
         keys = {as_id: key.get_secret_value() for as_id, key in lrc.tunnel_keys.items()}
         tokens = TokenCheck(keys, lrc.max_time_deviation, lrc.unsigned_reports == "accept")
         self.settings = settings
         self.counters = IntakeCounters(clock)
         self.routes: dict[str, dict[str, Route]] = {
-            "/uplink": {"POST": uplink_route(store, tokens, self.counters, clock)},
+            "/uplink": {"POST": uplink_route(store, tokens, self.counters, clock, claimed)},
             "/health": {"GET": health_route(store)},
         }
 

@@ -7,6 +7,7 @@ Source: LRC tunnel interface (LRC to AS, uplink).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -32,7 +33,13 @@ class ReportStore(Protocol):
         """How the spool is."""
 
 
-def uplink_route(store: ReportStore, tokens: TokenCheck, counters: IntakeCounters, clock: Clock) -> Route:
+Claimed = Callable[[Report], bool]
+"""Whether some connection's flow takes the report."""
+
+
+def uplink_route(
+    store: ReportStore, tokens: TokenCheck, counters: IntakeCounters, clock: Clock, claimed: Claimed
+) -> Route:
     """The route of `POST /uplink`.
 
     Answers: 200 the report is on disk, now or since an earlier time; 400 it is no report; 401 Token, AS_ID or Time
@@ -60,6 +67,8 @@ def uplink_route(store: ReportStore, tokens: TokenCheck, counters: IntakeCounter
             counters.refused(Refusal("spool", error.message, request.peer, report.kind, report.lane))
             return error_response(503, error.message, [(b"Retry-After", b"%d" % error.retry_after_s)])
         counters.accepted(duplicate=appended.duplicate)
+        if not appended.duplicate and not claimed(report):
+            counters.unclaimed_total += 1
         return STORED
 
     return take_uplink
