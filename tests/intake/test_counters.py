@@ -88,6 +88,7 @@ def test_the_document() -> None:
         "reason": None,
         "accepted": 2,
         "duplicates": 1,
+        "unclaimed": 0,
         "refused": {
             "report": {
                 "count": 2,
