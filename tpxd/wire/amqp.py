@@ -39,7 +39,7 @@ from tpxd.wire.amqp_codec import (
     Method,
 )
 from tpxd.wire.amqp_content import Assembly, Content, Unconfirmed
-from tpxd.wire.amqp_events import Answer, ChannelClosed, ConsumerCancelled, Delivery, Event, FlowChanged, Opened
+from tpxd.wire.amqp_events import Answer, ChannelClosed, Closed, ConsumerCancelled, Delivery, Event, FlowChanged, Opened
 from tpxd.wire.amqp_login import AmqpOptions, State
 
 PUBLISHING, CONSUMING = 1, 2
@@ -50,7 +50,8 @@ class AmqpClient:
     """One link. The protocol header is in the outgoing buffer from the beginning.
 
     Raises:
-        LocalMisuse: from every command while the state is not CONNECTED or its channel is not open.
+        LocalMisuse: from every command while the state is not CONNECTED or its channel was never opened.
+        LinkLost: from every command after the broker closed the connection or the channel.
     """
 
     def __init__(self, options: AmqpOptions, now: float) -> None:
@@ -66,6 +67,8 @@ class AmqpClient:
         # questions that wait for their answer, by channel, which is there as long as it is open
         self._questions: dict[int, deque[tuple[int, Method]]] = {}
         self._last_question = 0
+        # what the broker has closed and why, by channel, 0 for the connection
+        self._closed: dict[int, str] = {}
         self._assemblies: dict[int, Assembly] = {}
         self._unconfirmed = Unconfirmed()
         self._unacknowledged: set[int] = set()
@@ -90,7 +93,7 @@ class AmqpClient:
 
         Raises:
             RemoteViolation: the broker broke the protocol.
-            AuthenticationFailed, ConnectFailed, LinkLost: the broker closed the connection, with its reason.
+            AuthenticationFailed, ConnectFailed: the two cannot agree on a login.
             After any of these the link must be given up, and nothing of `data` counts as confirmed.
         """
         self._last_received = now
@@ -157,9 +160,13 @@ class AmqpClient:
     def _closed_by_broker(self, close: Connection.Close) -> None:
         before, self.state = self.state, State.CLOSED
         self._send(0, Connection.CloseOk())
+        error: AuthenticationFailed | LinkLost
         if before is State.CONNECTED:
-            raise LinkLost(f"the broker closed the connection: {login.words(close.reply_code, close.reply_text)}")
-        raise login.refused(close.reply_code, close.reply_text, opening=before is State.OPENING)
+            error = LinkLost(f"the broker closed the connection: {login.words(close.reply_code, close.reply_text)}")
+        else:
+            error = login.refused(close.reply_code, close.reply_text, opening=before is State.OPENING)
+        self._closed[0] = str(error)
+        self._events.append(Closed(error))
 
     def _accept_while_closing(self, channel: int, frame: Frame) -> None:
         """Nothing counts any more but the end (2.2.4)."""
@@ -212,6 +219,7 @@ class AmqpClient:
         if self.state is State.OPENING:
             raise ConnectFailed(f"the broker opens no channel: {reason}")
         questions = tuple(number for number, _ in self._questions.pop(channel))
+        self._closed[channel] = f"the broker closed the channel: {reason}"
         self._silenced.pop(channel, None)
         if channel == CONSUMING:
             self._unacknowledged.clear()
@@ -264,6 +272,7 @@ class AmqpClient:
         """Queue a question; returns the number that its answer will carry. Channel.Open opens the channel."""
         if isinstance(method, Channel.Open) and channel not in self._questions:
             self._questions[channel] = deque()
+            self._closed.pop(channel, None)
         self._must_be_open(channel)
         return self._ask(channel, method)
 
@@ -289,6 +298,9 @@ class AmqpClient:
         return self.state is State.CONNECTED and channel in self._questions
 
     def _must_be_open(self, channel: int) -> None:
+        # the broker may have closed it while the caller was on its way here
+        if reason := self._closed.get(0) or self._closed.get(channel):
+            raise LinkLost(reason)
         if not self.is_open(channel):
             raise LocalMisuse(f"no command is possible on channel {channel} while {self.state.name}")
 
@@ -299,8 +311,7 @@ class AmqpClient:
         return self._last_question
 
     def _forget(self, tag: int) -> bool:
-        if self.state is not State.CONNECTED:
-            raise LocalMisuse(f"no command is possible while {self.state.name}")
+        self._must_be_open(CONSUMING)
         known = tag in self._unacknowledged
         self._unacknowledged.discard(tag)
         return known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tpxd.errors import AuthenticationFailed, LinkLost
 from tpxd.wire.amqp_codec import Method
 
 
@@ -67,4 +68,11 @@ class FlowChanged:
     """`AmqpClient.blocked` changed."""
 
 
-Event = Opened | Answer | ChannelClosed | Settled | Delivery | ConsumerCancelled | FlowChanged
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The broker closed the connection, for this reason; the link must be given up."""
+
+    error: AuthenticationFailed | LinkLost
+
+
+Event = Closed | Opened | Answer | ChannelClosed | Settled | Delivery | ConsumerCancelled | FlowChanged

@@ -18,6 +18,7 @@ from tpxd.wire.amqp_codec import Basic, Channel, Method
 from tpxd.wire.amqp_events import (
     Answer,
     ChannelClosed,
+    Closed,
     ConsumerCancelled,
     Delivery,
     Event,
@@ -234,6 +235,8 @@ class AmqpSession:
                     self._answered(question, event)
             case ConsumerCancelled():
                 raise LinkLost("the broker cancelled the consumer", hint="was the queue of the commands deleted?")
+            case Closed():
+                raise event.error
             case Opened():
                 self._opened.set()
 
