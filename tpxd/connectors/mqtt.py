@@ -12,21 +12,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import trio
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from tpxd.config import ConnectorConfig, HostPort, MqttPattern, Part, Pem, Secret
+from tpxd.config import MqttPattern, Part
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.errors import PatternError, Unresolvable
+from tpxd.link_config import LinkConfig, check_ports, plain
 from tpxd.lorawan.patterns import Pattern
 from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.mqtt import MqttOptions, QoS
 from tpxd.wire.mqtt_codec import MAX_TEXT_BYTES, topic_fault
 from tpxd.wire.mqtt_session import Message, MqttSession, open_mqtt
-from tpxd.wire.streams import Endpoint
-from tpxd.wire.tls import check_pems
 
 # a resumed session may bring more messages before the SUBACK than wait unread: then somebody must begin to receive
 SUBSCRIBED_S = 0.5
@@ -40,28 +39,16 @@ class PortTopics(Part):
     downlinkTopicPattern: MqttPattern | None = Field(None, description="One more topic to take commands from.")
 
 
-class MqttConfig(ConnectorConfig):
+class MqttConfig(LinkConfig):
     """`[configuration]` of `actility-mqtt-iot`."""
 
-    protocol: Literal["TCP", "SSL"] = Field(description="TCP is plain MQTT, SSL is MQTT over TLS.")
-    hostName: HostPort = Field(description="The broker as host:port; default port 1883, with SSL 8883.")
+    default_ports: ClassVar[dict[str, int]] = {"TCP": 1883, "SSL": 8883}
+
     clientId: str | None = Field(
         None,
         min_length=1,
         max_length=1_000,
         description="The client id; two clients of one id drive each other out; default tpxd-INSTANCE-ID.",
-    )
-    username: str | None = Field(
-        None, min_length=1, max_length=1_000, description="The user name at the broker; default none."
-    )
-    password: Secret | None = Field(None, description="The password of that user; default none.")
-    certificate: Pem | None = Field(None, description="The client's certificate with its intermediates; needs SSL.")
-    privateKey: Pem | None = Field(None, description="The key of that certificate, without a password.")
-    trustedCaCertificate: Pem | None = Field(
-        None, description="What to trust instead of the system's trust store, such as a private CA; needs SSL."
-    )
-    trustedCaCertficate: Pem | None = Field(
-        None, description="The same as trustedCaCertificate, as ThingPark spells it."
     )
     uplinkTopicPattern: MqttPattern = Field(description="The topic that an uplink is published to.")
     downlinkTopicPattern: MqttPattern | None = Field(None, description="The topic to take commands from; default none.")
@@ -69,38 +56,12 @@ class MqttConfig(ConnectorConfig):
     qos: Literal[0, 1] = Field(1, description="1 waits for the broker's receipt, 0 sends and forgets; default 1.")
     retain: bool = Field(False, description="true lets the broker keep the last uplink of each topic; default false.")
 
-    @field_validator("hostName", mode="before")
-    @classmethod
-    def _add_port(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, str) and (":" not in value or value.endswith("]")):
-            return f"{value}:{8883 if info.data.get('protocol') == 'SSL' else 1883}"
-        return value
-
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.password is not None and self.username is None:
-            raise ValueError("password needs username: MQTT 3.1.1 knows no password alone")
-        if self.trustedCaCertificate is not None and self.trustedCaCertficate is not None:
-            raise ValueError("trustedCaCertificate and trustedCaCertficate are the same; keep one of them")
-        if (self.certificate is None) != (self.privateKey is None):
-            present, absent = ("certificate", "privateKey") if self.certificate else ("privateKey", "certificate")
-            raise ValueError(f"{present} needs {absent}")
-        if self.protocol == "TCP" and (self.certificate is not None or self.trusted_ca is not None):
-            raise ValueError('certificates need protocol = "SSL"; with TCP nothing is encrypted')
-        ports = [entry.fPort for entry in self.topics]
-        if repeated := {port for port in ports if ports.count(port) > 1}:
-            raise ValueError(f"topics has more than one entry for fPort {min(repeated)}")
-        if len((_text(self.password) or "").encode()) > MAX_TEXT_BYTES:
+        check_ports([entry.fPort for entry in self.topics])
+        if len((plain(self.password) or "").encode()) > MAX_TEXT_BYTES:
             raise ValueError(f"password has more than {MAX_TEXT_BYTES} bytes")
-        check_pems(ca=_text(self.trusted_ca))
-        if (certificate := _text(self.certificate)) and (private_key := _text(self.privateKey)):
-            check_pems(certificate=certificate, private_key=private_key)
         return self
-
-    @property
-    def trusted_ca(self) -> SecretStr | None:
-        """What to trust, by whichever name it was given."""
-        return self.trustedCaCertificate or self.trustedCaCertficate
 
     @property
     def downlink_filters(self) -> list[str]:
@@ -109,11 +70,6 @@ class MqttConfig(ConnectorConfig):
             return []
         patterns = [self.downlinkTopicPattern, *(entry.downlinkTopicPattern for entry in self.topics)]
         return list(dict.fromkeys(pattern.subscription("+") for pattern in patterns if pattern is not None))
-
-
-def _text(secret: SecretStr | None) -> str | None:
-    """The secret's text; one that was not resolved, which only a lenient check allows, is as good as none."""
-    return secret.get_secret_value() or None if secret is not None else None
 
 
 @dataclass(slots=True)
@@ -177,14 +133,14 @@ class MqttTransport:
 async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIterator[Transport]:
     """Connect, introduce ourselves, subscribe where commands are wanted."""
     deadline = trio.current_time() + config.connectionTimeout / 1000
-    stream = await context.dial(_endpoint(config, context), config.connectionTimeout / 1000)
+    stream = await context.dial(config.endpoint(context.tls), config.connectionTimeout / 1000)
     context.authenticating()
     filters = config.downlink_filters
     options = MqttOptions(
         config.clientId or context.client_id,
         clean_session=not filters,
         username=config.username,
-        password=_text(config.password),
+        password=plain(config.password),
         connect_timeout_s=max(deadline - trio.current_time(), 0.1),
         answer_timeout_s=config.actionTimeout / 1000,
     )
@@ -207,12 +163,3 @@ async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIte
 async def _subscribe(session: MqttSession, filters: Sequence[str], subscribed: trio.Event) -> None:
     await session.subscribe(filters)
     subscribed.set()
-
-
-def _endpoint(config: MqttConfig, context: Context) -> Endpoint:
-    if config.protocol == "TCP":
-        return Endpoint(config.hostName.host, config.hostName.port)
-    tls = context.tls(
-        ca=_text(config.trusted_ca), certificate=_text(config.certificate), private_key=_text(config.privateKey)
-    )
-    return Endpoint(config.hostName.host, config.hostName.port, tls)

@@ -1,0 +1,283 @@
+"""AMQP 0-9-1 over TCP or TLS: uplinks are published to an exchange, commands come from a queue.
+
+Wire:     one persistent, mandatory Basic.Publish per uplink; delivered at its own publisher confirm. The message id
+          INSTANCE-MILLISECONDS-SEQUENCE is the same when an uplink is sent again, so that consumers can recognise it.
+Broker:   the exchange and the queue are used as they are, and made where they are missing: a durable topic exchange, a
+          durable queue bound to it with each downlink pattern. Bindings of an earlier version of the file are removed.
+Limits:   a routing key has at most 255 bytes; a command has at most 1 MiB, a longer one is rejected.
+Source:   ThingPark X IoT Flow, "AMQP connector"; AMQP 0-9-1; RabbitMQ, "Publisher Confirms".
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+
+import orjson
+import trio
+from pydantic import AfterValidator, Field, model_validator
+
+from tpxd.config import AmqpPattern, Part
+from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
+from tpxd.errors import ConnectFailed, PatternError, Refused, SpoolUnavailable, Unresolvable
+from tpxd.link_config import LinkConfig, check_ports, plain
+from tpxd.lorawan.patterns import Pattern
+from tpxd.lorawan.uplink import Uplink
+from tpxd.wire.amqp_codec import name_fault
+from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
+from tpxd.wire.amqp_events import Refusal
+from tpxd.wire.amqp_login import AmqpOptions
+from tpxd.wire.amqp_session import AmqpSession, Message, open_amqp
+
+WARN_EVERY_S = 60.0
+
+
+def _name(value: str) -> str:
+    if fault := name_fault(value):
+        raise ValueError(f"is no name that a broker accepts: it {fault}")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class PortTopics(Part):
+    """Routing keys for one FPort, instead of the connection's own."""
+
+    fPort: int = Field(ge=0, le=255, description="The uplinks' FPort, 0 to 255.")
+    uplinkTopicPattern: AmqpPattern | None = Field(None, description="The key of these uplinks; default as the rest.")
+    downlinkTopicPattern: AmqpPattern | None = Field(None, description="One more key to take commands from.")
+
+
+class AmqpConfig(LinkConfig):
+    """`[configuration]` of `actility-amqp-0.9.1-iot`."""
+
+    default_ports: ClassVar[dict[str, int]] = {"TCP": 5672, "SSL": 5671}
+
+    virtualHost: str = Field("/", min_length=1, max_length=127, description='The virtual host; default "/".')
+    exchangeName: Name = Field(description="The exchange to publish to; made as a durable topic exchange when missing.")
+    uplinkTopicPattern: AmqpPattern = Field(description="The routing key that an uplink is published with.")
+    downlinkTopicPattern: AmqpPattern | None = Field(
+        None, description="The routing key to take commands from; default none."
+    )
+    topics: list[PortTopics] = Field(default_factory=list, description="Other routing keys for uplinks of some FPorts.")
+    downlinkQueue: Name | None = Field(
+        None, description="The queue that keeps commands for us; default tpxd.INSTANCE.ID.downlink."
+    )
+    unroutable: Literal["hold", "count"] = Field(
+        "hold",
+        description="When the exchange routes an uplink to no queue: hold it and all others until it does, or count "
+        "it as delivered; default hold.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_ports([entry.fPort for entry in self.topics])
+        if self.username is None and self.certificate is None:
+            raise ValueError("username is missing; only a certificate, which needs SSL, can stand in its place")
+        return self
+
+    @property
+    def downlink_keys(self) -> list[str]:
+        """The routing keys to bind the queue with, each once."""
+        if not self.downlinkEnabled:
+            return []
+        patterns = [self.downlinkTopicPattern, *(entry.downlinkTopicPattern for entry in self.topics)]
+        return list(dict.fromkeys(pattern.subscription("*") for pattern in patterns if pattern is not None))
+
+
+@dataclass(slots=True)
+class AmqpTransport:
+    """An open session, and the routing keys that uplinks go by.
+
+    Attributes:
+        unroutable: how many uplinks the exchange routed to no queue and were counted as delivered.
+    """
+
+    session: AmqpSession
+    config: AmqpConfig
+    context: Context
+    unroutable: int = 0
+    _pattern_by_port: dict[str, Pattern] = field(init=False)
+    _warn_at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        topics = self.config.topics
+        self._pattern_by_port = {
+            str(entry.fPort): entry.uplinkTopicPattern for entry in topics if entry.uplinkTopicPattern
+        }
+
+    async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        """Publish in order; an uplink that has no legal routing key is rejected.
+
+        Raises:
+            Refused: the broker refused some, which have no receipt; those behind them may have one.
+        """
+        messages: list[Message] = []
+        places: list[int] = []
+        held: list[tuple[str, Refusal]] = []
+        for index, item in enumerate(batch):
+            try:
+                key = self._routing_key(item.uplink)
+            except Unresolvable as error:
+                receipts.rejected(index, f"{error}, which uplinkTopicPattern asks for")
+                continue
+            except PatternError as error:
+                receipts.rejected(index, str(error))
+                continue
+            messages.append(self._message(key, item))
+            places.append(index)
+
+        def delivered(number: int) -> None:
+            receipts.delivered(places[number])
+
+        def refused(number: int, refusal: Refusal) -> None:
+            key = messages[number].routing_key
+            if refusal.unroutable and self.config.unroutable == "count":
+                self._count(key)
+                receipts.delivered(places[number])
+            else:
+                held.append((key, refusal))
+
+        timeout_s = self.config.actionTimeout / 1000
+        await self.session.publish_all(messages, delivered, refused, receipt_timeout_s=timeout_s)
+        if held:
+            raise self._refused(*held[0])
+
+    def _message(self, key: str, item: Outgoing) -> Message:
+        uplink = item.uplink
+        message_id = f"{self.context.instance}-{uplink.received_ms}-{uplink.seq}"
+        return Message(self.config.exchangeName, key, item.body, message_id, uplink.received_ms // 1000)
+
+    def _routing_key(self, uplink: Uplink) -> str:
+        pattern = self.config.uplinkTopicPattern
+        if self._pattern_by_port:
+            pattern = self._pattern_by_port.get(str(uplink.fields.get("FPort")), pattern)
+        return pattern.render(uplink).text
+
+    def _refused(self, key: str, refusal: Refusal) -> Refused:
+        if refusal.unroutable:
+            return Refused(
+                f"the exchange {self.config.exchangeName} routes {key} to no queue",
+                hint='bind a queue to it, or set unroutable = "count" to let such uplinks go',
+            )
+        return Refused(f"{refusal.reason}: {key}", hint="is a queue full, or a node of the broker down? its log tells")
+
+    def _count(self, key: str) -> None:
+        self.unroutable += 1
+        if trio.current_time() >= self._warn_at:
+            self._warn_at = trio.current_time() + WARN_EVERY_S
+            self.context.log.warning(
+                "the exchange %s routes %s to no queue; %d uplinks since the connection was opened",
+                self.config.exchangeName, key, self.unroutable,
+            )  # fmt: skip
+
+    async def receive(self) -> Incoming:
+        """Wait for the next message of the queue; one that is too long is rejected at once."""
+        while True:
+            message = await self.session.receive()
+            if len(message.body) == message.body_bytes:
+                return Incoming(message.routing_key, message.body, message.redelivered, receipt=message)
+            self.context.log.warning("a command of %d bytes is too long and was rejected", message.body_bytes)
+            self.session.reject(message)
+
+    async def acknowledge(self, incoming: Incoming) -> None:
+        """Send the Basic.Ack."""
+        self.session.acknowledge(incoming.receipt)
+
+
+@connector(
+    "actility-amqp-0.9.1-iot",
+    AmqpConfig,
+    title="AMQP 0.9.1",
+    description="Publishes uplinks to an exchange of an AMQP 0-9-1 broker and takes commands from a queue",
+)
+@asynccontextmanager
+async def open_amqp_connection(config: AmqpConfig, context: Context) -> AsyncIterator[Transport]:
+    """Connect, log in, declare what is missing, consume where commands are wanted."""
+    timeout_s = config.connectionTimeout / 1000
+    deadline = trio.current_time() + timeout_s
+    stream = await context.dial(config.endpoint(context.tls), timeout_s)
+    context.authenticating()
+    options = AmqpOptions(
+        context.client_id,
+        config.virtualHost,
+        username=config.username,
+        password=plain(config.password),
+        connect_timeout_s=max(deadline - trio.current_time(), 0.1),
+        answer_timeout_s=config.actionTimeout / 1000,
+    )
+    async with open_amqp(stream, options) as session:
+        with trio.move_on_at(deadline) as preparing:
+            await _prepare(session, config, context)
+        if preparing.cancelled_caught:
+            raise ConnectFailed(
+                f"the broker did not answer the declarations within {timeout_s:g} s",
+                hint="is the broker overloaded, or connectionTimeout too short for this link?",
+            )
+        yield AmqpTransport(session, config, context)
+
+
+async def _prepare(session: AmqpSession, config: AmqpConfig, context: Context) -> None:
+    await declare_exchange(session, config.exchangeName)
+    queue = config.downlinkQueue or f"tpxd.{context.instance}.{context.connection_id}.downlink"
+    wanted = [Binding(queue, config.exchangeName, key) for key in config.downlink_keys]
+    if wanted:
+        await declare_queue(session, queue)
+    await _bind(session, wanted, Bindings(config, context))
+    if wanted:
+        await consume(session, queue)
+
+
+async def _bind(session: AmqpSession, wanted: list[Binding], known: Bindings) -> None:
+    """Make the bindings that are wanted, and remove those of earlier versions of the file."""
+    before = known.recall()
+    # known before they are made: a binding that nobody remembers stays for ever
+    await known.remember([*wanted, *(binding for binding in before if binding not in wanted)])
+    for binding in wanted:
+        await bind(session, *binding)
+    for binding in before:
+        if binding not in wanted:
+            await known.remove(session, binding)
+    await known.remember(wanted)
+
+
+class Binding(NamedTuple):
+    """What lets messages of an exchange into a queue."""
+
+    queue: str
+    exchange: str
+    routing_key: str
+
+
+class Bindings:
+    """The bindings that this connection made at this broker, remembered since AMQP cannot list them."""
+
+    def __init__(self, config: AmqpConfig, context: Context) -> None:
+        self._broker = f"{config.hostName} {config.virtualHost}"
+        self._context = context
+        self._key = f"connector/{context.connection_id}/bindings"
+
+    def recall(self) -> list[Binding]:
+        """What was remembered last; nothing where that was at another broker."""
+        document = orjson.loads(self._context.memory.recall(self._key) or "{}")
+        return [Binding(*parts) for parts in document.get(self._broker, [])]
+
+    async def remember(self, bindings: list[Binding]) -> None:
+        """Keep these instead, as far as the disk allows."""
+        text = orjson.dumps({self._broker: [list(binding) for binding in bindings]} if bindings else {}).decode()
+        if text == (self._context.memory.recall(self._key) or "{}"):
+            return
+        try:
+            await self._context.memory.remember(self._key, text)
+        except SpoolUnavailable as error:
+            self._context.log.warning("bindings cannot be remembered, so stale ones may stay: %s", error)
+
+    async def remove(self, session: AmqpSession, binding: Binding) -> None:
+        """Undo it at the broker, where the broker lets us."""
+        try:
+            await unbind(session, *binding)
+        except Refused as error:
+            self._context.log.warning("a binding that is not wanted any more stays: %s", error)
