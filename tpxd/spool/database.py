@@ -17,7 +17,10 @@ from tpxd.spool.rows import APPLICATION_ID, COLUMNS, FORMAT, SCHEMA, with_crc
 
 CACHE_KIB = 4_096
 WAL_PAGES = 4_000
-"""SQLite's own checkpoint, inside a commit, comes only when the writer found no idle moment for so many pages."""
+"""SQLite's own checkpoint, inside a commit, comes only when the writer found no free moment for so many pages."""
+
+WAL_BYTES = 16 << 20
+"""A log that grew beyond this is cut when it begins anew."""
 
 QUICK_CHECK_BYTES = 8 << 20
 """Smaller files are checked in full when they are opened; it takes under 20 ms."""
@@ -78,22 +81,27 @@ def _hint(code: int) -> str:
             return "look at the disk and at the kernel's log"
 
 
-def connect(path: Path, page_size: int) -> sqlite3.Connection:
-    """Open the file for this process alone; texts come back as bytes, since damaged ones may not be UTF-8."""
+def connect(path: Path, new_page_size: int | None = None) -> sqlite3.Connection:
+    """Open the file for this process alone; texts come back as bytes, since damaged ones may not be UTF-8.
+
+    Args:
+        new_page_size: for a file that is still empty. Others are only read, so that this works on a full disk.
+    """
+    making = [] if new_page_size is None else [f"page_size = {new_page_size}", "auto_vacuum = INCREMENTAL"]
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=0)
     try:
         connection.text_factory = bytes
         for pragma in (
             "locking_mode = EXCLUSIVE",
-            f"page_size = {page_size}",
-            "auto_vacuum = INCREMENTAL",
+            *making,
             "journal_mode = WAL",
             "synchronous = FULL",
             f"wal_autocheckpoint = {WAL_PAGES}",
-            f"journal_size_limit = {WAL_PAGES * page_size}",
+            f"journal_size_limit = {WAL_BYTES}",
             f"cache_size = -{CACHE_KIB}",
             "cell_size_check = ON",
             "trusted_schema = OFF",
+            "secure_delete = FAST",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
     except (sqlite3.DatabaseError, UnicodeDecodeError):

@@ -179,7 +179,8 @@ class Journal:
     def give_back(self, pages: int) -> None:
         """Return free pages to the file system; outside a transaction."""
         with translated(self.path):
-            self._connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+            # One page per step, and no columns: only a script is stepped to its end.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({pages:d})")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def checkpoint(self) -> None:
@@ -188,7 +189,7 @@ class Journal:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
-def open_journal(path: Path, page_size: int) -> Journal:
+def open_journal(path: Path) -> Journal:
     """Open a file that exists and read everything small in it.
 
     Raises:
@@ -196,7 +197,7 @@ def open_journal(path: Path, page_size: int) -> Journal:
         SpoolUnavailable: the disk refuses.
     """
     with translated(path):
-        connection = connect(path, page_size)
+        connection = connect(path)
     try:
         with translated(path):
             verify(connection)

@@ -74,6 +74,10 @@ class Keeping:
         self._recounted_through: int | None = 0
         self._recounted_at_s = time.monotonic()
 
+    def note(self, event: Event) -> None:
+        """Report something, soon."""
+        self.events.append(event)
+
     def measure(self, journal: Journal) -> None:
         """Look how much is used and free."""
         self.used_bytes = journal.reader.used_bytes()
@@ -85,9 +89,13 @@ class Keeping:
 
         It deletes a few slices at once. Where more is to be done, the next commits go on with it.
         """
-        self._unmeasured += incoming_bytes
         if self._unmeasured > MEASURE_EVERY_BYTES or self._shortage(incoming_bytes) > 0:
             self.measure(journal)
+        fits = self._fit(journal, incoming_bytes)
+        self._unmeasured += incoming_bytes
+        return fits
+
+    def _fit(self, journal: Journal, incoming_bytes: int) -> bool:
         for _ in range(SLICES_AT_ONCE):
             shortage = self._shortage(incoming_bytes)
             if shortage <= 0:

@@ -140,8 +140,8 @@ class Reader:
         found.reverse()
         return found
 
-    def dead_letters(self, connection: str, limit: int) -> list[DeadLetter]:
-        """The newest dead letters of one connection, newest first; damaged ones are left out."""
+    def dead_letters(self, connection: str, limit: int) -> tuple[list[DeadLetter], int]:
+        """The newest dead letters of one connection, newest first, and how many more are damaged."""
         with translated(self._path):
             rows = self._connection.execute(
                 "SELECT * FROM dead_letters WHERE connection = ? ORDER BY id DESC LIMIT ?", (connection, limit)
@@ -162,7 +162,7 @@ class Reader:
                 ):
                     texts = (name.decode(), kind.decode(), lane.decode(), why.decode())
                     letters.append(DeadLetter(id, texts[0], seq, ms, texts[1], texts[2], texts[3], at, body))
-        return letters
+        return letters, len(rows) - len(letters)
 
     def used_bytes(self) -> int:
         """Bytes of the pages in use."""

@@ -25,7 +25,7 @@ class Recent:
         """(stored_ms, first seq, digests) of each commit, oldest first."""
         self._count = 0
 
-    def digest(self, kind: str, lane: str, lrn_infos: str, body: bytes) -> int:
+    def digest(self, kind: str, lane: str, body: bytes) -> int:
         """The signed 64-bit digest of a report; raises UnicodeEncodeError for text that is not Unicode."""
         hashed = hashlib.blake2b(f"{kind}\0{lane}\0".encode() + body, digest_size=8, key=self._key).digest()
         return int.from_bytes(hashed, "little", signed=True)

@@ -76,7 +76,7 @@ class _Scan:
         if not sound and kind != INTERIOR and page.count(0) < len(page) and self._searched < MAX_SEARCHED:
             self._searched += 1
             for start in range(at, self._size - 4):
-                found = self._cell(page, start, weak=True)
+                found = self._cell(page, start, weak=True) if page[start] else None  # a cell begins with its size
                 if found is not None:
                     yield found
 

@@ -23,7 +23,7 @@ from tpxd.spool.keeping import Keeping, SpoolLimits, free_bytes
 from tpxd.spool.newest import Newest
 from tpxd.spool.reading import Page
 from tpxd.spool.recent import CAPACITY, Recent
-from tpxd.spool.rows import DeadLetter, Hole
+from tpxd.spool.rows import DeadLetter
 from tpxd.spool.starting import exclusive, repair_journal, start_journal
 from tpxd.spool.writer import Call, Pending, Round, View, Writer
 
@@ -136,7 +136,7 @@ class Spool:
     ) -> None:
         keeping = Keeping(limits, journal.path, wall_clock, measure_free)
         keeping.measure(journal)
-        repair = partial(repair_journal, page_size=limits.page_size, wall_clock=wall_clock, note=keeping.events.append)
+        repair = partial(repair_journal, page_size=limits.page_size, wall_clock=wall_clock, note=keeping.note)
         loop = trio.lowlevel.current_trio_token()
         self.state = journal.state.copy()
         self.newest = Newest(self.state.last_seq)
@@ -174,7 +174,8 @@ class Spool:
         Cancellation: it may have been stored or not.
         """
         now_ms = self.now_ms()
-        digest = self._recent.digest(report.kind, report.lane, report.lrn_infos, report.body)
+        report.lrn_infos.encode()  # a text that SQLite cannot take must fail here, not in a transaction with others
+        digest = self._recent.digest(report.kind, report.lane, report.body)
         seq = self._recent.find(digest, now_ms)
         if seq is not None:
             self._duplicates += 1
@@ -236,7 +237,13 @@ class Spool:
 
     async def dead_letters(self, connection: str, limit: int = 100) -> list[DeadLetter]:
         """The newest dead letters of a connection, newest first."""
-        return await self._call(lambda journal: journal.reader.dead_letters(connection, limit), writes=False)
+        letters, damaged = await self._call(
+            lambda journal: journal.reader.dead_letters(connection, limit), writes=False
+        )
+        if damaged:
+            text = f"{damaged} dead letters of {connection} are damaged on the disk"
+            self._report(Event("damage", text, connection, logging.ERROR, more={"count": damaged}))
+        return letters
 
     async def remember(self, key: str, value: str) -> None:
         """Store a small text under a key, durably."""

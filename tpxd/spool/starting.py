@@ -64,7 +64,7 @@ def start_journal(path: Path, page_size: int, wall_clock: Callable[[], float], n
     if problem is not None:
         return _repaired(path, page_size, problem, 0, now_ms, note)
     try:
-        return open_journal(path, page_size)
+        return open_journal(path)
     except Damaged as damaged:
         return _repaired(path, page_size, str(damaged), 0, now_ms, note)
 
@@ -89,7 +89,7 @@ def _repaired(path: Path, page_size: int, reason: str, floor: int, now_ms: int, 
     event, rebuild = repair(path, page_size, reason, floor, now_ms)
     note(event)
     try:
-        journal = open_journal(path, page_size)
+        journal = open_journal(path)
     except Damaged as damaged:
         raise SpoolUnavailable(f"{path}: damaged, and still after a repair: {damaged}") from damaged
     journal.state.orphaned = rebuild.orphaned
@@ -103,8 +103,10 @@ def _header_problem(path: Path, page_size: int) -> str | None:
     """
     with translated(path), mapped(path) as content:
         stated = int.from_bytes(content[60:64], "big")
-        problem = header_problem(content[:100])
-        if problem is None or stated <= FORMAT:
+        header = content[:100]
+        problem = header_problem(header)
+        only_newer = header_problem(header[:60] + FORMAT.to_bytes(4, "big") + header[64:]) is None
+        if problem is None or stated < FORMAT or not only_newer:
             return problem
         notes = [found.fields for found in scan(content, (), page_size) if found.table == "meta" and not found.weak]
     noted = [int(value) for _, key, value in notes if key == b"format" and isinstance(value, bytes)]

@@ -36,8 +36,13 @@ MAX_BYTES = 8 << 20
 TICK_S = 1.0
 KEEPING_PAUSE_S = 0.02
 PROBE_S = 2.0
-CHECKPOINT_IDLE_S = 0.05
+CHECKPOINT_COMMITS = 100
+CHECKPOINT_BYTES = 2 << 20
+"""After so much the log is moved into the database, in the next moment when nobody waits; a few milliseconds."""
 
+
+FULL = "the spool is full"
+FULL_HINT = "raise [spool] max_size, free space on the disk, or remove connections that nobody needs"
 
 T = TypeVar("T")
 
@@ -124,8 +129,10 @@ class Writer:
         self._stopping = False
         self._reads: deque[Call] = deque()
         self._last_error: str | None = None
+        self._full = False
         self._next_tick_s = 0.0
-        self._checkpointed = True
+        self._logged_commits = 0
+        self._logged_bytes = 0
         self._oldest: tuple[int, int | None] = (0, None)
 
     def ring(self) -> None:
@@ -149,7 +156,7 @@ class Writer:
                 self._read(self._reads.popleft())
             elif self._stopping:
                 break
-            self._keep(idle=not (appends or writes))
+            self._keep()
             self.moved_s = time.monotonic()
         self._journal.close()
 
@@ -157,8 +164,6 @@ class Writer:
         """Wait for work and take a transaction's worth of it; what only reads goes to `_reads`."""
         if not (self._reads or self.inbox or self.calls or self._stopping):
             pause = self._next_tick_s - time.monotonic()
-            if not self._checkpointed:
-                pause = min(pause, CHECKPOINT_IDLE_S)
             with suppress(queue.Empty):
                 self._bell.get(timeout=max(0.0, pause))
         self._rung = False
@@ -185,11 +190,13 @@ class Writer:
             for call in writes:
                 call.error = unavailable
         self._note_storing(error)
+        if appends and error is None:
+            self._note_full(not first_seq)
         if not first_seq:
-            full = SpoolUnavailable("the spool is full", hint="raise [spool] max_size, or free space on the disk")
             for pending in appends:
-                pending.error = error or full
-        self._checkpointed = False
+                pending.error = error or SpoolUnavailable(FULL, hint=FULL_HINT)
+        self._logged_commits += 1
+        self._logged_bytes += sum([len(pending.uplink.body) for pending in appends])
         self._publish(appends, first_seq, stored_ms, writes)
 
     def _transact(self, appends: list[Pending], writes: list[Call], stored_ms: int) -> int:
@@ -233,10 +240,18 @@ class Writer:
             self._keeping.events.append(Event("spool", "the spool stores again"))
         self._last_error = None if error is None else str(error)
 
-    def _keep(self, *, idle: bool) -> None:
+    def _note_full(self, full: bool) -> None:
+        if full and not self._full:
+            text = "the spool is full of what still waits: new uplinks are refused"
+            self._keeping.events.append(Event("spool", text, level=logging.ERROR, more={"hint": FULL_HINT}))
+        elif self._full and not full:
+            self._keeping.events.append(Event("spool", "the spool has room again"))
+        self._full = full
+
+    def _keep(self) -> None:
         """Keep the file in order, now and then; while the disk refuses, only try whether it still does."""
-        if idle and not self._checkpointed and not self._last_error:
-            self._checkpointed = True
+        if not self.inbox and (self._logged_commits > CHECKPOINT_COMMITS or self._logged_bytes > CHECKPOINT_BYTES):
+            self._logged_commits = self._logged_bytes = 0
             self._guarded(self._journal.checkpoint)
         if time.monotonic() < self._next_tick_s:
             return
@@ -290,5 +305,5 @@ class Writer:
             cursors,
             self._keeping.used_bytes,
             self._keeping.free_bytes,
-            self._last_error,
+            self._last_error or (FULL if self._full else None),
         )
