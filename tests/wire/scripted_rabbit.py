@@ -85,8 +85,10 @@ class ScriptedRabbit:
             self._buffer += data
 
     async def expect(self, kind: type[M], channel: int | None = None) -> M:
-        """The client's next frame, which must be of this class."""
+        """The client's next frame, which must be of this class; a heartbeat may come before any."""
         came_on, value = await self.next()
+        while isinstance(value, Heartbeat) and kind is not Heartbeat:
+            came_on, value = await self.next()
         assert isinstance(value, kind), value
         assert channel in (None, came_on)
         return value
@@ -147,12 +149,8 @@ class ScriptedRabbit:
         return body
 
     async def goodbye(self) -> None:
-        """Take the client's Connection.Close and let it go; heartbeats may come before."""
-        value: frame.FrameTypes = Heartbeat()
-        while isinstance(value, Heartbeat):
-            _, value = await self.next()
-        assert isinstance(value, Connection.Close), value
-        assert value.reply_code == 200
+        """Take the client's Connection.Close and let it go."""
+        assert (await self.expect(Connection.Close, 0)).reply_code == 200
         await self.say(0, Connection.CloseOk())
         await self.ended()
 

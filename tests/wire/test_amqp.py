@@ -587,8 +587,9 @@ METHODS: list[tuple[int, frame.FrameTypes]] = [
     (0, Connection.Close(320, "x", 0, 0)), (0, Connection.CloseOk()), (1, Channel.OpenOk()), (1, Confirm.SelectOk()),
     (1, Channel.Close(404, "x", 0, 0)), (1, Channel.CloseOk()), (1, Basic.Ack(1, True)), (1, Basic.Ack(2)),
     (1, Basic.Nack(3)), (1, Basic.Return(312, "x", "x", "k")), (1, ContentHeader(0, 0)), (1, Channel.Flow(False)),
-    (2, Channel.OpenOk()), (2, Basic.ConsumeOk("c")), (2, Basic.Deliver("c", 1, False, "x", "k")), (2, ContentHeader(0, 1)),
-    (2, ContentBody(b"x")), (2, Basic.Cancel("c", nowait=True)), (2, Channel.Close(404, "x", 0, 0)), (0, Heartbeat()),
+    (2, Channel.OpenOk()), (2, Basic.ConsumeOk("c")), (2, Basic.Deliver("c", 1, False, "x", "k")),
+    (2, ContentHeader(0, 1)), (2, ContentBody(b"x")), (2, Basic.Cancel("c", nowait=True)),
+    (2, Channel.Close(404, "x", 0, 0)), (0, Heartbeat()),
 ]  # fmt: skip
 
 

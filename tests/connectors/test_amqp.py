@@ -1,0 +1,511 @@
+"""The AMQP connector: what its file may say, and what it says to a broker."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from pamqp.body import ContentBody
+from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
+from pamqp.header import ContentHeader
+from pydantic import ValidationError
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from tests import pki
+from tests.connectors.peers import LANES, Receipts, outgoing
+from tests.notebook import Notebook
+from tests.wire.scripted_rabbit import ScriptedRabbit, ack, closed_channel, deliver, nack, returned
+from tpxd.config import SecretSources
+from tpxd.connector import REGISTRY, Context, Incoming, Outgoing
+from tpxd.connectors.amqp import AmqpConfig, AmqpTransport, open_amqp_connection
+from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, SpoolUnavailable
+from tpxd.wire.streams import Endpoint, open_stream
+from tpxd.wire.tls import TlsContextCache
+
+DEV_EUI = LANES[0]
+QUEUE = "tpxd.0badcafe.plant.downlink"
+CLIENT = {"certificate": pki.client().certificate, "privateKey": pki.client().private_key}
+
+
+def config(**values: Any) -> AmqpConfig:
+    settings = {
+        "hostName": "broker.example.net",
+        "protocol": "TCP",
+        "username": "tpx",
+        "password": "p",
+        "exchangeName": "IotFlowExchange",
+        "uplinkTopicPattern": "plant.{DevEUI}.up",
+    }
+    return AmqpConfig.model_validate({key: value for key, value in (settings | values).items() if value is not None})
+
+
+def complaint(**values: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        config(**values)
+    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in caught.value.errors())
+
+
+class Site:
+    """A context whose `dial` hands out one end of a memory stream; `script` speaks at the other."""
+
+    def __init__(self, nursery: trio.Nursery, script: Callable[[ScriptedRabbit], Awaitable[None]]) -> None:
+        self.dialled: list[tuple[Endpoint, float]] = []
+        self.authenticated = 0
+        self.memory = Notebook()
+        self._nursery, self._script = nursery, script
+
+    async def dial(self, endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
+        self.dialled.append((endpoint, timeout_s))
+        near, far = memory_stream_pair()
+        self._nursery.start_soon(self._script, ScriptedRabbit(far))
+        return near
+
+    def authenticating(self) -> None:
+        self.authenticated += 1
+
+    @property
+    def context(self) -> Context:
+        return context(dial=self.dial, authenticating=self.authenticating, memory=self.memory)
+
+
+def context(**parts: Any) -> Context:
+    defaults: dict[str, Any] = {
+        "connection_id": "plant",
+        "instance": "0badcafe",
+        "log": logging.LoggerAdapter(logging.getLogger("test")),
+        "dial": open_stream,
+        "tls": TlsContextCache(),
+        "memory": Notebook(),
+        "authenticating": lambda: None,
+        "proven": lambda: True,
+    }
+    return Context(**defaults | parts)
+
+
+async def accept(broker: ScriptedRabbit) -> None:
+    """Let the client in; the exchange is there."""
+    await broker.accept()
+    await broker.grant(Exchange.Declare, Exchange.DeclareOk())
+
+
+# ---- the file
+
+
+def test_it_is_registered() -> None:
+    assert REGISTRY["actility-amqp-0.9.1-iot"].config is AmqpConfig
+
+
+def test_the_documented_examples() -> None:
+    """ThingPark X IoT Flow, "Creating an AMQP connection"."""
+    example = {
+        "uplinkTopicPattern": "amqp.things.{DevEUI}.uplink",
+        "downlinkTopicPattern": "amqp.things.{DevEUI}.downlink",
+        "username": "mycompany",
+        "password": "mypassword",
+        "exchangeName": "IotFlowExchange",
+    }
+    clear = config(**example, hostName="amqp.actility.com:5672", protocol="TCP")
+    assert (clear.virtualHost, clear.unroutable, clear.downlink_keys) == ("/", "hold", ["amqp.things.*.downlink"])
+    config(**example, hostName="amqp.actility.com:5671", protocol="SSL", **CLIENT)
+
+
+@pytest.mark.parametrize(
+    ("host", "protocol", "expected"),
+    [
+        ("h", "TCP", "h:5672"),
+        ("h", "SSL", "h:5671"),
+        ("h:99", "TCP", "h:99"),
+        ("[2001:db8::1]", "SSL", "[2001:db8::1]:5671"),
+    ],
+)
+def test_host_names(host: str, protocol: str, expected: str) -> None:
+    assert str(config(hostName=host, protocol=protocol).hostName) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"hostName": "amqp://h:5672"}, "hostName: .*must not begin with a scheme"),
+        ({"protocol": "AMQPS"}, "protocol: Input should be 'TCP' or 'SSL'"),
+        ({"exchangeName": None}, "exchangeName: Field required"),
+        ({"exchangeName": "a*b"}, "exchangeName: .*may hold letters"),
+        ({"exchangeName": ""}, "exchangeName: .*is empty"),
+        ({"downlinkQueue": "q" * 128}, "downlinkQueue: .*more than 127 characters"),
+        ({"virtualHost": ""}, "virtualHost: "),
+        ({"unroutable": "drop"}, "unroutable: Input should be 'hold' or 'count'"),
+        ({"uplinkTopicPattern": "plant.{DevEUI"}, "uplinkTopicPattern: "),
+        ({"exchange": "x"}, "exchange: Extra inputs"),
+        ({"username": None}, "password needs username"),
+        ({"username": None, "password": None}, "username is missing; only a certificate"),
+        ({"certificate": pki.client().certificate, "protocol": "SSL"}, "certificate needs privateKey"),
+        (CLIENT, 'certificates need protocol = "SSL"'),
+        (CLIENT | {"protocol": "SSL", "privateKey": pki.server().private_key}, "does not belong to the certificate"),
+        ({"protocol": "SSL", "trustedCaCertificate": "-----BEGIN -----"}, "trusted CA certificate is not PEM"),
+        ({"topics": [{"fPort": 2}, {"fPort": 2}]}, "more than one entry for fPort 2"),
+    ],
+)
+def test_what_a_file_may_not_say(values: dict[str, Any], expected: str) -> None:
+    text = complaint(**values)
+    assert re.search(expected, text), text
+    assert "PRIVATE KEY-----\n" not in text
+
+
+def test_a_certificate_alone_may_log_in() -> None:
+    assert config(username=None, password=None, protocol="SSL", **CLIENT).username is None
+    elsewhere = {"credential": "plant"}
+    settings = {"hostName": "h", "protocol": "SSL", "exchangeName": "x", "uplinkTopicPattern": "k"}
+    sources = SecretSources(credentials=None, lenient=True)
+    AmqpConfig.model_validate(settings | {"certificate": elsewhere, "privateKey": elsewhere}, context=sources)
+
+
+def test_downlink_keys() -> None:
+    topics = [
+        {"fPort": 1, "downlinkTopicPattern": "plant.{DevEUI}.down"},
+        {"fPort": 2, "downlinkTopicPattern": "plant.commands"},
+    ]
+    wanted = config(downlinkTopicPattern="plant.{DevEUI}.down", topics=topics)
+    assert wanted.downlink_keys == ["plant.*.down", "plant.commands"]
+    assert config(downlinkTopicPattern="plant.{DevEUI}.down", downlinkEnabled=False).downlink_keys == []
+    assert config().downlink_keys == []
+
+
+# ---- uplinks
+
+
+async def test_it_introduces_itself_and_delivers() -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        credentials = await broker.greet()
+        assert (credentials.mechanism, credentials.response) == ("PLAIN", "\0tpx\0p")
+        assert credentials.client_properties["connection_name"] == "tpxd-0badcafe-plant"
+        await broker.tune()
+        assert (await broker.expect(Connection.Open)).virtual_host == "plant"
+        await broker.say(0, Connection.OpenOk())
+        await broker.next()
+        await broker.next()
+        await broker.send(b"\x01\0\1\0\0\0\x08\0\x14\0\x0b\0\0\0\0\xce\x01\0\1\0\0\0\4\0\x55\0\x0b\xce")
+        declared = await broker.grant(Exchange.Declare, Exchange.DeclareOk())
+        assert isinstance(declared, Exchange.Declare)
+        assert declared.exchange == "IotFlowExchange"
+        messages = [await broker.expect_publish() for _ in range(2)]
+        assert [(message.exchange, message.routing_key, message.body) for message in messages] == [
+            ("IotFlowExchange", f"plant.{DEV_EUI}.up", b'{"n":1}'),
+            ("IotFlowExchange", f"plant.{DEV_EUI}.up", b'{"n":2}'),
+        ]
+        assert [message.properties.message_id for message in messages] == [
+            "0badcafe-1700000000000-1",
+            "0badcafe-1700000000000-2",
+        ]
+        assert messages[0].properties.timestamp is not None
+        assert messages[0].properties.timestamp.timestamp() == 1_700_000_000
+        await broker.send(ack(2) + ack(1))
+        await broker.goodbye()
+
+    async with trio.open_nursery() as nursery:
+        site, receipts = Site(nursery, script), Receipts()
+        settings = config(virtualHost="plant", connectionTimeout=2_000)
+        async with open_amqp_connection(settings, site.context) as transport:
+            await transport.send([outgoing(1), outgoing(2)], receipts)
+    assert receipts.delivered_ == [1, 0]
+    assert site.dialled == [(Endpoint("broker.example.net", 5672), 2.0)]
+    assert site.authenticated == 1
+
+
+async def test_routing_keys_per_port() -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        keys = [(await broker.expect_publish()).routing_key for _ in range(3)]
+        assert keys == ["two", f"plant.{DEV_EUI}.up", "two"]
+        await broker.send(ack(3, multiple=True))
+        await broker.goodbye()
+
+    settings = config(topics=[{"fPort": 2, "uplinkTopicPattern": "two"}])
+    async with trio.open_nursery() as nursery:
+        receipts = Receipts()
+        async with open_amqp_connection(settings, Site(nursery, script).context) as transport:
+            await transport.send([outgoing(1, FPort=2), outgoing(2, FPort="3"), outgoing(3, FPort="2")], receipts)
+    assert receipts.delivered_ == [0, 1, 2]
+
+
+async def test_uplinks_without_a_legal_routing_key_are_rejected_and_the_rest_delivered() -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        assert (await broker.expect_publish()).routing_key == "plant.a_b"
+        await broker.send(ack(1))
+        await broker.goodbye()
+
+    async with trio.open_nursery() as nursery:
+        site, receipts = Site(nursery, script), Receipts()
+        async with open_amqp_connection(config(uplinkTopicPattern="plant.{Name}"), site.context) as transport:
+            await transport.send([outgoing(1), outgoing(2, Name="x" * 250), outgoing(3, Name="a.b")], receipts)
+    assert receipts.delivered_ == [2]
+    assert receipts.rejected_[0] == "the uplink has no Name, which uplinkTopicPattern asks for"
+    assert "routing key too long: 256 bytes, 255 are allowed" in receipts.rejected_[1]
+
+
+async def return_the_second(broker: ScriptedRabbit) -> None:
+    await accept(broker)
+    messages = [await broker.expect_publish() for _ in range(3)]
+    await broker.send(ack(1) + returned(messages[1]) + ack(3, multiple=True))
+    await broker.goodbye()
+
+
+async def send_to(script: Callable[[ScriptedRabbit], Awaitable[None]], settings: AmqpConfig, receipts: Receipts) -> int:
+    """Send three uplinks; returns how many were counted as unroutable."""
+    async with trio.open_nursery() as nursery:
+        async with open_amqp_connection(settings, Site(nursery, script).context) as transport:
+            assert isinstance(transport, AmqpTransport)
+            await transport.send([outgoing(1), outgoing(2), outgoing(3)], receipts)
+        return transport.unroutable
+
+
+async def refuse_to(script: Callable[[ScriptedRabbit], Awaitable[None]], match: str) -> tuple[Refused, Receipts]:
+    receipts = Receipts()
+    with pytest.RaisesGroup(pytest.RaisesExc(Refused, match=match)) as caught:
+        await send_to(script, config(), receipts)
+    error = caught.value.exceptions[0]
+    assert isinstance(error, Refused)
+    return error, receipts
+
+
+async def test_an_unroutable_uplink_holds_everything_back() -> None:
+    pattern = f"the exchange IotFlowExchange routes plant.{DEV_EUI}.up to no queue"
+    error, receipts = await refuse_to(return_the_second, re.escape(pattern))
+    assert error.hint is not None
+    assert 'unroutable = "count"' in error.hint
+    assert receipts.delivered_ == [0, 2]
+    assert receipts.rejected_ == {}
+
+
+async def test_an_unroutable_uplink_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    receipts = Receipts()
+    assert await send_to(return_the_second, config(unroutable="count"), receipts) == 1
+    assert sorted(receipts.delivered_) == [0, 1, 2]
+    assert "routes plant.70B3D5E75E00A1C4.up to no queue; 1 uplinks" in caplog.text
+
+
+async def test_the_warning_comes_once_a_minute(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        for tag in range(1, 5):
+            await broker.send(returned(await broker.expect_publish()) + ack(tag))
+        await broker.goodbye()
+
+    async with trio.open_nursery() as nursery:
+        site = Site(nursery, script)
+        async with open_amqp_connection(config(unroutable="count"), site.context) as transport:
+            for pause_s in (0, 1, 50, 10):
+                await trio.sleep(pause_s)
+                await transport.send([outgoing(1)], Receipts())
+    assert [record.getMessage().split("; ")[1] for record in caplog.records] == [
+        "1 uplinks since the connection was opened",
+        "4 uplinks since the connection was opened",
+    ]
+
+
+async def test_a_refused_uplink_holds_everything_back() -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        for _ in range(3):
+            await broker.expect_publish()
+        await broker.send(ack(1) + nack(3, multiple=True))
+        await broker.goodbye()
+
+    error, receipts = await refuse_to(script, "the broker could not take it")
+    assert error.hint is not None
+    assert receipts.delivered_ == [0]
+
+
+@pytest.mark.parametrize(("code", "error"), [(403, AuthenticationFailed), (320, ConnectFailed), (530, ConnectFailed)])
+async def test_turned_away(code: int, error: type[Exception]) -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await broker.greet()
+        await broker.say(0, Connection.Close(code, "no", 0, 0))
+        await broker.expect(Connection.CloseOk)
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(error):
+            async with open_amqp_connection(config(), Site(nursery, script).context):
+                pytest.fail("opened")
+
+
+async def test_a_silent_broker_is_left_within_the_connection_timeout(autojump_clock: MockClock) -> None:
+    async def silent_from_the_beginning(broker: ScriptedRabbit) -> None:
+        await broker.next()
+
+    async def silent_after_the_login(broker: ScriptedRabbit) -> None:
+        await broker.accept()
+        await broker.expect(Channel.Open)
+        await broker.goodbye()
+
+    for script, match in (
+        (silent_from_the_beginning, "did not let us in within 3 s"),
+        (silent_after_the_login, "did not answer the declarations within 3 s"),
+    ):
+        begun = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(ConnectFailed, match=match):
+                async with open_amqp_connection(config(connectionTimeout=3_000), Site(nursery, script).context):
+                    pytest.fail("opened")
+        assert trio.current_time() - begun == pytest.approx(3)
+
+
+async def test_no_receipt_within_the_action_timeout(autojump_clock: MockClock) -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        await broker.expect_publish()
+        await broker.goodbye()
+
+    async def body(site: Site) -> None:
+        async with open_amqp_connection(config(actionTimeout=4_000), site.context) as transport:
+            await transport.send([outgoing(1)], Receipts())
+
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(LinkLost, match="confirmed nothing for 4 s"):
+            await body(Site(nursery, script))
+    assert trio.current_time() - begun == pytest.approx(4)
+
+
+# ---- commands
+
+DOWN = config(downlinkTopicPattern="plant.{DevEUI}.down")
+
+
+async def declare(broker: ScriptedRabbit, queue: str, *changes: tuple[type[Any], str]) -> None:
+    """Let the client declare its queue, and bind and unbind these keys, in this order."""
+    await accept(broker)
+    if queue:
+        declared = await broker.grant(Queue.Declare, Queue.DeclareOk(queue, 0, 0))
+        assert isinstance(declared, Queue.Declare)
+        assert declared.queue == queue
+    for kind, key in changes:
+        change = await broker.grant(kind, Queue.BindOk() if kind is Queue.Bind else Queue.UnbindOk())
+        assert isinstance(change, Queue.Bind | Queue.Unbind)
+        assert (change.queue, change.exchange, change.routing_key) == (QUEUE, "IotFlowExchange", key)
+    if queue:
+        await broker.grant(Basic.Qos, Basic.QosOk())
+        await broker.grant(Basic.Consume, Basic.ConsumeOk("tpxd"))
+
+
+async def test_commands() -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await declare(broker, QUEUE, (Queue.Bind, "plant.*.down"))
+        await broker.send(deliver(9, "plant.1.down", b"go", redelivered=True))
+        assert (await broker.expect(Basic.Ack, 2)).delivery_tag == 9
+        await broker.goodbye()
+
+    async with (
+        trio.open_nursery() as nursery,
+        open_amqp_connection(DOWN, Site(nursery, script).context) as transport,
+    ):
+        incoming = await transport.receive()
+        assert incoming == Incoming("plant.1.down", b"go", redelivered=True, receipt=incoming.receipt)
+        await transport.acknowledge(incoming)
+
+
+async def test_a_command_that_is_too_long_is_rejected(caplog: pytest.LogCaptureFixture) -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await declare(broker, QUEUE, (Queue.Bind, "plant.*.down"))
+        head, body = Basic.Deliver("tpxd", 1, False, "x", "plant.1.down"), bytes(100_000)
+        parts = [ContentBody(body) for _ in range(11)]
+        await broker.say(2, head, ContentHeader(0, 1_100_000), *parts)
+        await broker.send(deliver(2, "plant.2.down", b"go"))
+        assert (await broker.expect(Basic.Reject, 2)).delivery_tag == 1
+        await broker.goodbye()
+
+    async with (
+        trio.open_nursery() as nursery,
+        open_amqp_connection(DOWN, Site(nursery, script).context) as transport,
+    ):
+        assert (await transport.receive()).body == b"go"
+    assert "a command of 1100000 bytes is too long" in caplog.text
+
+
+async def open_once(
+    nursery: trio.Nursery, memory: Notebook, settings: AmqpConfig, script: Callable[[ScriptedRabbit], Awaitable[None]]
+) -> None:
+    async def whole(broker: ScriptedRabbit) -> None:
+        await script(broker)
+        await broker.goodbye()
+
+    site = Site(nursery, whole)
+    site.memory = memory
+    async with open_amqp_connection(settings, site.context):
+        await wait_all_tasks_blocked()
+
+
+async def test_bindings_follow_the_file(nursery: trio.Nursery) -> None:
+    memory = Notebook()
+    other = config(downlinkTopicPattern="plant.commands")
+    await open_once(nursery, memory, DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
+    await open_once(nursery, memory, DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
+    changed = ((Queue.Bind, "plant.commands"), (Queue.Unbind, "plant.*.down"))
+    await open_once(nursery, memory, other, lambda b: declare(b, QUEUE, *changed))
+    await open_once(nursery, memory, config(), lambda b: declare(b, "", (Queue.Unbind, "plant.commands")))
+    await open_once(nursery, memory, config(), lambda b: declare(b, ""))
+
+
+async def test_bindings_at_another_broker_are_left_alone(nursery: trio.Nursery) -> None:
+    memory = Notebook()
+    await open_once(nursery, memory, DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
+    await open_once(nursery, memory, config(hostName="elsewhere"), lambda b: declare(b, ""))
+
+
+async def test_a_binding_that_cannot_be_removed_is_no_obstacle(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Notebook()
+    await open_once(nursery, memory, DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
+
+    async def refuse(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        await broker.expect(Queue.Unbind)
+        await broker.send(closed_channel(403, "ACCESS_REFUSED", 2))
+        await broker.expect(Channel.CloseOk)
+
+    await open_once(nursery, memory, config(), refuse)
+    assert "a binding that is not wanted any more stays" in caplog.text
+
+
+async def test_a_full_disk_is_no_obstacle(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> None:
+    class Full(Notebook):
+        async def remember(self, key: str, value: str) -> None:
+            await trio.lowlevel.checkpoint()
+            raise SpoolUnavailable("the disk is full")
+
+    await open_once(nursery, Full(), DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
+    assert "bindings cannot be remembered, so stale ones may stay: the disk is full" in caplog.text
+
+
+async def test_nothing_runs_after_the_block() -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        await broker.goodbye()
+
+    async with trio.open_nursery() as nursery:
+        async with open_amqp_connection(config(), Site(nursery, script).context):
+            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+
+
+async def test_a_lane_is_sent_in_order() -> None:
+    batch: list[Outgoing] = [outgoing(number) for number in range(256)]
+
+    async def script(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        assert [(await broker.expect_publish()).body for _ in batch] == [item.body for item in batch]
+        await broker.send(ack(256, multiple=True))
+        await broker.goodbye()
+
+    receipts = Receipts()
+    async with (
+        trio.open_nursery() as nursery,
+        open_amqp_connection(config(), Site(nursery, script).context) as transport,
+    ):
+        await transport.send(batch, receipts)
+    assert receipts.delivered_ == list(range(256))
