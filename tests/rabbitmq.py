@@ -110,6 +110,11 @@ class Rabbit:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        # a node that finds none starts one of its own, and leaves it behind
+        deadline = time.monotonic() + START_S
+        while not _listens(self._epmd_port):
+            assert time.monotonic() < deadline, "epmd does not listen"
+            time.sleep(0.02)
 
     def start(self) -> None:
         """Start it and wait until it listens on both ports."""

@@ -18,6 +18,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from tests import pki
 from tests.connectors.peers import LANES, Receipts, outgoing
 from tests.notebook import Notebook
+from tests.rabbitmq import PASSWORD, Rabbit
 from tests.wire.scripted_rabbit import ScriptedRabbit, ack, closed_channel, deliver, nack, returned
 from tpxd.config import SecretSources
 from tpxd.connector import REGISTRY, Context, Incoming, Outgoing
@@ -509,3 +510,61 @@ async def test_a_lane_is_sent_in_order() -> None:
     ):
         await transport.send(batch, receipts)
     assert receipts.delivered_ == list(range(256))
+
+
+# ---- against RabbitMQ
+
+
+@pytest.mark.broker
+async def test_rabbitmq_with_a_client_certificate_and_commands(rabbit: Rabbit) -> None:
+    common: dict[str, Any] = {
+        "hostName": f"127.0.0.1:{rabbit.tls_port}", "protocol": "SSL", "password": PASSWORD, "exchangeName": "secure",
+        "connectionTimeout": 20_000,
+    }  # fmt: skip
+    settings = config(
+        **common,
+        **CLIENT,
+        trustedCaCertficate=pki.ca().certificate,
+        uplinkTopicPattern="plant.{DevEUI}.down",
+        downlinkTopicPattern="plant.{DevEUI}.down",
+    )
+    receipts = Receipts()
+    async with open_amqp_connection(settings, context()) as transport:
+        await transport.send([outgoing(number) for number in range(256)], receipts)
+        assert sorted(receipts.delivered_) == list(range(256))
+        # what it publishes is routed back to its own queue
+        for number in range(256):
+            incoming = await transport.receive()
+            assert (incoming.source, incoming.body) == (f"plant.{DEV_EUI}.down", b'{"n":%d}' % number)
+            await transport.acknowledge(incoming)
+
+    with pytest.raises(ConnectFailed, match="was issued by a CA that is not trusted"):
+        async with open_amqp_connection(config(**common, **CLIENT), context()):
+            pytest.fail("opened")
+
+    nobody = config(**common, trustedCaCertificate=pki.ca().certificate)
+    with pytest.raises(ConnectFailed, match=r"asks for a client certificate|refused the handshake"):
+        async with open_amqp_connection(nobody, context()):
+            pytest.fail("opened")
+
+    # RabbitMQ offers EXTERNAL only with a plugin
+    external = config(**common | {"password": None}, username=None, **CLIENT, trustedCaCertificate=pki.ca().certificate)
+    with pytest.raises(AuthenticationFailed, match="not EXTERNAL") as caught:
+        async with open_amqp_connection(external, context()):
+            pytest.fail("opened")
+    assert caught.value.hint is not None
+
+
+@pytest.mark.broker
+async def test_rabbitmq_holds_what_no_queue_wants(rabbit: Rabbit) -> None:
+    common: dict[str, Any] = {"hostName": f"127.0.0.1:{rabbit.port}", "password": PASSWORD, "exchangeName": "nobody"}
+
+    async def send(**values: Any) -> list[int]:
+        receipts = Receipts()
+        async with open_amqp_connection(config(**common, **values), context()) as transport:
+            await transport.send([outgoing(1), outgoing(2)], receipts)
+        return sorted(receipts.delivered_)
+
+    with pytest.raises(Refused, match=f"routes plant[.]{DEV_EUI}[.]up to no queue"):
+        await send()
+    assert await send(unroutable="count") == [0, 1]
