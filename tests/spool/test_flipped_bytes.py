@@ -15,6 +15,7 @@ from tests.spool.journals import drain, store
 from tpxd.events import Event
 from tpxd.spool import Rejected, Verdict, ledger
 from tpxd.spool.database import Damaged, sidecars
+from tpxd.spool.journal import Journal
 from tpxd.spool.starting import repair_journal, start_journal
 
 PAGE = 512
@@ -64,6 +65,10 @@ def flips(sample: Sample, name: str) -> Iterator[dict[str, bytes]]:
         yield {**sample.files, name: bytes(content)}
 
 
+def repair_again(journal: Journal, reason: str, events: list[Event]) -> Journal:
+    return repair_journal(journal, reason, lambda: None, page_size=PAGE, wall_clock=lambda: NOW_S, note=events.append)
+
+
 def survive(directory: Path, files: dict[str, bytes], sample: Sample) -> bool:
     """Open the changed files and use them; returns whether anything was reported."""
     for name, content in files.items():
@@ -79,7 +84,7 @@ def survive(directory: Path, files: dict[str, bytes], sample: Sample) -> bool:
         try:
             seen[id] = drain(journal, id)
         except Damaged as damaged:
-            journal = repair_journal(journal, str(damaged), PAGE, lambda: NOW_S, events.append)
+            journal = repair_again(journal, str(damaged), events)
             seen[id] = drain(journal, id)
     for id, first in (("behind", 2), ("ahead", 4)):
         for seq, body in seen[id].items():

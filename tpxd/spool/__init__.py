@@ -1,17 +1,21 @@
 """Durability: a journal of uplinks in SQLite, a cursor per connection, a ledger that balances.
 
-rows, state          what is stored, and the arithmetic of the ledger      pure
-database, reading, journal, ledger                                         synchronous, SQLite
-wal, salvage, repair what to do when bytes on the disk have changed        pure, but for `repair`
-room, recent, newest what goes when room is short; duplicates; the newest  pure
-keeping, writer      the one thread: group commit, room, recounting
-spool, cursor        what the event loop sees
+spool, cursor, contract     what the event loop sees
+recent, newest              its two memories: duplicates, and the newest uplinks             pure
+rounds, writer, keeping     the one thread: group commit, then room, retention, recounting
+room                        what goes when room is short                                     pure
+journal, reading, ledger    what the thread does with SQLite
+rows, state                 what is stored, and the arithmetic of the ledger                 pure
+database, starting          the file: made, opened, checked, locked
+wal, salvage                what can be read when bytes on the disk have changed             pure
+repair, rebuild             a new file out of it
 """
 
+from tpxd.spool.contract import Appended, NewReport, SpoolStatistics
 from tpxd.spool.cursor import Cursor
 from tpxd.spool.keeping import SpoolLimits
 from tpxd.spool.rows import DeadLetter, Rejected, Settled, Verdict
-from tpxd.spool.spool import Appended, NewReport, Spool, SpoolStatistics, open_spool
+from tpxd.spool.spool import Spool, open_spool
 from tpxd.spool.state import Ledger
 
 __all__ = [

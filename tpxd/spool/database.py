@@ -87,14 +87,16 @@ def connect(path: Path, new_page_size: int | None = None) -> sqlite3.Connection:
     Args:
         new_page_size: for a file that is still empty. Others are only read, so that this works on a full disk.
     """
-    making = [] if new_page_size is None else [f"page_size = {new_page_size}", "auto_vacuum = INCREMENTAL"]
+    begin = ["journal_mode = WAL"]
+    if new_page_size is not None:
+        # A draft needs no journal: after a crash it is made again. That saves as much disk as the file takes.
+        begin = [f"page_size = {new_page_size}", "auto_vacuum = INCREMENTAL", "journal_mode = OFF"]
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=0)
     try:
         connection.text_factory = bytes
         for pragma in (
             "locking_mode = EXCLUSIVE",
-            *making,
-            "journal_mode = WAL",
+            *begin,
             "synchronous = FULL",
             f"wal_autocheckpoint = {WAL_PAGES}",
             f"journal_size_limit = {WAL_BYTES}",
@@ -124,6 +126,7 @@ def build(path: Path, page_size: int, fill: Callable[[sqlite3.Connection], None]
             connection.execute(statement)
         fill(connection)
         connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
     draft.replace(path)
     sync_directory(path.parent)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -16,13 +16,14 @@ from pathlib import Path
 from tpxd.events import Event
 from tpxd.spool.database import build, sidecars, sync_directory, translated
 from tpxd.spool.rebuild import Rebuild
-from tpxd.spool.salvage import scan
+from tpxd.spool.salvage import Found, scan
 from tpxd.spool.wal import WalCheck, check_wal
 
 KEPT = 3
 """Damaged files that are kept."""
 
 SAMPLE_PAGES = 256
+TELL_EVERY = 1_000
 SQLITE_HEADER = b"SQLite format 3\0"
 
 
@@ -43,12 +44,15 @@ def mapped(path: Path) -> Iterator[mmap | bytes]:
         yield content
 
 
-def repair(path: Path, page_size: int, reason: str, floor: int, now_ms: int) -> tuple[Event, Rebuild]:
+def repair(
+    path: Path, page_size: int, reason: str, floor: int, now_ms: int, alive: Callable[[], None]
+) -> tuple[Event, Rebuild]:
     """Put everything that can be read into a new file at `path`, and keep the old one under another name.
 
     Args:
         reason: what was found to be wrong, for the event.
         floor: seqs up to this one were stored, as far as is known; those that are missing are reported as lost.
+        alive: called now and then.
 
     Raises:
         SpoolUnavailable: the disk refuses; everything is as it was.
@@ -56,7 +60,7 @@ def repair(path: Path, page_size: int, reason: str, floor: int, now_ms: int) -> 
     wal = read_wal(path, page_size)
     with translated(path), mapped(path) as database:
         size = likely_page_size(database, wal, page_size)
-        rebuild = Rebuild(scan(database, wal.frames, size), floor, now_ms)
+        rebuild = Rebuild(_telling(scan(database, wal.frames, size), alive), floor, now_ms)
         build(salvaged_path(path), page_size, rebuild.fill)
     kept = finish(path, now_ms)
     lost = rebuild.lost_count
@@ -103,8 +107,15 @@ def finish(path: Path, now_ms: int) -> Path:
                 old.replace(new)
         salvaged_path(path).replace(path)
         sync_directory(path.parent)
-        stamps = sorted({one.name.split("-")[1] for one in path.parent.glob(f"{path.name}.damaged-*")})
-        for old_stamp in stamps[:-KEPT]:
-            for old in path.parent.glob(f"{path.name}.damaged-{old_stamp}*"):
-                old.unlink()
+        every = sorted(path.parent.glob(f"{path.name}.damaged-{'[0-9]' * len(stamp)}"))
+        for old in every[:-KEPT]:
+            for one in (old, *sidecars(old)):
+                one.unlink(missing_ok=True)
     return kept
+
+
+def _telling(found: Iterator[Found], alive: Callable[[], None]) -> Iterator[Found]:
+    for count, one in enumerate(found):
+        if count % TELL_EVERY == 0:
+            alive()
+        yield one

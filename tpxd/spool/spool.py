@@ -6,10 +6,9 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -17,15 +16,17 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event, Report
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import ledger
+from tpxd.spool.contract import Appended, NewReport, SpoolStatistics
 from tpxd.spool.cursor import Cursor
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, SpoolLimits, free_bytes
 from tpxd.spool.newest import Newest
 from tpxd.spool.reading import Page
 from tpxd.spool.recent import CAPACITY, Recent
+from tpxd.spool.rounds import Call, Pending, Round, View
 from tpxd.spool.rows import DeadLetter
 from tpxd.spool.starting import exclusive, repair_journal, start_journal
-from tpxd.spool.writer import Call, Pending, Round, View, Writer
+from tpxd.spool.writer import Writer
 
 MAX_PENDING = 4_096
 MAX_PENDING_BYTES = 64 << 20
@@ -34,55 +35,6 @@ REMEMBERED = "remembered."
 """Before the keys of `Spool.remember`, among the spool's own."""
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class NewReport:
-    """A report that intake accepted. Not frozen: one is made for each report on the hot path.
-
-    Attributes:
-        kind, lane, lrn_infos, body: as in `Uplink`.
-        document: the parsed body; connections that are not behind read it without parsing again.
-    """
-
-    kind: str
-    lane: str
-    lrn_infos: str
-    body: bytes
-    document: dict[str, Any] | None = None
-
-
-class Appended(NamedTuple):
-    """Where a report is stored, and whether it was there before."""
-
-    seq: int
-    duplicate: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolStatistics:
-    """How the spool is.
-
-    Attributes:
-        used_bytes: pages in use; measured now and then.
-        free_bytes: what the disk has left.
-        oldest_ms: arrival of the oldest row; None when there is none.
-        newest_ms: the latest arrival ever; None when there was none.
-        stored_total: uplinks ever stored.
-        duplicates_total: reports that were stored before, since the daemon started.
-        storing: the last write was accepted.
-        last_error: why it was not.
-    """
-
-    used_bytes: int
-    max_bytes: int
-    free_bytes: int
-    oldest_ms: int | None
-    newest_ms: int | None
-    stored_total: int
-    duplicates_total: int
-    storing: bool
-    last_error: str | None
 
 
 @asynccontextmanager

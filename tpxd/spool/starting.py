@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -50,7 +51,8 @@ def start_journal(path: Path, page_size: int, wall_clock: Callable[[], float], n
     now_ms = int(wall_clock() * 1000)
     if salvaged_path(path).exists():
         kept = finish(path, now_ms)
-        note(Event("damage", f"a repair of the spool that was cut short is finished; the damaged file is {kept}"))
+        text = f"a repair of the spool that was cut short is finished; the damaged file is {kept}"
+        note(Event("damage", text, level=logging.WARNING))
     wal = read_wal(path, page_size)
     problem = wal.problem
     if path.exists():
@@ -70,23 +72,37 @@ def start_journal(path: Path, page_size: int, wall_clock: Callable[[], float], n
 
 
 def repair_journal(
-    journal: Journal, reason: str, page_size: int, wall_clock: Callable[[], float], note: Note
+    journal: Journal,
+    reason: str,
+    alive: Callable[[], None],
+    *,
+    page_size: int,
+    wall_clock: Callable[[], float],
+    note: Note,
 ) -> Journal:
-    """Repair a journal that was open; returns it anew.
+    """Repair a journal that was open; returns it anew. It may take a minute: `alive` is called all the time.
 
     Raises:
         SpoolUnavailable: the disk refuses; to be tried again.
     """
     with suppress(Damaged, SpoolUnavailable):  # what could not be moved from the log into the file is still in the log
         journal.close()
-    again = _repaired(journal.path, page_size, reason, journal.state.last_seq, int(wall_clock() * 1000), note)
+    again = _repaired(journal.path, page_size, reason, journal.state.last_seq, int(wall_clock() * 1000), note, alive)
     again.evicted = journal.evicted
     again.touched |= journal.touched | set(journal.state.cursors)
     return again
 
 
-def _repaired(path: Path, page_size: int, reason: str, floor: int, now_ms: int, note: Note) -> Journal:
-    event, rebuild = repair(path, page_size, reason, floor, now_ms)
+def _repaired(
+    path: Path,
+    page_size: int,
+    reason: str,
+    floor: int,
+    now_ms: int,
+    note: Note,
+    alive: Callable[[], None] = lambda: None,
+) -> Journal:
+    event, rebuild = repair(path, page_size, reason, floor, now_ms, alive)
     note(event)
     try:
         journal = open_journal(path)

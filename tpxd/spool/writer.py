@@ -16,18 +16,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-import trio
+from typing import TypeVar
 
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
-from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.database import Damaged
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping
-from tpxd.spool.rows import CursorRow, Hole
+from tpxd.spool.rounds import Call, Pending, Round, View
+from tpxd.spool.rows import CursorRow
 
 MAX_ROWS = 1_024
 MAX_BYTES = 8 << 20
@@ -47,72 +44,19 @@ FULL_HINT = "raise [spool] max_size, free space on the disk, or remove connectio
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False)
-class Pending:
-    """One uplink on its way to the disk. Not frozen: made for each report; the writer's round settles it.
-
-    Attributes:
-        uplink: has its `seq` from the moment it is stored.
-        waiters: the tasks to wake; a duplicate waits for the first one's commit.
-    """
-
-    uplink: Uplink
-    digest: int
-    waiters: list[trio.lowlevel.Task]
-    error: SpoolUnavailable | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """Something else to do in the writer's thread; `writes` puts it into the transaction."""
-
-    run: Callable[[Journal], Any]
-    writes: bool
-    waiter: trio.lowlevel.Task | None
-    result: Any = None
-    error: SpoolUnavailable | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The journal's numbers after a round, and the cursors that it may have changed; None: forgotten."""
-
-    first_seq: int
-    last_seq: int
-    newest_ms: int
-    oldest_ms: int | None
-    holes: tuple[Hole, ...]
-    cursors: dict[str, tuple[CursorRow, int | None] | None]
-    used_bytes: int
-    free_bytes: int
-    last_error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What one round did; without `appended` and `calls` it only has news."""
-
-    appended: Sequence[Pending]
-    first_seq: int
-    stored_ms: int
-    calls: Sequence[Call]
-    view: View
-    events: Sequence[Event] = field(default=())
-
-
 class Writer:
     """The thread's work and its post boxes.
 
     Attributes:
         inbox, calls: append to them in the event loop, then `ring`.
-        moved_s: monotonic time at which the last round ended.
+        moved_s: monotonic time at which the last round ended, or a long repair made progress.
     """
 
     def __init__(
         self,
         journal: Journal,
         keeping: Keeping,
-        repair: Callable[[Journal, str], Journal],
+        repair: Callable[[Journal, str, Callable[[], None]], Journal],
         wall_clock: Callable[[], float],
         deliver: Callable[[Round], None],
     ) -> None:
@@ -157,8 +101,11 @@ class Writer:
             elif self._stopping:
                 break
             self._keep()
-            self.moved_s = time.monotonic()
+            self._moved()
         self._journal.close()
+
+    def _moved(self) -> None:
+        self.moved_s = time.monotonic()
 
     def _take(self) -> tuple[list[Pending], list[Call]]:
         """Wait for work and take a transaction's worth of it; what only reads goes to `_reads`."""
@@ -224,7 +171,7 @@ class Writer:
         try:
             return work()
         except Damaged as damaged:
-            self._journal = self._repair(self._journal, str(damaged))
+            self._journal = self._repair(self._journal, str(damaged), self._moved)
         try:
             return work()
         except Damaged as damaged:

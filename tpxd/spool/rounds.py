@@ -1,0 +1,68 @@
+"""What passes between the event loop and the writer's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from tpxd.errors import SpoolUnavailable
+from tpxd.events import Event
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool.journal import Journal
+from tpxd.spool.rows import CursorRow, Hole
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """One uplink on its way to the disk. Not frozen: made for each report; the writer's round settles it.
+
+    Attributes:
+        uplink: has its `seq` from the moment it is stored.
+        waiters: the tasks to wake; a duplicate waits for the first one's commit.
+    """
+
+    uplink: Uplink
+    digest: int
+    waiters: list[trio.lowlevel.Task]
+    error: SpoolUnavailable | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """Something else to do in the writer's thread; `writes` puts it into the transaction."""
+
+    run: Callable[[Journal], Any]
+    writes: bool
+    waiter: trio.lowlevel.Task | None
+    result: Any = None
+    error: SpoolUnavailable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The journal's numbers after a round, and the cursors that it may have changed; None: forgotten."""
+
+    first_seq: int
+    last_seq: int
+    newest_ms: int
+    oldest_ms: int | None
+    holes: tuple[Hole, ...]
+    cursors: dict[str, tuple[CursorRow, int | None] | None]
+    used_bytes: int
+    free_bytes: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round did; without `appended` and `calls` it only has news."""
+
+    appended: Sequence[Pending]
+    first_seq: int
+    stored_ms: int
+    calls: Sequence[Call]
+    view: View
+    events: Sequence[Event] = ()
