@@ -30,6 +30,10 @@ MAX_ROWS = 1_024
 MAX_BYTES = 8 << 20
 """Of one transaction; what is beyond waits for the next, so that nobody waits for a very long one."""
 
+CROWD = 8
+GATHER_S = 0.001
+"""With so many waiting, a commit lets more come for a moment: its own cost is then shared by more of them."""
+
 TICK_S = 1.0
 KEEPING_PAUSE_S = 0.02
 PROBE_S = 2.0
@@ -113,6 +117,8 @@ class Writer:
             pause = self._next_tick_s - time.monotonic()
             with suppress(queue.Empty):
                 self._bell.get(timeout=max(0.0, pause))
+        if len(self.inbox) >= CROWD:
+            time.sleep(GATHER_S)
         self._rung = False
         appends: list[Pending] = []
         size = 0
