@@ -1,7 +1,7 @@
 """Measures the whole daemon and prints a table: python -m tests.benchmarks.daemon_bench [ROW…]
 
 The daemon is pinned to one core; the load and a real Mosquitto share the other. Medians of three runs where a run is
-short. Rows: throughput, latency, delivery, backlog, memory, files.
+short. Rows: throughput, amqp, http, fanout, latency, delivery, backlog, memory, files.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import load
-from tests.daemon.harness import BlackHole, Daemon, eventually, http_file, mqtt_file
+from tests.daemon.harness import BlackHole, Daemon, connection_file, eventually, http_file, mqtt_file
 from tests.mosquitto import Mosquitto, free_port
+from tests.rabbitmq import PASSWORD, USER, running_rabbit
+from tpxd.wire.http1 import Request, Response
 
 DAEMON_CORE, LOAD_CORE = 0, 1
 Row = tuple[str, str, str]
@@ -111,6 +113,71 @@ def throughput() -> Iterator[Row]:
             cpu.append((cpu_s(daemon) - before) / count * 1e6)
     yield "accepted, 64 clients", f"{statistics.median(posted):,.0f}/s", "12,000/s"
     yield "processor time per uplink, POST to PUBACK", f"{statistics.median(cpu):.0f} µs", "83 µs"
+
+
+def rate(daemon: Daemon, id: str, count: int, run: int) -> tuple[float, float]:
+    """Post `count` uplinks and wait until all are delivered: uplinks/s from first to last, processor time of each."""
+    before, started = cpu_s(daemon), time.perf_counter()
+    post(daemon, count, 64, first=1 + run * 1000)
+    daemon.drained(id)
+    return count / (time.perf_counter() - started), (cpu_s(daemon) - before) / count * 1e6
+
+
+def amqp() -> Iterator[Row]:
+    """The same to RabbitMQ with publisher confirms, and the daemon's share of the work."""
+    file = {"protocol": "TCP", "username": USER, "password": PASSWORD, "exchangeName": "bench"}
+    with running_rabbit() as rabbit, scratch() as where:
+        file |= {"hostName": f"127.0.0.1:{rabbit.port}", "uplinkTopicPattern": "u.{DevEUI}", "unroutable": "count"}
+        with running(Daemon(where, load.SETTINGS, q=connection_file("actility-amqp-0.9.1-iot", file))) as daemon:
+            daemon.opened("q")
+            found = [rate(daemon, "q", 20_000, run) for run in range(3)]
+    yield "delivered by AMQP with confirms", f"{statistics.median(r for r, _ in found):,.0f}/s", "8,000/s"
+    yield "processor time per uplink, POST to confirm", f"{statistics.median(c for _, c in found):.0f} µs", "125 µs"
+
+
+async def _answer(request: Request) -> Response:
+    await trio.lowlevel.checkpoint()
+    return Response(204)
+
+
+def http() -> Iterator[Row]:
+    """The same to an HTTP server that keeps its connections and answers at once."""
+    port = free_port()
+    code = (
+        "import trio; from tests.benchmarks.daemon_bench import _answer; from tpxd.wire.http1 import serve_http;"
+        f" trio.run(serve_http, '127.0.0.1:{port}', _answer)"
+    )
+    server = subprocess.Popen(["taskset", "-c", str(LOAD_CORE), sys.executable, "-c", code])
+    try:
+        with scratch() as where:
+            file = http_file(f"http://127.0.0.1:{port}/")
+            with running(Daemon(where, load.SETTINGS, cloud=file)) as daemon:
+                daemon.opened("cloud")
+                found = [rate(daemon, "cloud", 20_000, run) for run in range(3)]
+    finally:
+        server.terminate()
+        server.wait()
+    yield "delivered by HTTP", f"{statistics.median(r for r, _ in found):,.0f}/s", "3,000/s"
+    yield "processor time per uplink, POST to 2xx", f"{statistics.median(c for _, c in found):.0f} µs", "333 µs"
+
+
+def fanout() -> Iterator[Row]:
+    """Processor time per uplink with ten MQTT connections instead of one."""
+    found = {}
+    with scratch() as where, mosquitto(where) as port:
+        for count in (1, 10):
+            (where / str(count)).mkdir()
+            files = {f"c{n}": mqtt_file(port) for n in range(count)}
+            with running(Daemon(where / str(count), load.SETTINGS, **files)) as daemon:
+                daemon.opened(*files)
+                costs = []
+                for run in range(3):
+                    before = cpu_s(daemon)
+                    post(daemon, 10_000, 64, first=1 + run * 1000)
+                    daemon.drained(*files)
+                    costs.append((cpu_s(daemon) - before) / 10_000)
+                found[count] = statistics.median(costs)
+    yield "processor time, ten connections to one", f"{found[10] / found[1]:.1f} times", "4 times"
 
 
 def latency() -> Iterator[Row]:
@@ -254,7 +321,7 @@ def files() -> Iterator[Row]:
 
 
 ROWS: dict[str, Callable[[], Iterator[Row]]] = {
-    row.__name__: row for row in (throughput, latency, delivery, backlog, memory, files)
+    row.__name__: row for row in (throughput, amqp, http, fanout, latency, delivery, backlog, memory, files)
 }
 
 
