@@ -8,7 +8,7 @@ Inside one matcher everything has to hold, across matchers one is enough. Texts 
       { type = "key", key = "lora:70b3d5e75e00a1c4" },
       { type = "fPort", ports = [2, 3] },
       { type = "report", reports = ["DevEUI_location"] },
-      { type = "jsonPath", path = "$.DevEUI_uplink.payload[?(@.temperature > 30)]" },
+      { type = "jsonPath", path = "$.DevEUI_uplink[?(@.temperature > 30)]" },
     ]
 
 Source: ThingPark X IoT Flow, "Setting up an IoT Flow instance".

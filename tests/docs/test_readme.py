@@ -1,0 +1,75 @@
+"""README names only files, commands and paths that exist."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from tpxd import connectors
+from tpxd.cli import COMMANDS, application
+from tpxd.connector import REGISTRY
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text()
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", TEXT, flags=re.MULTILINE | re.DOTALL))
+SHELL = [line for language, block in FENCED if language == "sh" for line in block.splitlines()]
+
+PATHS = sorted({text for text in INLINE if re.fullmatch(r"(tpxd|tests|examples|config|systemd)/[\w./-]*", text)})
+LINKS = sorted({link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link})
+CALLS = sorted({call for text in [*INLINE, *SHELL] for call in re.findall(r"(?<!/etc/)\btpxd ([a-z][^`|&#;]*)", text)})
+ANCHORS = sorted(set(re.findall(r"\]\(#([^)]+)\)", TEXT)))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_in_backticks_exists(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_link_leads_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_an_anchor_is_a_heading(anchor: str) -> None:
+    headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+    assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_command_and_its_options_exist(call: str) -> None:
+    name, *arguments = call.split()
+    assert name in COMMANDS
+    command = typer.main.get_command(application([name]))
+    context = command.make_context("tpxd", [name, "--help"], resilient_parsing=True)
+    known = {option for each in command.commands[name].get_params(context) for option in each.opts}  # type: ignore[attr-defined]
+    assert {argument for argument in arguments if argument.startswith("-")} <= known
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_named(name: str) -> None:
+    assert f"`tpxd {name}" in TEXT
+
+
+def test_every_connector_is_named() -> None:
+    connectors.load()
+    assert all(f"`{id}`" in TEXT for id in REGISTRY)
+
+
+def test_the_toml_shown_is_toml() -> None:
+    blocks = [block for language, block in FENCED if language == "toml"]
+    assert blocks
+    for block in blocks:
+        tomllib.loads(block)
+
+
+def test_something_is_looked_at() -> None:
+    assert "tpxd/cli/reference.py" in PATHS
+    assert "examples" in {Path(link).parts[0] for link in LINKS}
+    assert {call.split()[0] for call in CALLS} >= {"run", "demo", "check", "status"}
+    assert ANCHORS
