@@ -24,7 +24,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "connectors",
         "connector",
         "codecs spool",
-        "alarms config connection_file flow link_config log problems secret settings toml_source",
+        "alarms config connection_file flow link_config log problems secret settings tls_config toml_source",
         "wire",
         "errors events lifeline lorawan sdnotify",
     )
@@ -42,6 +42,8 @@ CONFINED = {
     "amqtt": {"tpxd.broker", "tpxd.wire.mqtt_codec"},
     "aiormq": {"tpxd.wire.amqp_codec"},
     "pamqp": {"tpxd.wire.amqp_codec"},
+    "wsproto": {"tpxd.wire.websocket"},
+    "h11": {"tpxd.wire.proxy"},
 }
 """Foreign package to the modules that may import it."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import httptools
 
@@ -44,6 +45,14 @@ class Answer:
     status: int
     headers: dict[bytes, bytes]
     body: bytes
+
+
+def status_text(status: int) -> str:
+    """The status with its name, as RFC 9110 calls it; the far end's own words are not to be trusted."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
 
 
 def is_token(name: bytes) -> bool:

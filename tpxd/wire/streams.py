@@ -1,4 +1,5 @@
-"""Byte streams to an endpoint: name look-up, TCP, TLS; each failure names its phase and the operator's next step.
+"""Byte streams to an endpoint: name look-up, TCP, proxy, TLS, WebSocket; each failure names its hop, its phase and the
+operator's next step.
 
 Source: RFC 8305 (addresses are tried side by side), RFC 8446 (TLS 1.3), RFC 6125 (the name in the certificate).
 """
@@ -15,57 +16,103 @@ from dataclasses import dataclass
 
 import trio
 
-from tpxd.errors import ConnectFailed, TransportError, leaves
+from tpxd.errors import ConnectFailed, TransportError, WireError, leaves
+from tpxd.wire.proxy import Proxy, host_and_port, open_tunnel
+from tpxd.wire.websocket import WebSocket, open_websocket
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a stream leads.
+    """Where a stream leads, and through what.
 
     Attributes:
         host: a name or an address, IPv6 without brackets.
         tls: makes it a TLS stream; the context decides what is trusted. The name is checked in any case.
         server_name: what the certificate must be made out to, when that is not `host`.
+        proxy: goes through a tunnel that this proxy opens, which also looks the name up.
+        websocket: makes it the bytes of a WebSocket's messages.
+        role: what it is to us, where its address alone would mislead, such as "proxy".
     """
 
     host: str
     port: int
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
+    proxy: Proxy | None = None
+    websocket: WebSocket | None = None
+    role: str = ""
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{self.role} {host_and_port(self.host, self.port)}".lstrip()
 
 
-NAME, TCP, TLS = "name look-up", "TCP", "TLS handshake"
+NAME, TCP, TUNNEL, TLS, WEBSOCKET = "name look-up", "TCP", "CONNECT", "TLS handshake", "WebSocket handshake"
 
 _SLOW = {
     NAME: "does the name server of this machine answer?",
     TCP: "is the host up, and does a firewall let this port through?",
+    TUNNEL: "is it an HTTP proxy, and does it reach the destination?",
     TLS: "does the server speak TLS on this port?",
+    WEBSOCKET: "does the server offer WebSockets on this port?",
 }
+
+
+@dataclass(slots=True)
+class _Opening:
+    """How far opening has come.
+
+    Attributes:
+        place: the hop that is being spoken to, as errors call it.
+        stream: the TCP stream beneath everything, which closes all of it.
+    """
+
+    place: str
+    phase: str = NAME
+    stream: trio.abc.Stream | None = None
+
+    def failed(self, reason: str, hint: str | None) -> ConnectFailed:
+        return ConnectFailed(f"{self.place}: {reason} ({self.phase})", hint=hint)
 
 
 async def open_stream(endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
     """Connect to the endpoint, all phases together within `timeout_s`.
 
     Raises:
-        ConnectFailed: the message names the endpoint and the phase; the hint is the next step.
+        ConnectFailed: the message names the hop and the phase; the hint is the next step.
+        AuthenticationFailed: the proxy, or the server in the WebSocket handshake, refuses us.
 
     Cancellation: nothing stays open.
     """
-    phase = NAME
+    opening = _Opening(str(endpoint))
     try:
         with trio.fail_after(timeout_s):
-            await _look_up(endpoint)
-            phase = TCP
-            stream = await _connect(endpoint)
-            if endpoint.tls is None:
-                return stream
-            phase = TLS
-            return await _secure(stream, endpoint, endpoint.tls)
-    except trio.TooSlowError:
-        raise _failed(endpoint, phase, f"no answer within {timeout_s:g} s", _SLOW[phase]) from None
+            return await _open(endpoint, opening)
+    except BaseException as error:
+        if opening.stream is not None:
+            await trio.aclose_forcefully(opening.stream)
+        if isinstance(error, trio.TooSlowError):
+            raise opening.failed(f"no answer within {timeout_s:g} s", _SLOW[opening.phase]) from None
+        if isinstance(error, trio.BrokenResourceError):
+            reason, hint = explain(error)
+            raise opening.failed(reason, hint or _BROKEN.get(opening.phase)) from error
+        raise
+
+
+async def _open(endpoint: Endpoint, opening: _Opening) -> trio.abc.Stream:
+    if endpoint.proxy is None:
+        stream = await _connect(endpoint.host, endpoint.port, opening)
+    else:
+        stream = await _tunnel(endpoint.proxy, endpoint, opening)
+        opening.place = f"{endpoint} through {endpoint.proxy}"
+    if endpoint.tls is not None:
+        stream = await _secure(stream, endpoint.tls, endpoint.server_name or endpoint.host, opening)
+    if endpoint.websocket is not None:
+        opening.phase = WEBSOCKET
+        host = endpoint.server_name or endpoint.host
+        default_port = 80 if endpoint.tls is None else 443
+        named = host_and_port(host, endpoint.port).removesuffix(f":{default_port}")
+        stream = await open_websocket(stream, endpoint.websocket, opening.place, named)
+    return stream
 
 
 def explain(error: BaseException) -> tuple[str, str | None]:
@@ -78,9 +125,11 @@ def explain(error: BaseException) -> tuple[str, str | None]:
     """
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ssl.SSLError) or (isinstance(seen, OSError) and seen.errno):
+        if isinstance(seen, ssl.SSLError | WireError) or (isinstance(seen, OSError) and seen.errno):
             break
         seen = seen.__cause__ or seen.__context__
+    if isinstance(seen, WireError):
+        return seen.message, seen.hint
     if isinstance(seen, ssl.SSLCertVerificationError):
         return _explain_certificate(seen)
     if isinstance(seen, ssl.SSLEOFError | ssl.SSLZeroReturnError):
@@ -111,51 +160,56 @@ def one_error() -> Iterator[None]:
         raise telling from telling.__cause__
 
 
-def _failed(endpoint: Endpoint, phase: str, reason: str, hint: str | None) -> ConnectFailed:
-    return ConnectFailed(f"{endpoint}: {reason} ({phase})", hint=hint)
-
-
-async def _look_up(endpoint: Endpoint) -> None:
-    """Prove that the name resolves: trio's own look-up happens inside its connecting, where a delay has no phase."""
-    try:
-        await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        if error.errno == socket.EAI_AGAIN:
-            raise _failed(endpoint, NAME, "the name server does not answer", _SLOW[NAME]) from error
-        raise _failed(endpoint, NAME, "name not found", "is the host name spelled right?") from error
-    except UnicodeError as error:
-        raise _failed(endpoint, NAME, "no valid host name", "is the host name spelled right?") from error
-
-
-async def _connect(endpoint: Endpoint) -> trio.SocketStream:
+async def _connect(host: str, port: int, opening: _Opening) -> trio.abc.Stream:
+    await _look_up(host, port, opening)
+    opening.phase = TCP
     try:
         # trio switches Nagle's algorithm off
-        return await trio.open_tcp_stream(endpoint.host, endpoint.port)
+        opening.stream = await trio.open_tcp_stream(host, port)
     except OSError as error:
         attempts = [leaf for leaf in leaves(error.__cause__ or error) if isinstance(leaf, OSError)]
         # of several addresses, the one where a machine answered tells most
         telling = min(attempts, key=lambda attempt: attempt.errno != errno.ECONNREFUSED)
-        raise _failed(endpoint, TCP, *explain(telling)) from error
+        raise opening.failed(*explain(telling)) from error
+    return opening.stream
 
 
-async def _secure(stream: trio.SocketStream, endpoint: Endpoint, context: ssl.SSLContext) -> trio.abc.Stream:
+async def _look_up(host: str, port: int, opening: _Opening) -> None:
+    """Prove that the name resolves: trio's own look-up happens inside its connecting, where a delay has no phase."""
+    try:
+        await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise opening.failed("the name server does not answer", _SLOW[NAME]) from error
+        raise opening.failed("name not found", "is the host name spelled right?") from error
+    except UnicodeError as error:
+        raise opening.failed("no valid host name", "is the host name spelled right?") from error
+
+
+async def _tunnel(proxy: Proxy, endpoint: Endpoint, opening: _Opening) -> trio.abc.Stream:
+    opening.place = str(proxy)
+    stream = await _connect(proxy.host, proxy.port, opening)
+    if proxy.tls is not None:
+        stream = await _secure(stream, proxy.tls, proxy.host, opening)
+    opening.phase = TUNNEL
+    await open_tunnel(stream, proxy, endpoint.host, endpoint.port)
+    return stream
+
+
+async def _secure(stream: trio.abc.Stream, context: ssl.SSLContext, name: str, opening: _Opening) -> trio.abc.Stream:
     assert context.check_hostname
-    name = endpoint.server_name or endpoint.host
+    opening.phase = TLS
     # https_compatible: the protocols above know themselves where they end, and few brokers say goodbye in TLS
     secured = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
-    try:
-        await secured.do_handshake()
-    except trio.BrokenResourceError as error:
-        await trio.aclose_forcefully(stream)
-        reason, hint = explain(error)
-        raise _failed(
-            endpoint, TLS, reason, hint or f"{_SLOW[TLS]} or does it ask for a client certificate?"
-        ) from error
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
+    await secured.do_handshake()
     return secured
 
+
+_BROKEN = {
+    TUNNEL: _SLOW[TUNNEL],
+    TLS: f"{_SLOW[TLS]} or does it ask for a client certificate?",
+    WEBSOCKET: _SLOW[WEBSOCKET],
+}
 
 _SYSTEM_HINTS = {
     errno.ECONNREFUSED: "is the server running there, and is the port right?",
