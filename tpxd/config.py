@@ -6,7 +6,7 @@ and default, from which the reference is made. Types that read text take text on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -235,3 +235,11 @@ class ConnectorConfig(Part):
         10_000,
         description="The longest time in ms without a receipt while any is due; 100 to 60000, default 10000.",
     )
+
+    def pems(self) -> Mapping[str, str]:
+        """The certificates, not the keys, that the connection works with: PEM text by field; their ends are watched."""
+        return {}
+
+    def way(self) -> str | None:
+        """What stands between us and the far end, such as "proxy 192.0.2.1:3128"; errors name it."""
+        return None

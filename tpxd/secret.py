@@ -130,6 +130,11 @@ def _hex_key(value: Any, info: ValidationInfo) -> SecretStr:
     return SecretStr(text or "")
 
 
+def plain(secret: SecretStr | None) -> str | None:
+    """The secret's text; one that was not resolved, which only a lenient check allows, is as good as none."""
+    return secret.get_secret_value() or None if secret is not None else None
+
+
 def schema(what: str) -> WithJsonSchema:
     reference = [
         {"type": "object", "properties": {key: {"type": "string"}}, "required": [key], "additionalProperties": False}

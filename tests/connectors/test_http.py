@@ -105,8 +105,8 @@ def test_what_else_is_refused(values: dict[str, Any], expected: str) -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"certificate": CLIENT["certificate"]}, "a certificate without its private key"),
-        ({"privateKey": CLIENT["privateKey"]}, "a private key without its certificate"),
+        ({"certificate": CLIENT["certificate"]}, "certificate needs privateKey"),
+        ({"privateKey": CLIENT["privateKey"]}, "privateKey needs certificate"),
         (CLIENT | {"privateKey": pki.server().private_key}, "the private key does not belong to the certificate"),
         ({"trustedCaCertificate": "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----"}, "CA certificate"),
     ],

@@ -125,7 +125,7 @@ CLIENT = {"certificate": pki.client().certificate, "privateKey": pki.client().pr
     [
         ({"hostName": "mqtt://h:1883"}, "hostName: .*must not begin with a scheme"),
         ({"hostName": 7}, "hostName: .*is not text"),
-        ({"protocol": "SLS"}, "protocol: Input should be 'TCP' or 'SSL'"),
+        ({"protocol": "SLS"}, "protocol: Input should be 'TCP', 'SSL' or 'WSS'"),
         ({"qos": 2}, "qos: Input should be 0 or 1"),
         ({"clientId": ""}, "clientId: "),
         ({"uplinkTopicPatern": "x"}, "uplinkTopicPatern: Extra inputs"),
@@ -159,7 +159,7 @@ def test_what_a_file_may_not_say(values: dict[str, Any], expected: str) -> None:
 
 def test_both_spellings_of_the_ca() -> None:
     for key in ("trustedCaCertificate", "trustedCaCertficate"):
-        trusted = config(protocol="SSL", **{key: pki.ca().certificate}).trusted_ca
+        trusted = config(protocol="SSL", **{key: pki.ca().certificate}).trustedCaCertificate
         assert trusted is not None
         assert trusted.get_secret_value() == pki.ca().certificate
 

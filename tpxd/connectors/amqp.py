@@ -22,9 +22,10 @@ from pydantic import AfterValidator, Field, model_validator
 from tpxd.config import AmqpPattern, Part
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.errors import ConnectFailed, PatternError, Refused, SpoolUnavailable, Unresolvable
-from tpxd.link_config import LinkConfig, check_ports, plain
+from tpxd.link_config import LinkConfig, check_ports
 from tpxd.lorawan.patterns import Pattern
 from tpxd.lorawan.uplink import Uplink
+from tpxd.secret import plain
 from tpxd.wire.amqp_codec import name_fault
 from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
 from tpxd.wire.amqp_events import Refusal
@@ -56,6 +57,7 @@ class AmqpConfig(LinkConfig):
 
     default_ports: ClassVar[dict[str, int]] = {"TCP": 5672, "SSL": 5671}
 
+    protocol: Literal["TCP", "SSL"] = Field(description="TCP sends everything in the clear, SSL is TLS.")
     virtualHost: str = Field("/", min_length=1, max_length=127, description='The virtual host; default "/".')
     exchangeName: Name = Field(description="The exchange to publish to; made as a durable topic exchange when missing.")
     uplinkTopicPattern: AmqpPattern = Field(description="The routing key that an uplink is published with.")

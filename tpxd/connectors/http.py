@@ -3,12 +3,14 @@
 Wire:    the uplink's JSON as the body, over HTTP/1.1 links that stay open; a 2xx is the receipt.
 Order:   the uplinks of one device follow each other, `maxParallel` devices go side by side.
 Errors:  what an answer means for the retry stands in `wire/http_judge.py`; redirects are not followed.
+Proxy:   gets the request itself for http://, and opens a tunnel for https:// (RFC 9112, 3.2.2; RFC 9110, 9.3.6).
 Source:  ThingPark X IoT Flow, "HTTP connector" (options, strict mode); RFC 9110 (answers), RFC 6585 (429).
 """
 
 from __future__ import annotations
 
 import re
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,28 +20,28 @@ import httpx
 import trio
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     Field,
     PlainSerializer,
     PlainValidator,
-    SecretStr,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from tpxd import __version__
-from tpxd.config import ConnectorConfig, HeaderPattern, HexKey, Pem
+from tpxd.config import HeaderPattern, HexKey
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.errors import ConnectFailed, PatternError, TransportError, Unresolvable
 from tpxd.lorawan.patterns import Pattern
 from tpxd.lorawan.tunnel import tunnel_query
 from tpxd.lorawan.uplink import Uplink
+from tpxd.secret import plain
+from tpxd.tls_config import TlsConfig
 from tpxd.wire.http1_client import header_lines, is_token, request_head
 from tpxd.wire.http_client import HttpClient, open_http_client
 from tpxd.wire.http_judge import Judge, shown
+from tpxd.wire.proxy import Proxy
 from tpxd.wire.streams import Endpoint
-from tpxd.wire.tls import check_pems
 
 SHORTEST_SECRET: Final = 8
 """Shorter words of a header's value are no secrets, and masking them would garble what a server says."""
@@ -89,7 +91,7 @@ DestinationUrl = Annotated[
 ]
 
 
-class HttpConfig(ConnectorConfig):
+class HttpConfig(TlsConfig):
     """The `[configuration]` of a connection over HTTP."""
 
     destinationURL: DestinationUrl = Field(description="Where each uplink is posted to, http:// or https://; required.")
@@ -100,17 +102,6 @@ class HttpConfig(ConnectorConfig):
     strictMode: bool = Field(
         False,
         description="true keeps an uplink that the server refuses and tries again, false gives it up; default false.",
-    )
-    trustedCaCertificate: Pem | None = Field(
-        None,
-        validation_alias=AliasChoices("trustedCaCertificate", "trustedCaCertficate"),
-        description="PEM of the CA that the server's certificate comes from; default the system's trust store.",
-    )
-    certificate: Pem | None = Field(
-        None, description="PEM of the client's certificate and its intermediates; default none."
-    )
-    privateKey: Pem | None = Field(
-        None, description="PEM of the client certificate's key, not encrypted; default none."
     )
     lrcCompliance: bool = Field(
         False,
@@ -147,15 +138,9 @@ class HttpConfig(ConnectorConfig):
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
-        ca, certificate, private_key = _text(self.trustedCaCertificate), _text(self.certificate), _text(self.privateKey)
-        if self.destinationURL.scheme == "http" and (ca or certificate or private_key):
+        if self.has_useless_certificates(tls=self.destinationURL.scheme == "https"):
             raise ValueError("certificates have no effect with http://; write https:// or leave them out")
-        check_pems(ca=ca, certificate=certificate, private_key=private_key)
         return self
-
-
-def _text(secret: SecretStr | None) -> str | None:
-    return (secret.get_secret_value() if secret else None) or None
 
 
 @connector(
@@ -167,39 +152,45 @@ def _text(secret: SecretStr | None) -> str | None:
 @asynccontextmanager
 async def open_http(config: HttpConfig, context: Context) -> AsyncIterator[Transport]:
     """Open a connection to the server of `destinationURL`; credentials go out with each request only."""
+    proxy, tls = _hops(config, context)
+    forwarder = proxy if tls is None else None
     async with open_http_client(
-        _endpoint(config, context),
+        _endpoint(config.destinationURL, proxy, tls),
         context.dial,
         connect_timeout_s=config.connectionTimeout / 1000,
         answer_timeout_s=config.actionTimeout / 1000,
     ) as client:
-        yield HttpTransport(client, config, context.proven)
+        yield HttpTransport(client, config, forwarder, context.proven)
 
 
-def _endpoint(config: HttpConfig, context: Context) -> Endpoint:
-    url = config.destinationURL
-    host = url.raw_host.decode("ascii")
-    if url.scheme == "http":
-        return Endpoint(host, url.port or 80)
+def _hops(config: HttpConfig, context: Context) -> tuple[Proxy | None, ssl.SSLContext | None]:
     try:
-        tls = context.tls(
-            ca=_text(config.trustedCaCertificate),
-            certificate=_text(config.certificate),
-            private_key=_text(config.privateKey),
-        )
+        tls = config.tls_context(context.tls) if config.destinationURL.scheme == "https" else None
+        return config.proxy_hop(context.tls), tls
     except ValueError as error:
         raise ConnectFailed(str(error)) from error
-    return Endpoint(host, url.port or 443, tls)
+
+
+def _endpoint(url: httpx.URL, proxy: Proxy | None, tls: ssl.SSLContext | None) -> Endpoint:
+    """Where links lead: with http:// the proxy gets the requests themselves, with https:// it opens a tunnel."""
+    host = url.raw_host.decode("ascii")
+    if tls is not None:
+        return Endpoint(host, url.port or 443, tls, proxy=proxy)
+    if proxy is not None:
+        return Endpoint(proxy.host, proxy.port, proxy.tls, role="proxy")
+    return Endpoint(host, url.port or 80)
 
 
 class HttpTransport:
     """Posts batches; see `connector.Transport`."""
 
-    def __init__(self, client: HttpClient, config: HttpConfig, proven: Callable[[], bool]) -> None:
+    def __init__(
+        self, client: HttpClient, config: HttpConfig, forwarder: Proxy | None, proven: Callable[[], bool]
+    ) -> None:
         self._client = client
         self._parallel = config.maxParallel
-        self._judge = _judge(config, proven)
-        self._begin, self._end = _fixed_head(config)
+        self._judge = _judge(config, forwarder, proven)
+        self._begin, self._end = _fixed_head(config, forwarder)
         self._head = self._begin + self._end
         self._comply = _compliance(config)
         self._patterns = [(name.encode(), value) for name, value in config.headers.items() if value.names]
@@ -271,11 +262,11 @@ def _compliance(config: HttpConfig) -> Callable[[Uplink], bytes] | None:
     if not config.lrcCompliance:
         return None
     joint = b"&" if config.destinationURL.query else b"?"
-    as_id, key = config.downlinkAsId or "", _text(config.tunnelInterfaceAuthenticationKey)
+    as_id, key = config.downlinkAsId or "", plain(config.tunnelInterfaceAuthenticationKey)
     return lambda uplink: joint + tunnel_query(uplink, as_id=as_id, key=key).encode()
 
 
-def _fixed_head(config: HttpConfig) -> tuple[bytes, bytes]:
+def _fixed_head(config: HttpConfig, forwarder: Proxy | None) -> tuple[bytes, bytes]:
     """What every request begins with, up to the end of its target, and from there: all that no uplink changes."""
     url = config.destinationURL
     headers = {
@@ -284,18 +275,24 @@ def _fixed_head(config: HttpConfig) -> tuple[bytes, bytes]:
         "accept": (b"Accept", b"*/*"),
         "user-agent": (b"User-Agent", f"tpxd/{__version__}".encode()),
     }
+    target = url.raw_path
+    if forwarder is not None:
+        target = b"%b://%b%b" % (url.raw_scheme, url.netloc, target)
+        headers |= {name.lower().decode(): (name, value) for name, value in forwarder.headers}
     for name, pattern in config.headers.items():
         if pattern.names:
             headers.pop(name.lower(), None)
         else:
             headers[name.lower()] = name.encode(), pattern.render(_NO_UPLINK).text.encode("latin-1")
-    head = request_head(b"POST", url.raw_path, headers.values())
-    target_ends = len(b"POST ") + len(url.raw_path)
+    head = request_head(b"POST", target, headers.values())
+    target_ends = len(b"POST ") + len(target)
     return head[:target_ends], head[target_ends:]
 
 
-def _judge(config: HttpConfig, proven: Callable[[], bool]) -> Judge:
+def _judge(config: HttpConfig, forwarder: Proxy | None, proven: Callable[[], bool]) -> Judge:
     words = [word for value in config.headers.values() for word in re.split(r"\s+|\{[^{}]*\}", value.text)]
     words += [value for _, value in config.destinationURL.params.multi_items()]
+    if forwarder is not None:
+        words += [forwarder.password or "", *(value.decode().split()[-1] for _, value in forwarder.headers)]
     secrets = sorted({word for word in words if len(word) >= SHORTEST_SECRET}, key=len, reverse=True)
-    return Judge(shown(config.destinationURL), config.strictMode, tuple(secrets), proven)
+    return Judge(shown(config.destinationURL), config.strictMode, tuple(secrets), proven, forwarder)

@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 over TCP or TLS: uplinks are published, commands are subscribed to.
+"""MQTT 3.1.1 over TCP, TLS or WebSocket: uplinks are published, commands are subscribed to.
 
 Wire:     one PUBLISH per uplink, QoS 1 unless told otherwise; delivered at its own PUBACK. With QoS 0, delivered means
           handed to the system.
@@ -9,23 +9,28 @@ Source:   ThingPark X IoT Flow, "MQTT connector"; MQTT 3.1.1.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, Self
 
 import trio
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tpxd.config import MqttPattern, Part
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.errors import PatternError, Unresolvable
-from tpxd.link_config import LinkConfig, check_ports, plain
+from tpxd.link_config import LinkConfig, check_ports
 from tpxd.lorawan.patterns import Pattern
 from tpxd.lorawan.uplink import Uplink
+from tpxd.secret import plain
 from tpxd.wire.mqtt import MqttOptions, QoS
 from tpxd.wire.mqtt_codec import MAX_TEXT_BYTES, topic_fault
 from tpxd.wire.mqtt_session import Message, MqttSession, open_mqtt
+from tpxd.wire.streams import Endpoint
+from tpxd.wire.websocket import WebSocket
 
 # a resumed session may bring more messages before the SUBACK than wait unread: then somebody must begin to receive
 SUBSCRIBED_S = 0.5
@@ -39,11 +44,20 @@ class PortTopics(Part):
     downlinkTopicPattern: MqttPattern | None = Field(None, description="One more topic to take commands from.")
 
 
+def _path(value: str) -> str:
+    if not re.fullmatch(r"/[!-~]{,999}", value) or "#" in value:
+        raise ValueError('is no path; it begins with "/" and holds neither spaces nor "#", such as "/mqtt"')
+    return value
+
+
 class MqttConfig(LinkConfig):
     """`[configuration]` of `actility-mqtt-iot`."""
 
-    default_ports: ClassVar[dict[str, int]] = {"TCP": 1883, "SSL": 8883}
+    default_ports: ClassVar[dict[str, int]] = {"TCP": 1883, "SSL": 8883, "WSS": 443}
 
+    path: Annotated[str, AfterValidator(_path)] = Field(
+        "/mqtt", description='The path of the WebSocket, with protocol = "WSS"; default "/mqtt".'
+    )
     clientId: str | None = Field(
         None,
         min_length=1,
@@ -61,7 +75,14 @@ class MqttConfig(LinkConfig):
         check_ports([entry.fPort for entry in self.topics])
         if len((plain(self.password) or "").encode()) > MAX_TEXT_BYTES:
             raise ValueError(f"password has more than {MAX_TEXT_BYTES} bytes")
+        if "path" in self.model_fields_set and self.protocol != "WSS":
+            raise ValueError('path needs protocol = "WSS"; the others have none')
         return self
+
+    def endpoint(self, contexts: Callable[..., ssl.SSLContext]) -> Endpoint:
+        """See `LinkConfig`; with WSS, the bytes travel in a WebSocket (MQTT 3.1.1, 6)."""
+        endpoint = super().endpoint(contexts)
+        return replace(endpoint, websocket=WebSocket(self.path, "mqtt")) if self.protocol == "WSS" else endpoint
 
     @property
     def downlink_filters(self) -> list[str]:

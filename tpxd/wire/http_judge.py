@@ -8,6 +8,10 @@ Pure: an answer in; a receipt, a refusal or an error out.
     502, 503, 504                             Refused
     any other                                 refused for good; in strict mode Refused
 
+Behind a proxy that forwards requests, an answer without Via (RFC 9110, 7.6.3) may be the proxy's own, which says
+nothing about the message: then 403 and everything from 500 on is Refused. tinyproxy answers 500 when it does not reach
+the server.
+
 Source: RFC 9110, 15 (status codes) and 10.2.3 (Retry-After), RFC 6585, 4 (429), RFC 8470, 5.2 (425); ThingPark X
 IoT Flow, "HTTP connector" (strict mode).
 """
@@ -18,13 +22,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import Final
 
 import httpx
 
 from tpxd.errors import AuthenticationFailed, Refused, Throttled
-from tpxd.wire.http1_client import Answer
+from tpxd.wire.http1_client import Answer, status_text
+from tpxd.wire.proxy import Proxy
 
 PATIENCE_S: Final = 5.0
 """How long to wait when a server asks for patience and does not say how much."""
@@ -40,12 +44,14 @@ class Judge:
         url: the destination as it may be shown, without its query.
         secrets: what is masked where the server's own words are shown, since it may echo our request.
         proven: see `connector.Context`.
+        forwarder: the proxy that the requests go to.
     """
 
     url: str
     strict: bool
     secrets: tuple[str, ...]
     proven: Callable[[], bool]
+    forwarder: Proxy | None = None
 
     def __call__(self, answer: Answer) -> str | None:
         """None when the uplink is delivered; else why it is refused for good.
@@ -59,20 +65,34 @@ class Judge:
         if 200 <= status < 300:
             return None
         detail = self._detail(answer)
-        message = f"{self.url}: {detail}"
-        if status in (401, 407) or (status == 403 and not self.proven()):
-            raise AuthenticationFailed(message, hint="do headers hold the credentials that this server expects?")
+        by_proxy = self.forwarder is not None and (status == 407 or b"via" not in answer.headers)
+        message = f"{self._place(status, by_proxy)}: {detail}"
+        if status in (401, 407) or (status == 403 and not by_proxy and not self.proven()):
+            raise AuthenticationFailed(message, hint=self._login_hint(status, by_proxy))
         patience = answer.headers.get(b"retry-after")
         if status in (408, 425, 429) or (status == 503 and patience is not None):
             raise Throttled(message, retry_after_s=patience_s(patience, time.time()))
+        if by_proxy and (status == 403 or status >= 500):
+            raise Refused(message, hint="does the proxy reach the server, and does it allow us to go there?")
         if status in (502, 503, 504):
             raise Refused(message, hint="is the application behind this server or gateway running?")
         if self.strict:
             raise Refused(message, hint="strictMode = true holds everything back until the server accepts this uplink")
         return detail
 
+    def _place(self, status: int, by_proxy: bool) -> str:
+        if not by_proxy:
+            return self.url
+        return str(self.forwarder) if status == 407 else f"{self.forwarder}, or {self.url} behind it"
+
+    def _login_hint(self, status: int, by_proxy: bool) -> str:
+        hint = "do headers hold the credentials that this server expects?"
+        if self.forwarder is None or not by_proxy:
+            return hint
+        return self.forwarder.login_hint if status == 407 else f"{self.forwarder.login_hint} If they are, {hint}"
+
     def _detail(self, answer: Answer) -> str:
-        name = _status_text(answer.status)
+        name = status_text(answer.status)
         location = answer.headers.get(b"location")
         if 300 <= answer.status < 400 and location is not None:
             return f"{name}: redirected to {self._location(location)}; put the final URL into destinationURL"
@@ -101,13 +121,6 @@ def patience_s(retry_after: bytes | None, now_s: float) -> float:
     except (ValueError, OverflowError):
         return PATIENCE_S
     return min(max(seconds, 1.0), MOST_PATIENCE_S)
-
-
-def _status_text(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
 
 
 def shown(url: httpx.URL) -> str:
