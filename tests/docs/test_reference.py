@@ -1,4 +1,4 @@
-"""README's tables of options say what the models say, and the models say it in one sentence each."""
+"""README's tables of options say what the models say, and the models say it in one line each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_readme_is_what_the_generator_makes() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if not name.endswith(".type")])
-def test_every_option_is_described_in_one_sentence(name: str) -> None:
+def test_every_option_is_described_in_one_line(name: str) -> None:
     description = FIELDS[name].description
     assert description
     assert description.endswith(".")

@@ -74,12 +74,13 @@ def _without(keys: Collection[str], model: Schema) -> Schema:
 
 
 def _tables(path: str, model: Schema, top: Schema) -> Iterator[str]:
-    """The table of a model's keys, then those of the tables inside it; `top` is the schema that holds all of them."""
+    """The table of a model's keys, those needed first, then those of the tables inside it; `top` is the schema that holds all of them."""
     rows, inner = [], []
-    for key, field in model["properties"].items():
+    needed = model.get("required", ())
+    for key, field in sorted(model["properties"].items(), key=lambda item: item[0] not in needed):
         tables = _inner_tables(field, top)
         if not tables:
-            rows.append(_row(f"`{key}`", field, needed=key in model.get("required", ())))
+            rows.append(_row(f"`{key}`", field, needed=key in needed))
             continue
         name = f"{path}.{key}" if path else key
         inner.append((f"`[[{name}]]`" if _is_list(field) else f"`[{name}]`", name, field, tables))
