@@ -108,6 +108,12 @@ def test_every_row_has_four_cells() -> None:
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
 
 
+def test_needed_keys_stand_first() -> None:
+    for table in re.findall(r"^\|---.*\n((?:\|.*\n)+)", reference.reference(), re.MULTILINE):
+        needed = ["| needed |" in row for row in table.splitlines()]
+        assert needed == sorted(needed, reverse=True), table
+
+
 @pytest.mark.parametrize(
     ("schema", "words"),
     [

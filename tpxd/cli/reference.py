@@ -74,7 +74,7 @@ def _without(keys: Collection[str], model: Schema) -> Schema:
 
 
 def _tables(path: str, model: Schema, top: Schema) -> Iterator[str]:
-    """The table of a model's keys, those needed first, then those of the tables inside it; `top` is the schema that holds all of them."""
+    """The table of a model's keys, needed ones first, then the tables inside it; `top` is the schema with them all."""
     rows, inner = [], []
     needed = model.get("required", ())
     for key, field in sorted(model["properties"].items(), key=lambda item: item[0] not in needed):
