@@ -213,12 +213,16 @@ async def test_whatever_peers_send_the_server_answers_the_next_one() -> None:
 async def test_a_bug_in_the_protocol_ends_one_connection(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(*_: object) -> None:
-        raise LookupError("a bug of the test's making")
+    class Broken:
+        def __init__(self, *_: object) -> None:
+            """Takes what TCPServer takes."""
+
+        async def run(self) -> None:
+            raise LookupError("a bug of the test's making")
 
     async with control_plane(ScriptedDaemon()) as (bound, *_):
         with monkeypatch.context() as patch:
-            patch.setattr(server, "TCPServer", broken)
+            patch.setattr(server, "TCPServer", Broken)
             async with await connect(bound) as stream:
                 assert await stream.receive_some() == b""
         assert "a bug of the test's making" in caplog.text

@@ -26,7 +26,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "codecs spool",
         "alarms config connection_file flow link_config log problems secret settings tls_config toml_source",
         "wire",
-        "errors events lifeline lorawan sdnotify",
+        "barrier errors events lifeline lorawan sdnotify",
     )
 )
 """Highest first; a room is a directory or a single file at the top."""
@@ -47,11 +47,7 @@ CONFINED = {
 }
 """Foreign package to the modules that may import it."""
 
-BARRIERS = {
-    "tpxd.engine.supervisor": "one connection's bug ends at that connection",
-    "tpxd.wire.http1_server": "one request's bug ends at that request",
-    "tpxd.control.server": "what a peer's bytes do to hypercorn ends at that peer",
-}
+BARRIERS = {"tpxd.barrier": "a bug ends at the connection, request or peer that reached it"}
 """The only modules that may swallow every exception, with the reason."""
 
 

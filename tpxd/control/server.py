@@ -16,6 +16,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
+from tpxd.barrier import behind_barrier
 from tpxd.control.listening import BoundedStream, open_control_sockets
 from tpxd.control.routes import control_app
 from tpxd.control.state import ControlState
@@ -93,10 +94,9 @@ class ControlServer:
             if len(self._streams) >= CONNECTIONS or self._stopped.is_set():
                 return
             self._streams.add(stream)
+            server = TCPServer(self._app, self._config, context, ConnectionState({}), cast("Any", stream))
             try:
-                await TCPServer(self._app, self._config, context, ConnectionState({}), cast("Any", stream))
-            except Exception:
-                # The crash barrier of one connection: what a peer's bytes do to hypercorn must not end the daemon.
-                logger.exception("a connection to the control plane was closed by a bug")
+                # what a peer's bytes do to hypercorn must not end the daemon
+                await behind_barrier(server.run, "a connection to the control plane")
             finally:
                 self._streams.discard(stream)

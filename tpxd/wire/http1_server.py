@@ -21,6 +21,7 @@ from functools import partial
 
 import trio
 
+from tpxd.barrier import behind_barrier
 from tpxd.wire.http1_listen import RECEIVE_BYTES, TcpStream, accept_streams, bound_address, open_listeners
 from tpxd.wire.http1_messages import Limits, Request, Response, format_response
 from tpxd.wire.http1_parser import RequestParser
@@ -210,11 +211,10 @@ class HttpServer:
 
     async def _answer(self, request: Request) -> Response:
         """The crash barrier of one request: a bug that one sender's bytes can reach must not end the server."""
-        try:
-            return await self._respond(request)
-        except Exception:
-            logger.exception("%s %s from %s could not be answered", request.method, request.path, request.peer)
-            return BROKEN
+        answer = await behind_barrier(
+            lambda: self._respond(request), "%s %s from %s", request.method, request.path, request.peer
+        )
+        return BROKEN if isinstance(answer, Exception) else answer
 
     def _last_word(self, conversation: Conversation) -> Response | None:
         """What the peer still has to be told before the connection is closed."""

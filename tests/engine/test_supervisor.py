@@ -1,0 +1,254 @@
+"""What runs agrees with the files: with a real spool and directory, and a connector that a test scripts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.engine.doubles import Peer, no_dial
+from tpxd.config import ConnectorConfig
+from tpxd.connection_file import ConnectionFile
+from tpxd.connector import REGISTRY, Connector
+from tpxd.engine.config_dir import ConfigDir
+from tpxd.engine.plan import plan
+from tpxd.engine.supervisor import Supervisor
+from tpxd.errors import LinkLost
+from tpxd.events import EventLog
+from tpxd.spool import NewReport, Spool, SpoolLimits, open_spool
+from tpxd.wire.tls import TlsContextCache
+
+GOOD = 'connectorId = "scripted"\nname = "N"\n[configuration]\n'
+
+
+class Site:
+    """A supervisor over a directory of connection files that are carried to one scripted peer."""
+
+    def __init__(self, directory: Path, spool: Spool, peer: Peer) -> None:
+        self.directory = directory / "connections.d"
+        self.directory.mkdir(exist_ok=True)
+        self.spool, self.peer, self.events = spool, peer, EventLog()
+        config_dir = ConfigDir(self.directory, directory / "last-good", settle=lambda: None)
+        self.supervisor = Supervisor(
+            config_dir,
+            spool,
+            self.events.report,
+            instance="00000000",
+            dial=no_dial,
+            tls=TlsContextCache(),
+            stop_grace_s=1.0,
+        )
+
+    async def write(self, id: str, text: str = GOOD) -> None:
+        """Change a file and have it applied."""
+        (self.directory / f"{id}.toml").write_text(text)
+        await self.supervisor.reload_and_wait()
+
+    async def remove(self, id: str) -> None:
+        """Remove a file and have that applied."""
+        (self.directory / f"{id}.toml").unlink()
+        await self.supervisor.reload_and_wait()
+
+    async def becomes(self, id: str, state: str) -> None:
+        """Wait until the connection is in this state."""
+        with trio.fail_after(5):
+            while (self.supervisor.health(id) or {}).get("state") != state:
+                await trio.lowlevel.checkpoint()
+
+    async def append(self, count: int) -> None:
+        """Reports arrive."""
+        for n in range(count):
+            document = {"DevEUI_uplink": {"DevEUI": "70B3D5E75E00A1C4", "FCntUp": n}}
+            body = b'{"DevEUI_uplink":{"DevEUI":"70B3D5E75E00A1C4","FCntUp":%d}}' % n
+            await self.spool.append(NewReport("DevEUI_uplink", "70B3D5E75E00A1C4", "", body, document))
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """The far end of every connection; its connector is registered for the test alone."""
+    scripted = Peer()
+    REGISTRY["scripted"] = Connector("scripted", ConnectorConfig, scripted.open, "Scripted", "for tests", 256)
+    yield scripted
+    del REGISTRY["scripted"]
+
+
+@asynccontextmanager
+async def supervised(directory: Path, peer: Peer) -> AsyncIterator[Site]:
+    """The supervisor at work while the block lasts."""
+    limits = SpoolLimits(max_bytes=1 << 24, min_free_bytes=0)
+    async with open_spool(directory / "spool.db", limits, report=EventLog().report) as spool:
+        site = Site(directory, spool, peer)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(site.supervisor.run)
+            yield site
+            await site.supervisor.stop()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_file_starts_changes_and_ends_a_connection(tmp_path: Path, peer: Peer) -> None:
+    async with supervised(tmp_path, peer) as site:
+        await site.write("a")
+        await site.becomes("a", "OPENED")
+        assert peer.open_now == 1
+        await site.write("a", GOOD + "uplinkRateLimiter = 50\n")
+        await site.becomes("a", "OPENED")
+        with trio.fail_after(5):
+            while len(peer.opens) < 2:
+                await trio.lowlevel.checkpoint()
+        await site.remove("a")
+        assert site.supervisor.health("a") is None
+        with trio.fail_after(5):
+            while peer.open_now:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_what_did_not_change_is_not_touched(tmp_path: Path, peer: Peer) -> None:
+    async with supervised(tmp_path, peer) as site:
+        await site.write("steady")
+        await site.becomes("steady", "OPENED")
+        for n in range(5):
+            await site.write(f"other{n}")
+            await site.becomes(f"other{n}", "OPENED")
+            await site.write("steady", GOOD + f"# a comment is no change {n}\n")
+            await site.remove(f"other{n}")
+        site.supervisor.reconnect()
+        await site.supervisor.reload_and_wait()
+        assert len(peer.opens) == 1 + 5
+        document = site.supervisor.health("steady")
+        assert document is not None
+        assert document["file"]["generation"] == document["file"]["running"] == 6
+
+
+async def test_two_versions_of_one_file_never_run_at_once(tmp_path: Path, peer: Peer) -> None:
+    async with supervised(tmp_path, peer) as site:
+        most = 0
+        for n in range(1, 20):
+            await site.write("a", GOOD + f"uplinkRateLimiter = {n}\n")
+            await trio.lowlevel.checkpoint()
+            most = max(most, peer.open_now)
+        await site.becomes("a", "OPENED")
+        assert most == 1
+        document = site.supervisor.health("a")
+        assert document is not None
+        assert document["file"] == {"generation": 19, "running": 19, "error": None}
+
+
+async def test_a_broken_edit_keeps_the_last_good_version(tmp_path: Path, peer: Peer) -> None:
+    async with supervised(tmp_path, peer) as site:
+        await site.write("a")
+        await site.becomes("a", "OPENED")
+        await site.write("a", GOOD + "surprise = 1\n")
+        document = site.supervisor.health("a")
+        assert document is not None
+        assert document["state"] == "OPENED"
+        assert document["healthy"] is False
+        assert document["file"]["generation"] == 2
+        assert document["file"]["running"] == 1
+        assert "surprise" in document["file"]["error"]
+        assert len(peer.opens) == 1
+
+
+async def test_a_file_that_never_was_valid_has_a_queue_all_the_same(tmp_path: Path, peer: Peer) -> None:
+    async with supervised(tmp_path, peer) as site:
+        await site.write("a", "nonsense = = 1")
+        assert (site.supervisor.health("a") or {})["state"] == "INVALID"
+        await site.append(3)
+        assert (site.supervisor.health("a") or {})["uplinks"]["waiting"] == 3
+        await site.write("a")
+        with trio.fail_after(5):
+            while (site.supervisor.health("a") or {})["uplinks"]["delivered"] < 3:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_a_file_put_back_goes_on_where_it_was(tmp_path: Path, peer: Peer) -> None:
+    async with supervised(tmp_path, peer) as site:
+        await site.write("a")
+        await site.append(2)
+        await site.becomes("a", "OPENED")
+        with trio.fail_after(5):
+            while (site.supervisor.health("a") or {})["uplinks"]["delivered"] < 2:
+                await trio.lowlevel.checkpoint()
+        await site.remove("a")
+        await site.append(4)
+        await site.write("a")
+        with trio.fail_after(5):
+            while (site.supervisor.health("a") or {})["uplinks"]["delivered"] < 4:
+                await trio.lowlevel.checkpoint()
+        ledger = (site.supervisor.health("a") or {})["uplinks"]
+        assert ledger["received"] == 4, "two of the four were stored before"
+
+
+async def test_a_pause_and_its_end(tmp_path: Path, peer: Peer) -> None:
+    async with supervised(tmp_path, peer) as site:
+        await site.write("a")
+        await site.becomes("a", "OPENED")
+        await site.write("a", "active = false\n" + GOOD)
+        await site.becomes("a", "DEACTIVATED")
+        await site.append(1)
+        document = site.supervisor.health("a") or {}
+        assert document["healthy"] is True
+        assert document["uplinks"]["waiting"] == 1
+        assert peer.open_now == 0
+        await site.write("a")
+        await site.becomes("a", "OPENED")
+
+
+async def test_a_bug_in_one_connection_restarts_it_and_leaves_the_others(
+    tmp_path: Path, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    bugs = iter([ZeroDivisionError("a bug of the test's making")])
+    async with supervised(tmp_path, peer) as site:
+        await site.write("good")
+        await site.becomes("good", "OPENED")
+        peer.opening = lambda: next(bugs, None)
+        await site.write("bad")
+        await site.becomes("bad", "CLOSED")
+        assert "ZeroDivisionError" in (site.supervisor.health("bad") or {})["reason"]
+        assert "a bug of the test's making" in caplog.text
+        assert (site.supervisor.health("good") or {})["state"] == "OPENED"
+        assert site.supervisor.reconnect("bad") is True
+        await site.becomes("bad", "OPENED")
+    assert len(peer.opens) == 3
+
+
+async def test_reconnect_tries_again_at_once_and_knows_its_ids(tmp_path: Path, peer: Peer) -> None:
+    refusals = iter([LinkLost("refused")] * 3)
+    peer.opening = lambda: next(refusals, None)
+    async with supervised(tmp_path, peer) as site:
+        await site.write("a")
+        for tries in range(1, 4):
+            await site.becomes("a", "CLOSED")
+            with trio.fail_after(5):
+                while len(peer.opens) < tries:
+                    await trio.lowlevel.checkpoint()
+            await site.becomes("a", "CLOSED")
+            assert site.supervisor.reconnect("a") is True
+        await site.becomes("a", "OPENED")
+        assert site.supervisor.reconnect("nobody") is False
+
+
+def file(limit: int) -> ConnectionFile:
+    return ConnectionFile(
+        connectorId="x", name="x", configuration=ConnectorConfig.model_validate({"uplinkRateLimiter": limit})
+    )
+
+
+DIRECTORIES = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 3).map(file))
+
+
+@given(DIRECTORIES, DIRECTORIES)
+def test_a_plan_makes_any_two_directories_agree(
+    wanted: dict[str, ConnectionFile], running: dict[str, ConnectionFile]
+) -> None:
+    steps = plan(wanted, running)
+    after = {id: model for id, model in running.items() if id not in steps.stop}
+    assert all(after[id] != wanted[id] for id in steps.restart)
+    after |= {id: wanted[id] for id in (*steps.restart, *steps.start)}
+    assert after == wanted
+    named = [*steps.stop, *steps.restart, *steps.start, *steps.keep]
+    assert sorted(named) == sorted(wanted.keys() | running.keys()), "each id stands in exactly one of the four"
