@@ -236,6 +236,11 @@ class ConnectorConfig(Part):
         description="The longest time in ms without a receipt while any is due; 100 to 60000, default 10000.",
     )
 
+    @property
+    def command_sources(self) -> list[str]:
+        """The topic filters or binding keys that commands are taken from; a connector with some overrides this."""
+        return []
+
     def pems(self) -> Mapping[str, str]:
         """The certificates, not the keys, that the connection works with: PEM text by field; their ends are watched."""
         return {}

@@ -55,6 +55,10 @@ class Receipts(Protocol):
     def rejected(self, index: int, reason: str) -> None:
         """The far end, or a pattern, refused this uplink for good: it becomes a dead letter."""
 
+    def filtered(self, index: int, reason: str) -> None:
+        """By its file's rules this connection does not send this uplink, such as one of a device that it must not
+        register: it counts as filtered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
@@ -132,6 +136,7 @@ class Context:
         dial: opens byte streams; tests pass one that hands out memory streams.
         tls: makes TLS contexts.
         authenticating: call it when credentials go out; the state shows AUTHENTICATING.
+        commands: whether commands are taken; where not, nothing is subscribed to, since nobody would receive.
         memory: keeps what must outlive the process; begin keys with `connector/ID/`.
         proven: whether this version of the file ever had a receipt (an HTTP 403 means something else before).
     """
@@ -144,6 +149,7 @@ class Context:
     memory: Memory
     authenticating: Callable[[], None]
     proven: Callable[[], bool]
+    commands: bool = True
 
     @property
     def client_id(self) -> str:

@@ -58,6 +58,9 @@ class Receipts:
     def rejected(self, index: int, reason: str) -> None:
         self.fates.append((index, reason))
 
+    def filtered(self, index: int, reason: str) -> None:
+        raise AssertionError(f"{index} was filtered: {reason}")
+
 
 class Site:
     """A context whose `dial` hands out one end of a memory stream; `script` speaks at the other."""
@@ -178,15 +181,15 @@ def test_secrets_do_not_show() -> None:
     assert "PRIVATE KEY" not in text
 
 
-def test_downlink_filters() -> None:
+def test_where_commands_come_from() -> None:
     topics = [
         {"fPort": 1, "downlinkTopicPattern": "plant/{DevEUI}/down"},
         {"fPort": 2, "downlinkTopicPattern": "plant/commands"},
     ]
     wanted = config(downlinkTopicPattern="plant/{DevEUI}/down", topics=topics)
-    assert wanted.downlink_filters == ["plant/+/down", "plant/commands"]
-    assert config(downlinkTopicPattern="plant/{DevEUI}/down", downlinkEnabled=False).downlink_filters == []
-    assert config().downlink_filters == []
+    assert wanted.command_sources == ["plant/+/down", "plant/commands"]
+    assert config(downlinkTopicPattern="plant/{DevEUI}/down", downlinkEnabled=False).command_sources == []
+    assert config().command_sources == []
 
 
 # ---- against a scripted broker

@@ -170,12 +170,12 @@ async def test_a_request_to_stop_interrupts_waiting_and_bounds_work(autojump_clo
 
     async def wait() -> None:
         with stopping.interrupts():
-            await trio.sleep(1e9)
+            await trio.Event().wait()
         ended["waiting"] = trio.current_time()
 
     async def work() -> None:
         with stopping.bounds(lambda: 5.0):
-            await trio.sleep(1e9)
+            await trio.Event().wait()
         ended["work"] = trio.current_time()
 
     async with trio.open_nursery() as nursery:
@@ -186,5 +186,5 @@ async def test_a_request_to_stop_interrupts_waiting_and_bounds_work(autojump_clo
         stopping.request()
     assert ended == {"waiting": 10.0, "work": 15.0}
     with stopping.interrupts():
-        await trio.sleep(1e9)
+        await trio.Event().wait()
     assert trio.current_time() == 15.0, "what begins after the request ends at once"

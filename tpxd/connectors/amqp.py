@@ -82,7 +82,7 @@ class AmqpConfig(LinkConfig):
         return self
 
     @property
-    def downlink_keys(self) -> list[str]:
+    def command_sources(self) -> list[str]:
         """The routing keys to bind the queue with, each once."""
         if not self.downlinkEnabled:
             return []
@@ -225,7 +225,7 @@ async def open_amqp_connection(config: AmqpConfig, context: Context) -> AsyncIte
 async def _prepare(session: AmqpSession, config: AmqpConfig, context: Context) -> None:
     await declare_exchange(session, config.exchangeName)
     queue = config.downlinkQueue or f"tpxd.{context.instance}.{context.connection_id}.downlink"
-    wanted = [Binding(queue, config.exchangeName, key) for key in config.downlink_keys]
+    wanted = [Binding(queue, config.exchangeName, key) for key in (config.command_sources if context.commands else [])]
     if wanted:
         await declare_queue(session, queue)
     await _bind(session, wanted, Bindings(config, context))

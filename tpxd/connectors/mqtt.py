@@ -85,7 +85,7 @@ class MqttConfig(LinkConfig):
         return replace(endpoint, websocket=WebSocket(self.path, "mqtt")) if self.protocol == "WSS" else endpoint
 
     @property
-    def downlink_filters(self) -> list[str]:
+    def command_sources(self) -> list[str]:
         """The topic filters to subscribe to, each once."""
         if not self.downlinkEnabled:
             return []
@@ -156,7 +156,7 @@ async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIte
     deadline = trio.current_time() + config.connectionTimeout / 1000
     stream = await context.dial(config.endpoint(context.tls), config.connectionTimeout / 1000)
     context.authenticating()
-    filters = config.downlink_filters
+    filters = config.command_sources if context.commands else []
     options = MqttOptions(
         config.clientId or context.client_id,
         clean_session=not filters,
