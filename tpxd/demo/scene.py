@@ -19,9 +19,6 @@ listen = "{intake}"
 public_url = "http://{intake}"
 
 [lrc]
-downlink_url = "http://{receiver}{downlink_path}"
-as_id = "{as_id}"
-as_key = "{key}"
 tunnel_keys = {{ "{as_id}" = "{key}" }}
 
 [control]
@@ -46,7 +43,6 @@ active = true
 hostName = "{broker}"
 protocol = "TCP"
 uplinkTopicPattern = "demo/{{DevEUI}}/uplink"
-downlinkTopicPattern = "demo/{{DevEUI}}/downlink"
 uplinkTimeValidity = "1h"
 """
 
@@ -63,7 +59,6 @@ uplinkTimeValidity = "1h"
 """
 
 UPLINK_PATH = "/uplinks"
-DOWNLINK_PATH = "/thingpark/lrc/rest/downlink"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,7 @@ class Scene:
     """Where everything is; addresses are `host:port`.
 
     Attributes:
-        key: signs uplinks and downlinks, made for this demo only.
+        key: signs uplinks, made for this demo only.
     """
 
     directory: Path
@@ -103,7 +98,6 @@ def set_scene(directory: Path) -> Scene:
         "key": scene.key,
         "as_id": DEFAULT_AS_ID,
         "uplink_path": UPLINK_PATH,
-        "downlink_path": DOWNLINK_PATH,
     }
     connections = directory / "connections.d"
     connections.mkdir()

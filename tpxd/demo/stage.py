@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import trio
 
-from tpxd.demo.scene import DOWNLINK_PATH, UPLINK_PATH, Scene
+from tpxd.demo.scene import UPLINK_PATH, Scene
 from tpxd.wire.http1 import Request, Response, serve_http
 
 DAEMON = (sys.executable, "-m", "tpxd.demo")
@@ -31,10 +31,9 @@ class DemoFailed(Exception):
 
 @dataclass(slots=True)
 class Receiver:
-    """What reached the demo's web server, which is both the destination of uplinks and the LRC for downlinks."""
+    """What reached the demo's web server."""
 
     uplinks: int = 0
-    downlinks: deque[str] = field(default_factory=lambda: deque(maxlen=5))
 
     async def respond(self, request: Request) -> Response:
         """Answer one request."""
@@ -42,9 +41,6 @@ class Receiver:
             case "POST", path if path == UPLINK_PATH:
                 self.uplinks += 1
                 return Response(204)
-            case "POST", path if path == DOWNLINK_PATH:
-                self.downlinks.append(request.query.partition("&AS_ID=")[0])
-                return Response(200, b"<html><body>Request queued by LRC</body></html>", "text/html")
             case _:
                 return Response(404)
 

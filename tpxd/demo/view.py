@@ -93,18 +93,8 @@ def _hints(play: Play) -> Iterator[Text]:
     yield _hint("log", str(scene.log))
     yield _hint("edit", f"{scene.directory}/connections.d/web.toml")
     yield _hint("watch", f"mosquitto_sub -p {port} -t 'demo/#' -v")
-    yield _hint("command", command_example(port))
-    for downlink in play.receiver.downlinks:
-        yield Text.assemble(" the LRC got ", (downlink, "green"))
     yield Text(" Ctrl-C ends the demo", style="dim")
 
 
 def _hint(what: str, where: str) -> Text:
     return Text.assemble(f" {what:<8} ", (where, "cyan"), overflow="fold")
-
-
-def command_example(port: str) -> str:
-    """A shell command that sends a downlink to one of the devices over the embedded broker."""
-    dev_eui = "70B3D5E75E000001"
-    document = f'{{"DevEUI_downlink":{{"DevEUI":"{dev_eui}","FPort":2,"payload_hex":"01"}}}}'
-    return f"mosquitto_pub -q 1 -p {port} -t demo/{dev_eui}/downlink -m '{document}'"
