@@ -96,7 +96,7 @@ async def _main(settings: Settings) -> None:
         intake = Intake(
             settings.intake, settings.lrc, spool, claimed=lambda r: supervisor.claims(r.kind, r.lane, r.document)
         )
-        pulse = Pulse(spool)
+        pulse = Pulse(spool, supervisor)
         state = DaemonState(supervisor, intake, spool, events, pulse)
         async with trio.open_nursery() as outer:
             outer.start_soon(pulse.beat)

@@ -19,6 +19,8 @@ Document = dict[str, Any]
 
 BEAT_S: Final = 1.0
 LATE_S: Final = 10.0
+SUPERVISOR_LATE_S: Final = 120.0
+"""It reads the directory every few seconds; thousands of files on a slow disk take their time."""
 
 
 class Pulse:
@@ -28,9 +30,10 @@ class Pulse:
         ready: intake listens.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, supervisor: Supervisor) -> None:
         self.ready = False
         self._spool = spool
+        self._supervisor = supervisor
         self._beat_at = time.monotonic()
 
     async def beat(self) -> None:
@@ -45,8 +48,12 @@ class Pulse:
     def live(self) -> tuple[bool, str | None]:
         """Whether all moved in the last seconds, and if not, what did not."""
         now = time.monotonic()
-        for what, at in (("the event loop", self._beat_at), ("the spool's writer", self._spool.moved())):
-            if now - at > LATE_S:
+        for what, at, late_s in (
+            ("the event loop", self._beat_at, LATE_S),
+            ("the spool's writer", self._spool.moved(), LATE_S),
+            ("the supervisor", self._supervisor.moved(), SUPERVISOR_LATE_S),
+        ):
+            if now - at > late_s:
                 return False, f"{what} has not moved for {now - at:.0f} s"
         return True, None
 

@@ -76,6 +76,10 @@ class Counted:
         """See `connector.Receipts`."""
         self.count += 1
 
+    def filtered(self, index: int, reason: str) -> None:
+        """Not expected here."""
+        raise AssertionError(reason)
+
     def rejected(self, index: int, reason: str) -> None:
         """Not expected here."""
         raise AssertionError(reason)

@@ -246,18 +246,25 @@ class Receipts:
     def __init__(self) -> None:
         self.delivered_: list[int] = []
         self.rejected_: dict[int, str] = {}
+        self.filtered_: dict[int, str] = {}
 
     def delivered(self, index: int) -> None:
         """See `connector.Receipts`."""
-        assert index not in self.delivered_
-        assert index not in self.rejected_
+        self._assert_first(index)
         self.delivered_.append(index)
 
     def rejected(self, index: int, reason: str) -> None:
         """See `connector.Receipts`."""
-        assert index not in self.delivered_
-        assert index not in self.rejected_
+        self._assert_first(index)
         self.rejected_[index] = reason
+
+    def filtered(self, index: int, reason: str) -> None:
+        """See `connector.Receipts`."""
+        self._assert_first(index)
+        self.filtered_[index] = reason
+
+    def _assert_first(self, index: int) -> None:
+        assert index not in {*self.delivered_, *self.rejected_, *self.filtered_}
 
 
 def outgoing(seq: int, lane: str = LANES[0], **fields: Any) -> Outgoing:

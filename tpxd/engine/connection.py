@@ -3,6 +3,7 @@
 run_connection
   ├─ offer_health       where the file asks for a port of its own
   ├─ commit_receipts    moves the cursor; survives the link
+  ├─ ExpiryWatch.watch  where the file has certificates
   ├─ RateWatch.watch    where the file has alarms
   └─ keep_open          open, deliver, lose, wait, open again
 """
@@ -19,6 +20,7 @@ from tpxd.connection_file import ConnectionFile
 from tpxd.connector import Connector, Context, Dial, Memory, TlsContexts
 from tpxd.engine.backoff import AUTHENTICATION_S, Backoff
 from tpxd.engine.delivery import commit_receipts, commit_settled, deliver
+from tpxd.engine.expiry import ExpiryWatch
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health, State
 from tpxd.engine.health_port import serve_connection_health
@@ -48,6 +50,7 @@ class Live:
 
     Attributes:
         flight: outlives this version, so that what has its receipt is not sent again by the next one.
+        expiry: outlives this version too, so that nothing is told twice.
         trace: what debugMode logs.
         stop_grace_s: how long a batch in flight may go on after a request to stop.
     """
@@ -64,6 +67,7 @@ class Live:
     tls: TlsContexts
     memory: Memory
     stop_grace_s: float
+    expiry: ExpiryWatch = field(default_factory=ExpiryWatch)
     backoff: Backoff = field(init=False)
     trace: Trace = field(default_factory=Trace)
     stopping: Stopping = field(default_factory=Stopping)
@@ -97,6 +101,10 @@ async def run_connection(live: Live) -> None:
             if live.file.health is not None and live.file.health.listen:
                 nursery.start_soon(offer_health, live, live.file.health.listen)
             nursery.start_soon(commit_receipts, live.cursor, live.flight, live.health)
+            if pems := live.file.configuration.pems():
+                nursery.start_soon(live.expiry.watch, live.id, pems, live.health)
+            else:
+                live.health.certificate_expires = None
             if live.file.alarms:
                 rate = RateWatch(live.id, live.file.alarms, lambda: live.cursor.ledger.received, live.health.report)
                 nursery.start_soon(rate.watch)
@@ -134,6 +142,7 @@ async def open_once(live: Live) -> TransportError | None:
         tls=live.tls,
         memory=live.memory,
         authenticating=lambda: live.health.turn(State.AUTHENTICATING),
+        commands=False,
         proven=lambda: live.flight.proven,
     )
     configuration = live.file.configuration
@@ -167,6 +176,8 @@ async def open_once(live: Live) -> TransportError | None:
         if live.flight.poison.lost(oldest):
             error = LinkLost(f"{EVERY_PUBLISH} ({error.message})", hint=error.hint)
     live.flight.sending = 0
+    if error is not None and (way := configuration.way()) and way not in error.message:
+        error.message = f"{error.message} (through {way})"
     return error
 
 

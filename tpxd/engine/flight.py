@@ -22,9 +22,10 @@ Settled = Verdict | Rejected
 
 @dataclass(slots=True)
 class InFlight(Outgoing):
-    """One uplink in hand; `settled` is None until its fate is known."""
+    """One uplink in hand; `settled` is None until its fate is known, `reason` tells why it was filtered."""
 
     settled: Settled | None = None
+    reason: str = ""
 
 
 class Flight:
@@ -112,6 +113,14 @@ class Flight:
             self._judge(item.uplink.seq)
         self.progress.set()
 
+    def leave_out(self, item: InFlight, reason: str) -> None:
+        """The connector does not send `item`; that says nothing about the far end, nor about who is suspected."""
+        item.settled, item.reason = Verdict.FILTERED, reason
+        self.sending -= 1
+        if self.poison.suspect == item.uplink.seq:
+            self.poison.clear()
+        self.progress.set()
+
     def _judge(self, seq: int) -> None:
         convicted = self.poison.receipt(seq)
         for item in self._items:
@@ -155,3 +164,9 @@ class BatchReceipts:
         item = self._items[index]
         if item.settled is None:
             self._flight.receipt(item, Rejected(reason))
+
+    def filtered(self, index: int, reason: str) -> None:
+        """See `connector.Receipts`."""
+        item = self._items[index]
+        if item.settled is None:
+            self._flight.leave_out(item, reason)

@@ -7,21 +7,25 @@ version waits until the one before has finished, in a task of its own, so that o
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import trio
 
-from tpxd.connection_file import ConnectionFile
+from tpxd.barrier import behind_barrier
+from tpxd.connection_file import NO_COMMANDS, ConnectionFile
 from tpxd.connector import REGISTRY, Dial, TlsContexts
 from tpxd.engine.config_dir import ConfigDir, Desired, Snapshot
 from tpxd.engine.connection import Live, run_connection
+from tpxd.engine.expiry import ExpiryWatch
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health, State
 from tpxd.engine.outbound import Outbound, format_of
 from tpxd.engine.plan import plan
 from tpxd.engine.validity import ClockWatch
-from tpxd.errors import Problem
+from tpxd.errors import Problem, leaves
 from tpxd.events import Event, Report
 from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
@@ -42,6 +46,7 @@ class Slot:
     cursor: Cursor
     health: Health
     flight: Flight
+    expiry: ExpiryWatch = field(default_factory=ExpiryWatch)
     live: Live | None = None
     present: bool = True
 
@@ -86,6 +91,7 @@ class Supervisor:
         self._takes_all = False
         self._asked = 0
         self._applied = 0
+        self._moved_at = time.monotonic()
         self._wake = trio.Event()
         self._round = trio.Event()
 
@@ -150,12 +156,17 @@ class Supervisor:
         """What is wrong with the directory itself, such as a file whose name is no id."""
         return self._strays
 
+    def moved(self) -> float:
+        """Monotonic time at which the last round ended; there is one every few seconds, the watcher sees to that."""
+        return self._moved_at
+
     async def _apply_directory(self, nursery: trio.Nursery) -> None:
         asked = self._asked
         self._wake = trio.Event()
         snapshot = await trio.to_thread.run_sync(self._config_dir.read)
         await self._apply(snapshot, nursery)
         self._applied = asked
+        self._moved_at = time.monotonic()
         self._round.set()
         self._round = trio.Event()
 
@@ -224,6 +235,8 @@ class Supervisor:
         assert model is not None
         slot = self._slots[id]
         configuration = model.configuration
+        if configuration.command_sources:
+            self._report(Event("file", f"{id}: downlinkTopicPattern: {NO_COMMANDS}", id, logging.WARNING))
         before = slot.live
         slot.live = Live(
             id=id,
@@ -232,6 +245,7 @@ class Supervisor:
             cursor=slot.cursor,
             health=slot.health,
             flight=slot.flight,
+            expiry=slot.expiry,
             outbound=Outbound(model.flow, format_of(configuration), configuration.uplinkTimeValidity, self._clock),
             instance=self._instance,
             dial=self._dial,
@@ -258,15 +272,13 @@ class Supervisor:
                 slot.rest()
 
     async def _barrier(self, live: Live) -> None:
-        """The crash barrier: a bug in one connection is logged with its traceback and ends at that connection."""
+        """Run a connection until it is asked to stop; a bug in it ends there, and it starts again under back-off."""
         while not live.stopping.requested:
-            try:
-                await run_connection(live)
-            except Exception as error:  # the one place; see above
-                logger.exception("%s: crashed, a bug: it is started again under back-off", live.id)
-                delay = live.backoff.delay(trio.current_time())
-                live.health.turn(State.CLOSED, f"crashed: {type(error).__name__}: {error}; the log has the traceback")
-                await live.pause(delay)
+            error = await behind_barrier(partial(run_connection, live), "connection %s", live.id)
+            if error is not None:
+                bug = next(leaves(error))
+                live.health.turn(State.CLOSED, f"crashed: {type(bug).__name__}: {bug}; the log has the traceback")
+                await live.pause(live.backoff.delay(trio.current_time()))
 
     async def _retire(self, id: str) -> None:
         """The file is gone: its queue stays for a while, in case it comes back."""

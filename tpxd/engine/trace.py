@@ -13,7 +13,7 @@ from typing import Final
 
 from tpxd.connector import Memory
 from tpxd.engine.flight import InFlight
-from tpxd.spool import Rejected
+from tpxd.spool import Rejected, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,17 @@ class Trace:
         """Log the fate of each uplink of a batch that took so long."""
         for item in items:
             uplink, fate = item.uplink, item.settled
-            text = (
-                f"rejected, {fate.reason}" if isinstance(fate, Rejected) else str(getattr(fate, "name", fate)).lower()
-            )
+            word, reason = ("rejected", fate.reason) if isinstance(fate, Rejected) else (_word(fate), item.reason)
+            text = f"{word}, {reason}" if reason else word
             logger.info(
                 "%s: debugMode: seq %d, %s of %s, %d bytes: %s; the batch of %d took %.0f ms",
                 self.id, uplink.seq, uplink.kind, uplink.lane, len(item.body), text, len(items), seconds * 1000,
                 extra={"connection": self.id},
             )  # fmt: skip
+
+
+def _word(fate: Verdict | None) -> str:
+    return "unsettled" if fate is None else fate.name.lower()
 
 
 async def open_trace(id: str, wanted: bool, memory: Memory) -> Trace:

@@ -96,7 +96,7 @@ async def _answer(stream: trio.abc.Stream, protocol: h11.Connection) -> h11.Resp
         if isinstance(event, h11.ConnectionClosed):
             return None
         if event is h11.NEED_DATA:
-            protocol.receive_data(await stream.receive_some(READ_BYTES))
+            protocol.receive_data(bytes(await stream.receive_some(READ_BYTES)))
 
 
 def _refusal(proxy: Proxy, target: str, status: int) -> TransportError:

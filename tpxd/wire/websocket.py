@@ -77,7 +77,7 @@ async def open_websocket(stream: trio.abc.Stream, options: WebSocket, place: str
             data = await stream.receive_some(READ_BYTES)
             if not data:
                 raise trio.BrokenResourceError("the server closed the connection during the handshake")
-            protocol.receive_data(data)
+            protocol.receive_data(bytes(data))
             events.extend(protocol.events())
     except RemoteProtocolError as error:
         raise _failed(place, f"the answer is no WebSocket handshake ({error})", _NO_WEBSOCKET) from error
@@ -172,7 +172,7 @@ class WebSocketStream(trio.abc.Stream):
                 raise trio.BrokenResourceError(str(self._fault)) from self._fault
             if self._ended:
                 return b""
-            self._protocol.receive_data(await self._stream.receive_some(READ_BYTES) or None)
+            self._protocol.receive_data(bytes(await self._stream.receive_some(READ_BYTES)) or None)
             self._events.extend(self._protocol.events())
         taken = self._received[:max_bytes]
         self._received = self._received[len(taken) :]

@@ -1,0 +1,125 @@
+"""When certificates end: what is shown, what is told, and how often."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import pytest
+import trio
+
+from tests import pki
+from tests.engine.doubles import MemoryCursor, Peer, make_live
+from tpxd.engine.connection import run_connection
+from tpxd.engine.expiry import LOOK_S, Expiry, ExpiryWatch, earliest
+from tpxd.engine.health import Health
+from tpxd.events import Event, EventLog
+from tpxd.spool import Cursor
+from tpxd.tls_config import TlsConfig
+
+ENDS = datetime(2027, 1, 31, 12, 0, tzinfo=UTC)
+CERTIFICATE = Expiry("certificate", ENDS)
+
+
+def looks(watch: ExpiryWatch, *days_before: float, expiry: Expiry = CERTIFICATE) -> list[str]:
+    """What is told so many days before the end, one look after the other."""
+    events = [watch.look("plant", expiry, expiry.at - timedelta(days=days)) for days in days_before]
+    return ["" if event is None else event.message for event in events]
+
+
+def test_the_earliest_end_counts_and_is_told_by_its_key() -> None:
+    soon = pki.issue("plant", pki.ca(), client=True, expires=pki.NOW + timedelta(days=5)).certificate
+    later = pki.ca().certificate
+    assert earliest({"certificate": soon, "trustedCaCertificate": later}) == Expiry(
+        "certificate", pki.NOW + timedelta(days=5)
+    )
+    assert earliest({"trustedCaCertificate": later + soon}) == Expiry(
+        "trustedCaCertificate", pki.NOW + timedelta(days=5)
+    )
+    assert earliest({}) is None
+
+
+def test_a_certificate_that_cannot_be_read_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert earliest({"certificate": "-----BEGIN CERTIFICATE-----"}) is None
+    assert "the end of certificate is not watched" in caplog.text
+
+
+def test_nothing_is_told_while_there_is_time() -> None:
+    assert looks(ExpiryWatch(), 400, 31, 30.01) == ["", "", ""]
+
+
+def test_thirty_days_before_it_is_told_once() -> None:
+    told = looks(ExpiryWatch(), 30, 29.9, 20, 8)
+    assert told == ["plant: certificate expires in 30 days, on 2027-01-31 12:00 UTC: renew it", "", "", ""]
+
+
+def test_from_seven_days_on_it_is_told_each_day() -> None:
+    told = looks(ExpiryWatch(), 7, 6.99, 6.01, 6, 5.5, 5, 1.5)
+    assert [bool(text) for text in told] == [True, False, False, True, False, True, True]
+    assert "expires in 7 days" in told[0]
+    assert "expires in 36 hours" in told[6]
+
+
+def test_the_end_is_an_error_each_day() -> None:
+    watch = ExpiryWatch()
+    assert looks(watch, 0, -0.5, -1, -1.9)[1::2] == ["", ""]
+    event = watch.look("plant", CERTIFICATE, ENDS + timedelta(days=3))
+    assert event is not None
+    assert (event.kind, event.connection, event.level) == ("certificate", "plant", logging.ERROR)
+    assert event.message == "plant: certificate has expired on 2027-01-31 12:00 UTC: renew it"
+    assert event.more == {"field": "certificate", "certificateExpires": "2027-01-31T12:00:00Z"}
+
+
+def test_a_renewed_certificate_is_told_anew_when_its_time_comes() -> None:
+    watch = ExpiryWatch()
+    renewed = Expiry("certificate", ENDS + timedelta(days=60))
+    assert looks(watch, 20) != [""]
+    assert looks(watch, 31, expiry=renewed) == [""]
+    assert looks(watch, 30, 30, expiry=renewed)[0] != ""
+
+
+async def test_it_looks_each_hour(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def here(function: Callable[..., object], *parts: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return function(*parts)
+
+    # a clock that jumps does not wait for a thread
+    monkeypatch.setattr("trio.to_thread.run_sync", here)
+    events: list[Event] = []
+    begun = (pki.NOW - timedelta(days=2)).timestamp() - trio.current_time()
+    health = Health("plant", cast("Cursor", MemoryCursor()), events.append, wall=lambda: begun + trio.current_time())
+    expired = pki.issue("plant", pki.ca(), client=True, expires=pki.NOW).certificate
+    with trio.move_on_after(4 * 86_400 + LOOK_S):
+        await ExpiryWatch().watch("plant", {"certificate": expired}, health)
+    assert health.certificate_expires == pki.NOW
+    assert [event.level for event in events] == [logging.WARNING] * 2 + [logging.ERROR] * 3
+
+
+async def test_a_connection_shows_the_end_of_its_certificates_and_forgets_it_without_them() -> None:
+    client = pki.client()
+    values = {"certificate": client.certificate, "privateKey": client.private_key}
+    live = make_live(Peer(), MemoryCursor())
+    without = live.file
+    live.file = live.file.model_copy(update={"configuration": TlsConfig.model_validate(values)})
+    for file, shown in ((live.file, client.x509.not_valid_after_utc), (without, None)):
+        live.file = file
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_connection, live)
+            with trio.fail_after(10):
+                while live.health.certificate_expires != shown:  # noqa: ASYNC110 # nothing tells of it
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_same_is_not_told_again_by_the_next_version_of_the_file() -> None:
+    live = make_live(Peer(), MemoryCursor())
+    log = EventLog()
+    live.health.report = log.report
+    expired = pki.issue("plant", pki.ca(), client=True, expires=pki.NOW - timedelta(days=1)).certificate
+    for _ in range(2):
+        with trio.move_on_after(0.2):
+            await live.expiry.watch("plant", {"certificate": expired}, live.health)
+    assert [event.kind for event in log.newest()] == ["certificate"]

@@ -1,0 +1,91 @@
+"""When a connection's certificates end: the earliest end for its health, and warnings while there is time to renew.
+
+from 30 days before      one warning
+from 7 days before       a warning each day
+from the end on          an error each day
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import trio
+
+from tpxd.engine.health import Health
+from tpxd.events import Event
+from tpxd.wire.tls import certificate_expires
+
+logger = logging.getLogger(__name__)
+
+SOON: Final = timedelta(days=30)
+URGENT: Final = timedelta(days=7)
+DAY: Final = timedelta(days=1)
+LOOK_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """The earliest end among a connection's certificates, and the key of the file that holds it."""
+
+    field: str
+    at: datetime
+
+
+def earliest(pems: Mapping[str, str]) -> Expiry | None:
+    """Find the certificate that ends first; a text that cannot be read tells nothing about an end."""
+    found = []
+    for key, pem in pems.items():
+        try:
+            found.append(Expiry(key, certificate_expires(pem)))
+        except ValueError as error:
+            logger.warning("the end of %s is not watched: %s", key, error)
+    return min(found, key=lambda expiry: expiry.at, default=None)
+
+
+@dataclass(slots=True)
+class ExpiryWatch:
+    """What was told about an id's certificates, whichever version of its file runs; another end is told anew."""
+
+    _told: dict[tuple[Expiry, timedelta], datetime] = field(default_factory=dict)
+
+    def look(self, id: str, expiry: Expiry, now: datetime) -> Event | None:
+        """What there is to tell now, at most the same once a day."""
+        left = expiry.at - now
+        mark = next((mark for mark in (timedelta(0), URGENT, SOON) if left <= mark), None)
+        if mark is None:
+            return None
+        told = self._told.get((expiry, mark))
+        if told is not None and (mark == SOON or now - told < DAY):
+            return None
+        self._told = {key: at for key, at in self._told.items() if key[0] == expiry} | {(expiry, mark): now}
+        return _event(id, expiry, left, now)
+
+    async def watch(self, id: str, pems: Mapping[str, str], health: Health) -> None:
+        """Show the earliest end in the health, and tell as it comes near, until cancelled.
+
+        Args:
+            pems: see `ConnectorConfig.pems`.
+        """
+        # the library is imported at its first use, which takes longer than an uplink may wait
+        expiry = await trio.to_thread.run_sync(earliest, pems)
+        health.certificate_expires = None if expiry is None else expiry.at
+        while expiry is not None:
+            event = self.look(id, expiry, datetime.fromtimestamp(health.wall(), UTC))
+            if event is not None:
+                health.report(event)
+            await trio.sleep(LOOK_S)
+
+
+def _event(id: str, expiry: Expiry, left: timedelta, now: datetime) -> Event:
+    ends = f"{expiry.at:%Y-%m-%d %H:%M} UTC"
+    if left <= timedelta(0):
+        text, level = f"{id}: {expiry.field} has expired on {ends}: renew it", logging.ERROR
+    else:
+        remaining = f"{left.days} days" if left >= 2 * DAY else f"{left / timedelta(hours=1):.0f} hours"
+        text, level = f"{id}: {expiry.field} expires in {remaining}, on {ends}: renew it", logging.WARNING
+    more = {"field": expiry.field, "certificateExpires": expiry.at.isoformat().replace("+00:00", "Z")}
+    return Event("certificate", text, id, level, at=now.timestamp(), more=more)
