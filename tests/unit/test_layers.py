@@ -22,7 +22,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "control intake",
         "engine",
         "connectors",
-        "connector",
+        "connector mqtt_transport",
         "codecs spool",
         "alarms config connection_file flow link_config log problems secret settings tls_config toml_source",
         "wire",

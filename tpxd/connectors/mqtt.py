@@ -11,37 +11,23 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
 import trio
 from pydantic import AfterValidator, Field, model_validator
 
-from tpxd.config import MqttPattern, Part
-from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
-from tpxd.errors import PatternError, Unresolvable
+from tpxd.config import MqttPattern
+from tpxd.connector import Context, Transport, connector
 from tpxd.link_config import LinkConfig, check_ports
-from tpxd.lorawan.patterns import Pattern
-from tpxd.lorawan.uplink import Uplink
+from tpxd.mqtt_transport import MqttTransport, PortTopics, open_subscribed, patterns_by_port, topic_filters
 from tpxd.secret import plain
-from tpxd.wire.mqtt import MqttOptions, QoS
-from tpxd.wire.mqtt_codec import MAX_TEXT_BYTES, topic_fault
-from tpxd.wire.mqtt_session import Message, MqttSession, open_mqtt
+from tpxd.wire.mqtt import MqttOptions
+from tpxd.wire.mqtt_codec import MAX_TEXT_BYTES
 from tpxd.wire.streams import Endpoint
 from tpxd.wire.websocket import WebSocket
-
-# a resumed session may bring more messages before the SUBACK than wait unread: then somebody must begin to receive
-SUBSCRIBED_S = 0.5
-
-
-class PortTopics(Part):
-    """Topics for one FPort, instead of the connection's own."""
-
-    fPort: int = Field(ge=0, le=255, description="The uplinks' FPort, 0 to 255.")
-    uplinkTopicPattern: MqttPattern | None = Field(None, description="The topic of these uplinks; default as the rest.")
-    downlinkTopicPattern: MqttPattern | None = Field(None, description="One more topic to take commands from.")
 
 
 def _path(value: str) -> str:
@@ -89,59 +75,7 @@ class MqttConfig(LinkConfig):
         """The topic filters to subscribe to, each once."""
         if not self.downlinkEnabled:
             return []
-        patterns = [self.downlinkTopicPattern, *(entry.downlinkTopicPattern for entry in self.topics)]
-        return list(dict.fromkeys(pattern.subscription("+") for pattern in patterns if pattern is not None))
-
-
-@dataclass(slots=True)
-class MqttTransport:
-    """An open session, and the topics that uplinks go to."""
-
-    session: MqttSession
-    pattern: Pattern
-    pattern_by_port: dict[str, Pattern]
-    qos: QoS
-    retain: bool
-    receipt_timeout_s: float
-
-    async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
-        """Publish in order; an uplink that has no legal topic is rejected."""
-        messages: list[Message] = []
-        places: list[int] = []
-        for index, item in enumerate(batch):
-            try:
-                topic = self._topic(item.uplink)
-            except Unresolvable as error:
-                receipts.rejected(index, f"{error}, which uplinkTopicPattern asks for")
-                continue
-            except PatternError as error:
-                receipts.rejected(index, str(error))
-                continue
-            if fault := topic_fault(topic):
-                receipts.rejected(index, f"the topic that uplinkTopicPattern makes of it {fault}")
-                continue
-            messages.append(Message(topic, item.body, self.qos, self.retain))
-            places.append(index)
-
-        def acknowledged(number: int) -> None:
-            receipts.delivered(places[number])
-
-        await self.session.publish_all(messages, acknowledged, receipt_timeout_s=self.receipt_timeout_s)
-
-    def _topic(self, uplink: Uplink) -> str:
-        pattern = self.pattern
-        if self.pattern_by_port:
-            pattern = self.pattern_by_port.get(str(uplink.fields.get("FPort")), pattern)
-        return pattern.render(uplink).text
-
-    async def receive(self) -> Incoming:
-        """Wait for the next message of the subscriptions."""
-        message = await self.session.receive()
-        return Incoming(message.topic, message.body, message.duplicate, message.retained, receipt=message)
-
-    async def acknowledge(self, incoming: Incoming) -> None:
-        """Send the PUBACK."""
-        self.session.acknowledge(incoming.receipt)
+        return topic_filters([self.downlinkTopicPattern, *(entry.downlinkTopicPattern for entry in self.topics)])
 
 
 @connector(
@@ -165,22 +99,12 @@ async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIte
         connect_timeout_s=max(deadline - trio.current_time(), 0.1),
         answer_timeout_s=config.actionTimeout / 1000,
     )
-    async with open_mqtt(stream, options) as session, trio.open_nursery() as nursery:
-        subscribed = trio.Event()
-        nursery.start_soon(_subscribe, session, filters, subscribed)
-        with trio.move_on_after(SUBSCRIBED_S):
-            await subscribed.wait()
+    async with open_subscribed(stream, options, filters) as session:
         yield MqttTransport(
             session,
             config.uplinkTopicPattern,
-            {str(entry.fPort): entry.uplinkTopicPattern for entry in config.topics if entry.uplinkTopicPattern},
+            patterns_by_port(config.topics),
+            config.actionTimeout / 1000,
             config.qos,
             config.retain,
-            config.actionTimeout / 1000,
         )
-        nursery.cancel_scope.cancel()
-
-
-async def _subscribe(session: MqttSession, filters: Sequence[str], subscribed: trio.Event) -> None:
-    await session.subscribe(filters)
-    subscribed.set()

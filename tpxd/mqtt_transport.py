@@ -1,0 +1,132 @@
+"""What the connectors that speak MQTT 3.1.1 share: topics by FPort, publishing for receipts, subscribing at opening."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+from pydantic import Field
+
+from tpxd.config import MqttPattern, Part
+from tpxd.connector import Incoming, Outgoing, Receipts
+from tpxd.errors import PatternError, Unresolvable
+from tpxd.lorawan.patterns import Pattern
+from tpxd.lorawan.uplink import Uplink
+from tpxd.wire.mqtt import MqttOptions, QoS
+from tpxd.wire.mqtt_codec import topic_fault
+from tpxd.wire.mqtt_session import Message, MqttSession, open_mqtt
+
+# a resumed session may bring more messages before the SUBACK than wait unread: then somebody must begin to receive
+SUBSCRIBED_S = 0.5
+
+# AWS IoT, which the plain MQTT connector may speak to as well, takes no more in one SUBSCRIBE
+FILTERS_AT_ONCE = 8
+
+THE_TOPIC = "the topic that uplinkTopicPattern makes of it"
+
+
+class PortTopics(Part):
+    """Topics for one FPort, instead of the connection's own."""
+
+    fPort: int = Field(ge=0, le=255, description="The uplinks' FPort, 0 to 255.")
+    uplinkTopicPattern: MqttPattern | None = Field(None, description="The topic of these uplinks; default as the rest.")
+    downlinkTopicPattern: MqttPattern | None = Field(None, description="One more topic to take commands from.")
+
+
+def patterns_by_port(topics: Iterable[PortTopics]) -> dict[str, Pattern]:
+    """The uplinks' topics by FPort, where they have their own."""
+    return {str(entry.fPort): entry.uplinkTopicPattern for entry in topics if entry.uplinkTopicPattern}
+
+
+def topic_filters(patterns: Iterable[Pattern | None]) -> list[str]:
+    """The topic filters that fit all that the patterns can become, each once."""
+    return list(dict.fromkeys(pattern.subscription("+") for pattern in patterns if pattern is not None))
+
+
+def topic_refusal(topic: str, body: bytes) -> str | None:
+    """Why no broker can take a message of this topic, or None."""
+    fault = topic_fault(topic)
+    return f"{THE_TOPIC} {fault}" if fault else None
+
+
+@dataclass(slots=True)
+class MqttTransport:
+    """An open session, and the topics that uplinks go to.
+
+    Attributes:
+        pattern_by_port: instead of `pattern`, by FPort.
+        refusal: says why a topic or a body is not to be published, or None.
+    """
+
+    session: MqttSession
+    pattern: Pattern
+    pattern_by_port: dict[str, Pattern]
+    receipt_timeout_s: float
+    qos: QoS = 1
+    retain: bool = False
+    refusal: Callable[[str, bytes], str | None] = topic_refusal
+
+    async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        """Publish in order; an uplink that has no legal topic is rejected."""
+        messages: list[Message] = []
+        places: list[int] = []
+        for index, item in enumerate(batch):
+            try:
+                topic = self._topic(item.uplink)
+            except Unresolvable as error:
+                receipts.rejected(index, f"{error}, which uplinkTopicPattern asks for")
+                continue
+            except PatternError as error:
+                receipts.rejected(index, str(error))
+                continue
+            if refusal := self.refusal(topic, item.body):
+                receipts.rejected(index, refusal)
+                continue
+            messages.append(Message(topic, item.body, self.qos, self.retain))
+            places.append(index)
+
+        def acknowledged(number: int) -> None:
+            receipts.delivered(places[number])
+
+        await self.session.publish_all(messages, acknowledged, receipt_timeout_s=self.receipt_timeout_s)
+
+    def _topic(self, uplink: Uplink) -> str:
+        pattern = self.pattern
+        if self.pattern_by_port:
+            pattern = self.pattern_by_port.get(str(uplink.fields.get("FPort")), pattern)
+        return pattern.render(uplink).text
+
+    async def receive(self) -> Incoming:
+        """Wait for the next message of the subscriptions."""
+        message = await self.session.receive()
+        return Incoming(message.topic, message.body, message.duplicate, message.retained, receipt=message)
+
+    async def acknowledge(self, incoming: Incoming) -> None:
+        """Send the PUBACK."""
+        self.session.acknowledge(incoming.receipt)
+
+
+@asynccontextmanager
+async def open_subscribed(
+    stream: trio.abc.Stream, options: MqttOptions, filters: Sequence[str]
+) -> AsyncIterator[MqttSession]:
+    """Open a session as `open_mqtt` does, and subscribe; a broker that takes its time does not hold uplinks back.
+
+    Raises:
+        Refused: the broker refuses a subscription.
+    """
+    async with open_mqtt(stream, options) as session, trio.open_nursery() as nursery:
+        subscribed = trio.Event()
+        nursery.start_soon(_subscribe, session, filters, subscribed)
+        with trio.move_on_after(SUBSCRIBED_S):
+            await subscribed.wait()
+        yield session
+        nursery.cancel_scope.cancel()
+
+
+async def _subscribe(session: MqttSession, filters: Sequence[str], subscribed: trio.Event) -> None:
+    for begin in range(0, len(filters), FILTERS_AT_ONCE):
+        await session.subscribe(filters[begin : begin + FILTERS_AT_ONCE])
+    subscribed.set()
