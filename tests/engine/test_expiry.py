@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests import pki
 from tests.engine.doubles import MemoryCursor, Peer, make_live
 from tpxd.engine.connection import run_connection
 from tpxd.engine.expiry import LOOK_S, Expiry, ExpiryWatch, earliest
-from tpxd.engine.health import Health
+from tpxd.engine.health import Health, timestamp
 from tpxd.events import Event, EventLog
 from tpxd.spool import Cursor
 from tpxd.tls_config import TlsConfig
@@ -81,45 +81,42 @@ def test_a_renewed_certificate_is_told_anew_when_its_time_comes() -> None:
     assert looks(watch, 30, 30, expiry=renewed)[0] != ""
 
 
-async def test_it_looks_each_hour(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def here(function: Callable[..., object], *parts: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return function(*parts)
-
-    # a clock that jumps does not wait for a thread
-    monkeypatch.setattr("trio.to_thread.run_sync", here)
+async def test_it_looks_each_hour(autojump_clock: MockClock) -> None:
     events: list[Event] = []
-    begun = (pki.NOW - timedelta(days=2)).timestamp() - trio.current_time()
+    begun = (ENDS - timedelta(days=2)).timestamp() - trio.current_time()
     health = Health("plant", cast("Cursor", MemoryCursor()), events.append, wall=lambda: begun + trio.current_time())
-    expired = pki.issue("plant", pki.ca(), client=True, expires=pki.NOW).certificate
     with trio.move_on_after(4 * 86_400 + LOOK_S):
-        await ExpiryWatch().watch("plant", {"certificate": expired}, health)
-    assert health.certificate_expires == pki.NOW
+        await ExpiryWatch().follow("plant", CERTIFICATE, health)
     assert [event.level for event in events] == [logging.WARNING] * 2 + [logging.ERROR] * 3
 
 
 async def test_a_connection_shows_the_end_of_its_certificates_and_forgets_it_without_them() -> None:
-    client = pki.client()
-    values = {"certificate": client.certificate, "privateKey": client.private_key}
+    soon = pki.issue("plant", pki.ca(), client=True, expires=pki.NOW + timedelta(days=5))
     live = make_live(Peer(), MemoryCursor())
-    without = live.file
-    live.file = live.file.model_copy(update={"configuration": TlsConfig.model_validate(values)})
-    for file, shown in ((live.file, client.x509.not_valid_after_utc), (without, None)):
-        live.file = file
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_connection, live)
-            with trio.fail_after(10):
-                while live.health.certificate_expires != shown:  # noqa: ASYNC110 # nothing tells of it
-                    await trio.sleep(0.01)
-            nursery.cancel_scope.cancel()
+    without, told = live.file, trio.Event()
+    live.health.report = lambda event: told.set() if event.kind == "certificate" else None
+    values = {"certificate": soon.certificate, "privateKey": soon.private_key}
+    live.file = without.model_copy(update={"configuration": TlsConfig.model_validate(values)})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_connection, live)
+        with trio.fail_after(10):
+            await told.wait()
+        assert live.health.to_document()["certificateExpires"] == timestamp(soon.x509.not_valid_after_utc.timestamp())
+        nursery.cancel_scope.cancel()
+    live.file = without
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_connection, live)
+        await wait_all_tasks_blocked()
+        assert live.health.to_document()["certificateExpires"] is None
+        nursery.cancel_scope.cancel()
 
 
-async def test_the_same_is_not_told_again_by_the_next_version_of_the_file() -> None:
-    live = make_live(Peer(), MemoryCursor())
+async def test_the_same_is_not_told_again_by_the_next_version_of_the_file(autojump_clock: MockClock) -> None:
     log = EventLog()
+    live = make_live(Peer(), MemoryCursor())
     live.health.report = log.report
-    expired = pki.issue("plant", pki.ca(), client=True, expires=pki.NOW - timedelta(days=1)).certificate
+    expired = Expiry("certificate", datetime.now(UTC) - timedelta(days=1))
     for _ in range(2):
-        with trio.move_on_after(0.2):
-            await live.expiry.watch("plant", {"certificate": expired}, live.health)
+        with trio.move_on_after(60):
+            await live.expiry.follow("plant", expired, live.health)
     assert [event.kind for event in log.newest()] == ["certificate"]

@@ -73,7 +73,12 @@ class ExpiryWatch:
         # the library is imported at its first use, which takes longer than an uplink may wait
         expiry = await trio.to_thread.run_sync(earliest, pems)
         health.certificate_expires = None if expiry is None else expiry.at
-        while expiry is not None:
+        if expiry is not None:
+            await self.follow(id, expiry, health)
+
+    async def follow(self, id: str, expiry: Expiry, health: Health) -> None:
+        """Look each hour, for ever."""
+        while True:
             event = self.look(id, expiry, datetime.fromtimestamp(health.wall(), UTC))
             if event is not None:
                 health.report(event)
