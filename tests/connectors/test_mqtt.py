@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests import pki
-from tests.mosquitto import running_mosquitto
+from tests.mosquitto import free_port, running_mosquitto
 from tests.notebook import Notebook
 from tests.wire.scripted_broker import CONNACK, FromClient, ScriptedBroker, puback, publish
 from tpxd.config import SecretSources
@@ -26,6 +26,7 @@ from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.mqtt_session import UNREAD
 from tpxd.wire.streams import Endpoint, open_stream
 from tpxd.wire.tls import TlsContextCache
+from tpxd.wire.websocket import WebSocket
 
 DEV_EUI = "70B3D5E75E00A1C4"
 
@@ -110,6 +111,7 @@ def test_it_is_registered() -> None:
     [
         ("h", "TCP", "h:1883"),
         ("h", "SSL", "h:8883"),
+        ("h", "WSS", "h:443"),
         ("h:8883", "TCP", "h:8883"),
         ("192.0.2.1", "SSL", "192.0.2.1:8883"),
         ("[2001:db8::1]", "TCP", "[2001:db8::1]:1883"),
@@ -128,6 +130,11 @@ CLIENT = {"certificate": pki.client().certificate, "privateKey": pki.client().pr
     [
         ({"hostName": "mqtt://h:1883"}, "hostName: .*must not begin with a scheme"),
         ({"hostName": 7}, "hostName: .*is not text"),
+        ({"path": "/mqtt"}, 'path needs protocol = "WSS"'),
+        ({"protocol": "WSS", "path": "mqtt"}, "path: .*is no path"),
+        ({"protocol": "WSS", "path": "/mq tt"}, "path: .*is no path"),
+        ({"protocol": "WSS", "path": "/mqtt#x"}, "path: .*is no path"),
+        ({"protocol": "WSS", "path": "/" * 1001}, "path: .*is no path"),
         ({"protocol": "SLS"}, "protocol: Input should be 'TCP', 'SSL' or 'WSS'"),
         ({"qos": 2}, "qos: Input should be 0 or 1"),
         ({"clientId": ""}, "clientId: "),
@@ -158,6 +165,13 @@ def test_what_a_file_may_not_say(values: dict[str, Any], expected: str) -> None:
     text = complaint(**values)
     assert re.search(expected, text), text
     assert "PRIVATE KEY-----\n" not in text
+
+
+def test_a_websocket_is_for_mqtt_at_its_path() -> None:
+    for path, wanted in (({}, "/mqtt"), ({"path": "/broker?site=4"}, "/broker?site=4")):
+        endpoint = config(protocol="WSS", hostName="broker.example.net", **path).endpoint(TlsContextCache())
+        assert (endpoint.port, endpoint.websocket) == (443, WebSocket(wanted, "mqtt"))
+        assert endpoint.tls is not None
 
 
 def test_both_spellings_of_the_ca() -> None:
@@ -382,6 +396,45 @@ async def test_mosquitto_with_a_client_certificate(tmp_path: Path) -> None:
         with pytest.raises(ConnectFailed, match="the server asks for a client certificate"):
             async with open_mqtt_connection(nobody, context()):
                 pytest.fail("opened")
+
+
+@pytest.mark.broker
+async def test_mosquitto_over_a_secure_websocket_with_a_client_certificate(tmp_path: Path) -> None:
+    certificate, key = pki.server("127.0.0.1").write(tmp_path, "server")
+    authority, _ = pki.ca().write(tmp_path, "ca")
+    port = free_port()
+    # Debian's Mosquitto 2.0.11 ends at once with WebSocket listeners alone, so the plain one stays
+    listener = f"listener {port} 127.0.0.1\nprotocol websockets\ncafile {authority}\ncertfile {certificate}\n"
+    async with running_mosquitto(tmp_path, listener=f"{listener}keyfile {key}\nrequire_certificate true"):
+        common: dict[str, Any] = {"hostName": f"127.0.0.1:{port}", "protocol": "WSS"}
+        trusting = common | {"trustedCaCertificate": pki.ca().certificate}
+        receipts = Receipts()
+        big = outgoing(body=b"x" * 300_000)
+        async with open_mqtt_connection(config(**trusting, **CLIENT), context()) as transport:
+            await transport.send([*(outgoing() for _ in range(255)), big], receipts)
+        assert receipts.fates == [(index, "delivered") for index in range(256)]
+
+        with pytest.raises(ConnectFailed, match="was issued by a CA that is not trusted"):
+            async with open_mqtt_connection(config(**common, **CLIENT), context()):
+                pytest.fail("opened")
+
+        with pytest.raises(ConnectFailed, match="the server asks for a client certificate"):
+            async with open_mqtt_connection(config(**trusting), context()):
+                pytest.fail("opened")
+
+
+@pytest.mark.broker
+async def test_a_secure_websocket_to_something_else(tmp_path: Path) -> None:
+    certificate, key = pki.server("127.0.0.1").write(tmp_path, "server")
+    listener = f"certfile {certificate}\nkeyfile {key}"
+    async with running_mosquitto(tmp_path, listener=listener) as broker:
+        settings = config(
+            hostName=f"127.0.0.1:{broker.port}", protocol="WSS", trustedCaCertificate=pki.ca().certificate
+        )
+        with pytest.raises(ConnectFailed, match=r"\(WebSocket handshake\)") as caught:
+            async with open_mqtt_connection(settings, context()):
+                pytest.fail("opened")
+        assert "WebSocket" in (caught.value.hint or "")
 
 
 @pytest.mark.broker

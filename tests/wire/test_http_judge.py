@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tpxd.errors import AuthenticationFailed, Refused, Throttled, TransportError
 from tpxd.wire.http1_client import Answer
 from tpxd.wire.http_judge import MOST_PATIENCE_S, PATIENCE_S, Judge, patience_s, shown
+from tpxd.wire.proxy import Proxy
 
 URL = "https://as.example.net/lora/in"
 NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
@@ -64,6 +65,50 @@ def test_any_other_is_refused_for_good_or_in_strict_mode_held(status: int) -> No
     assert (judge()(answer(status)) or "").startswith(str(status))
     with pytest.raises(Refused, match=f"^{URL}: {status}"):
         judge(strict=True)(answer(status))
+
+
+# ---- behind a proxy that forwards requests
+
+PROXY = Proxy("192.0.2.1", 3128)
+
+
+def behind(proxy: Proxy, *, strict: bool = False, proven: bool = True) -> Judge:
+    return Judge(URL, strict, (), lambda: proven, proxy)
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected", "place", "hint"),
+    [
+        (answer(407, via=b"1.1 x"), AuthenticationFailed, "proxy 192.0.2.1:3128: 407", "set proxy.username"),
+        (answer(407), AuthenticationFailed, "proxy 192.0.2.1:3128: 407", "set proxy.username"),
+        (answer(401), AuthenticationFailed, f"proxy 192.0.2.1:3128, or {URL} behind it: 401", "proxy.username"),
+        (answer(401, via=b"1.1 x"), AuthenticationFailed, f"{URL}: 401", "do headers hold the credentials"),
+        (answer(403), Refused, f"proxy 192.0.2.1:3128, or {URL} behind it: 403", "does it allow us"),
+        (answer(500), Refused, f"proxy 192.0.2.1:3128, or {URL} behind it: 500", "does the proxy reach the server"),
+        (answer(502), Refused, f"proxy 192.0.2.1:3128, or {URL} behind it: 502", "does the proxy reach the server"),
+        (answer(502, via=b"1.1 x"), Refused, f"{URL}: 502", "gateway"),
+        (answer(429), Throttled, f"proxy 192.0.2.1:3128, or {URL} behind it: 429", ""),
+    ],
+)
+@pytest.mark.parametrize("proven", [False, True])
+def test_an_answer_that_may_be_the_proxys_own_rejects_nothing(
+    given_: Answer, expected: type[TransportError], place: str, hint: str, proven: bool
+) -> None:
+    with pytest.raises(TransportError) as caught:
+        behind(PROXY, proven=proven)(given_)
+    assert type(caught.value) is expected
+    assert str(caught.value).startswith(place)
+    assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_what_came_through_the_proxy_is_the_servers_word(status: int) -> None:
+    assert (behind(PROXY)(answer(status, via=b"1.1 squid")) or "").startswith(str(status))
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_what_no_proxy_says_of_itself_rejects_one_message(status: int) -> None:
+    assert (behind(PROXY)(answer(status)) or "").startswith(str(status))
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,11 @@ async def _answer(stream: trio.abc.Stream, protocol: h11.Connection) -> h11.Resp
         event = protocol.next_event()
         if isinstance(event, h11.Response):
             return event
-        if isinstance(event, h11.ConnectionClosed):
-            return None
         if event is h11.NEED_DATA:
-            protocol.receive_data(bytes(await stream.receive_some(READ_BYTES)))
+            data = bytes(await stream.receive_some(READ_BYTES))
+            if not data:
+                return None
+            protocol.receive_data(data)
 
 
 def _refusal(proxy: Proxy, target: str, status: int) -> TransportError:
