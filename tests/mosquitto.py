@@ -55,15 +55,10 @@ class Mosquitto:
         self.process = await trio.lowlevel.open_process(
             [PROGRAM, "-c", str(configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+        further = [int(line.split()[1]) for line in self.listener.splitlines() if line.startswith("listener ")]
         with trio.fail_after(START_S):
-            while True:
-                try:
-                    stream = await trio.open_tcp_stream("127.0.0.1", self.port)
-                except OSError:
-                    await trio.sleep(0.02)
-                else:
-                    await stream.aclose()
-                    return
+            for port in (self.port, *further):
+                await listening(port)
 
     async def stop(self) -> None:
         """End it and wait for its end."""
@@ -76,6 +71,18 @@ class Mosquitto:
             self.process = None
 
 
+async def listening(port: int) -> None:
+    """Wait until somebody listens on this loopback port."""
+    while True:
+        try:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+        except OSError:
+            await trio.sleep(0.02)
+        else:
+            await stream.aclose()
+            return
+
+
 @asynccontextmanager
 async def running_mosquitto(
     directory: Path, *, listener: str = "", persistent: bool = False
@@ -83,7 +90,7 @@ async def running_mosquitto(
     """Run a broker while the block lasts.
 
     Args:
-        listener: further lines of its configuration, which belong to its only listener.
+        listener: further lines of its configuration, which belong to its listener, or begin with one more.
     """
     broker = Mosquitto(directory, free_port(), listener, persistent)
     await broker.start()

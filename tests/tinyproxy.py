@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from tests.mosquitto import free_port
+from tests.mosquitto import free_port, listening
 
 PROGRAM = shutil.which("tinyproxy") or "/usr/bin/tinyproxy"
 START_S = 10.0
@@ -31,7 +31,8 @@ async def running_tinyproxy(directory: Path, *lines: str) -> AsyncIterator[int]:
         [PROGRAM, "-d", "-c", str(configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        await _listening(port)
+        with trio.fail_after(START_S):
+            await listening(port)
         yield port
     finally:
         process.terminate()
@@ -39,15 +40,3 @@ async def running_tinyproxy(directory: Path, *lines: str) -> AsyncIterator[int]:
             await process.wait()
         if waiting.cancelled_caught:
             process.kill()
-
-
-async def _listening(port: int) -> None:
-    with trio.fail_after(START_S):
-        while True:
-            try:
-                stream = await trio.open_tcp_stream("127.0.0.1", port)
-            except OSError:
-                await trio.sleep(0.02)
-            else:
-                await stream.aclose()
-                return
