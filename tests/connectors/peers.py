@@ -21,6 +21,7 @@ from trio.testing import memory_stream_pair
 from tests.notebook import Notebook
 from tests.wire import scripted_rabbit as amqp
 from tests.wire.scripted_broker import CONNACK, PINGRESP, parse, puback
+from tests.wire.websocket_server import accept_websocket
 from tpxd.config import ConnectorConfig
 from tpxd.connector import Context, Outgoing
 from tpxd.connectors.amqp import AmqpConfig
@@ -31,6 +32,7 @@ from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.mqtt_codec import split
 from tpxd.wire.streams import Endpoint
 from tpxd.wire.tls import TlsContextCache
+from tpxd.wire.websocket import open_websocket
 
 LANES = ("70B3D5E75E00A1C4", "70B3D5E75E00A1C5", "70B3D5E75E00A1C6")
 
@@ -187,6 +189,26 @@ class MqttPeer(Peer):
                                 return
 
 
+class WebSocketPeer(MqttPeer):
+    """The same broker behind a WebSocket."""
+
+    def config(self) -> ConnectorConfig:
+        """See `Peer`."""
+        values = {"hostName": "broker.example.net", "protocol": "WSS", "uplinkTopicPattern": "plant/{DevEUI}/up"}
+        return MqttConfig.model_validate(values | {"username": "tpx", "password": "fAke"})
+
+    async def dial(self, endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
+        """See `connector.Dial`; TLS is left out."""
+        assert endpoint.websocket is not None
+        near = await super().dial(endpoint, timeout_s)
+        self.near_ends[-1] = await open_websocket(near, endpoint.websocket, str(endpoint), endpoint.host)
+        return self.near_ends[-1]
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """See `Peer`."""
+        await super().serve(await accept_websocket(stream))
+
+
 class AmqpPeer(Peer):
     """An AMQP 0-9-1 broker; its only refusal, Basic.Nack, holds an uplink and does not reject it."""
 
@@ -236,6 +258,9 @@ class AmqpPeer(Peer):
                     await broker.say(0, Connection.CloseOk())
                     return
 
+
+FURTHER_PEERS: dict[str, type[Peer]] = {"actility-mqtt-iot over a WebSocket": WebSocketPeer}
+"""Other ways to the connectors of `PEERS`."""
 
 PEERS: dict[str, type[Peer]] = {peer.connector_id: peer for peer in (AmqpPeer, HttpPeer, MqttPeer)}
 

@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import tpxd.connectors
-from tests.connectors.peers import LANES, PEERS, Fate, Peer, Receipts, batch_of, outgoing
+from tests.connectors.peers import FURTHER_PEERS, LANES, PEERS, Fate, Peer, Receipts, batch_of, outgoing
 from tpxd.connector import REGISTRY, Outgoing
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, TransportError, leaves
 
@@ -25,10 +25,11 @@ for _module in pkgutil.iter_modules(tpxd.connectors.__path__, "tpxd.connectors."
 FAR_TOO_LONG_S = 300.0
 
 
-@pytest.fixture(params=sorted(REGISTRY))
+@pytest.fixture(params=[*sorted(REGISTRY), *FURTHER_PEERS])
 def peer(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Peer:
-    assert request.param in PEERS, f"tests/connectors/peers.py has no peer for the connector {request.param}"
-    return PEERS[request.param](nursery)
+    peers = PEERS | FURTHER_PEERS
+    assert request.param in peers, f"tests/connectors/peers.py has no peer for the connector {request.param}"
+    return peers[request.param](nursery)
 
 
 @contextmanager

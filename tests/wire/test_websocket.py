@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import trio
-import wsproto
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MemorySendStream, MockClock, check_two_way_stream, memory_stream_pair
-from wsproto.events import AcceptConnection, Request
 
+from tests.wire.websocket_server import accept_websocket
 from tpxd.errors import AuthenticationFailed, ConnectFailed, RemoteViolation
 from tpxd.wire.streams import Endpoint, explain, one_error, open_stream
 from tpxd.wire.websocket import READ_BYTES, WebSocket, WebSocketStream, open_websocket
@@ -363,7 +361,6 @@ async def test_a_send_that_was_cancelled_before_it_began_harms_nothing() -> None
 
 async def both_ends() -> tuple[WebSocketStream, WebSocketStream]:
     near, far = memory_stream_pair()
-    server = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
     found: list[WebSocketStream] = []
 
     async def open_near() -> None:
@@ -371,11 +368,8 @@ async def both_ends() -> tuple[WebSocketStream, WebSocketStream]:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(open_near)
-        server.receive_data(await read_head(far))
-        (asked,) = server.events()
-        assert isinstance(asked, Request)
-        await far.send_all(server.send(AcceptConnection(subprotocol="mqtt")))
-    return found[0], WebSocketStream(far, server, deque())
+        accepted = await accept_websocket(far)
+    return found[0], accepted
 
 
 async def test_it_keeps_trios_rules_for_streams() -> None:
