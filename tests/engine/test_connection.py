@@ -16,6 +16,7 @@ from tpxd.engine.health import State
 from tpxd.engine.poison import CONVICTED, EVERY_PUBLISH
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, SpoolUnavailable, Throttled
 from tpxd.spool import Rejected, Verdict
+from tpxd.tls_config import TlsConfig
 
 
 @asynccontextmanager
@@ -69,6 +70,24 @@ async def test_a_link_lost_in_mid_batch_sends_again_only_what_has_no_receipt(aut
         assert delivered(cursor) == list(range(1, 17))
     again = [seq for batch in peer.batches[1:] for seq in batch]
     assert again == [n for n in range(7, 17) if n != 13], "what had its receipt is not sent a second time"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("connection lost: reset by peer", "connection lost: reset by peer (through proxy 192.0.2.1:3128)"),
+        ("proxy 192.0.2.1:3128: connection refused (TCP)", "proxy 192.0.2.1:3128: connection refused (TCP)"),
+    ],
+)
+async def test_behind_a_proxy_every_error_names_it_once(autojump_clock: MockClock, said: str, shown: str) -> None:
+    live = make_live(Peer(opening=lambda: LinkLost(said)), MemoryCursor())
+    proxied = TlsConfig.model_validate({"proxy": {"hostname": "192.0.2.1:3128"}})
+    live.file = live.file.model_copy(update={"configuration": proxied})
+    async with running(live):
+        await trio.sleep(0.01)
+        assert live.health.reason == shown
+        assert live.health.last_error is not None
+        assert live.health.last_error.message == shown
 
 
 async def test_never_more_than_256_in_hand(autojump_clock: MockClock) -> None:
