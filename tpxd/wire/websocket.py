@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 
 import trio
@@ -48,12 +48,16 @@ class WebSocket:
     """What to ask the server for.
 
     Attributes:
-        path: the request's target, with its query if there is one.
+        path: the request's target, with what may show of its query.
         subprotocol: what is spoken inside; the server must choose it.
+        query: what follows `path` and a question mark; errors never show it, since it may hold what lets us in.
+        login_hint: what to do when the server refuses us.
     """
 
     path: str
     subprotocol: str
+    query: str = field(default="", repr=False)
+    login_hint: str = "does the server ask for a client certificate, or does a gateway before it refuse us?"
 
 
 async def open_websocket(stream: trio.abc.Stream, options: WebSocket, place: str, host: str) -> WebSocketStream:
@@ -69,7 +73,8 @@ async def open_websocket(stream: trio.abc.Stream, options: WebSocket, place: str
         trio.BrokenResourceError: the stream broke.
     """
     protocol = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-    request = Request(host=host, target=options.path, subprotocols=[options.subprotocol])
+    target = f"{options.path}?{options.query}" if options.query else options.path
+    request = Request(host=host, target=target, subprotocols=[options.subprotocol])
     await stream.send_all(protocol.send(request))
     events: deque[Event] = deque()
     try:
@@ -104,10 +109,7 @@ def _failed(place: str, reason: str, hint: str) -> ConnectFailed:
 def _refusal(place: str, options: WebSocket, status: int) -> TransportError:
     said = status_text(status)
     if status in (401, 403):
-        return AuthenticationFailed(
-            f"{place}: {said} (WebSocket handshake)",
-            hint="does the server ask for a client certificate, or does a gateway before it refuse us?",
-        )
+        return AuthenticationFailed(f"{place}: {said} (WebSocket handshake)", hint=options.login_hint)
     if status == 404:
         return _failed(place, said, f"is the path right? {options.path} was asked for")
     if 300 <= status < 400:
