@@ -7,10 +7,12 @@ room                        what goes when room is short                        
 journal, reading, ledger    what the thread does with SQLite
 rows, state                 what is stored, and the arithmetic of the ledger                 pure
 database, starting          the file: made, opened, checked, locked
+commands                    commands and their counters, beside the journal
 wal, salvage                what can be read when bytes on the disk have changed             pure
 repair, rebuild             a new file out of it
 """
 
+from tpxd.spool.commands import CommandState, CommandStore, LoadedCommands, StoredCommand
 from tpxd.spool.contract import Appended, NewReport, SpoolStatistics
 from tpxd.spool.cursor import Cursor
 from tpxd.spool.keeping import SpoolLimits
@@ -20,15 +22,19 @@ from tpxd.spool.state import Ledger
 
 __all__ = [
     "Appended",
+    "CommandState",
+    "CommandStore",
     "Cursor",
     "DeadLetter",
     "Ledger",
+    "LoadedCommands",
     "NewReport",
     "Rejected",
     "Settled",
     "Spool",
     "SpoolLimits",
     "SpoolStatistics",
+    "StoredCommand",
     "Verdict",
     "open_spool",
 ]

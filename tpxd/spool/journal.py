@@ -176,6 +176,15 @@ class Journal:
             state.dead_letter_bytes -= size
             self.evicted += 1
 
+    def put_commands(self, rows: Sequence[tuple[Field, ...]]) -> None:
+        """Store whole rows of commands, checksums included; a row takes the place of the one with the same id."""
+        self._insert("commands", rows)
+
+    def delete_commands(self, ids: Sequence[int]) -> None:
+        """Delete commands."""
+        for id in ids:
+            self._connection.execute("DELETE FROM commands WHERE id = ?", (id,))
+
     def give_back(self, pages: int) -> None:
         """Return free pages to the file system; outside a transaction."""
         with translated(self.path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.journal import Journal
 from tpxd.spool.reading import Page
 from tpxd.spool.rows import CursorRow, Hole, Rejected, Settled, Verdict
@@ -36,6 +37,12 @@ def read_page(journal: Journal, after: int) -> Page:
             for seq in page.damaged:
                 journal.add_hole(Hole(seq, seq))
     return page
+
+
+def newest_of(journal: Journal, lane: str, after: int, through: int, limit: int) -> list[Uplink]:
+    """The newest uplinks of one device in a part of the journal, newest first; damaged ones are left out."""
+    seqs = journal.reader.seqs_of(lane, after, through)[:limit]
+    return [uplink for seq in seqs for uplink in journal.reader.page(journal.state, seq - 1, 1).uplinks]
 
 
 def settle(journal: Journal, id: str, settled: Sequence[tuple[int, Settled]], at_ms: int) -> None:

@@ -13,6 +13,7 @@ from binascii import unhexlify
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.database import Damaged, translated, used_bytes
@@ -34,6 +35,7 @@ _ROWS = """
 _ARRIVALS = """
     SELECT group_concat(seq || ',' || cast(coalesce(received_ms, 0) AS INTEGER) || ',' || coalesce(length(body), 0))
     FROM (SELECT seq, received_ms, body FROM journal WHERE seq > ? ORDER BY seq LIMIT ?)"""
+_OF_LANE = "SELECT group_concat(seq) FROM (SELECT seq FROM journal WHERE seq > ? AND seq <= ? AND lane = ?)"
 _DONE_BEFORE = """
     SELECT coalesce(max(last_seq), 0) || ''
     FROM (SELECT last_seq, stored_ms FROM commits ORDER BY last_seq LIMIT 256) WHERE stored_ms < ?"""
@@ -163,6 +165,15 @@ class Reader:
                     texts = (name.decode(), kind.decode(), lane.decode(), why.decode())
                     letters.append(DeadLetter(id, texts[0], seq, ms, texts[1], texts[2], texts[3], at, body))
         return letters, len(rows) - len(letters)
+
+    def commands(self) -> list[tuple[Any, ...]]:
+        """All rows of commands as they are stored, oldest first; unchecked."""
+        with translated(self._path):
+            return self._connection.execute("SELECT * FROM commands ORDER BY id").fetchall()
+
+    def seqs_of(self, lane: str, after: int, through: int) -> list[int]:
+        """Seqs of one device's rows after one seq and up to another, newest first."""
+        return sorted(self._numbers(_OF_LANE, (after, through, lane)), reverse=True)
 
     def used_bytes(self) -> int:
         """Bytes of the pages in use."""

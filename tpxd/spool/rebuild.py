@@ -40,6 +40,7 @@ class Rebuild:
         self._meta_numbers: set[int] = set()
         self._cursors: dict[str, CursorRow] = {}
         self._holes: set[Hole] = set()
+        self._commands: dict[int, tuple[Field, ...]] = {}
 
     @property
     def lost_count(self) -> int:
@@ -72,6 +73,8 @@ class Rebuild:
                     self._holes.add(Hole(first, last))
                 case "cursors", fields:
                     self._see_cursor(CursorRow(*_all_texts(fields)), weak=one.weak)
+                case "commands", (int(id), int(version), *_) as fields:
+                    self._see_command(id, version, fields, weak=one.weak)
                 case "meta", (int(n), bytes(key), bytes(value)):
                     self._see_note(n, key.decode(), value.decode(), weak=one.weak)
 
@@ -79,6 +82,11 @@ class Rebuild:
         known = self._cursors.get(row.id)
         if known is None or row.position > known.position or (row.position == known.position and not weak):
             self._cursors[row.id] = row
+
+    def _see_command(self, id: int, version: int, fields: tuple[Field, ...], *, weak: bool) -> None:
+        known = self._commands.get(id)
+        if known is None or version > int(known[1] or 0) or (version == known[1] and not weak):
+            self._commands[id] = _texts(fields, tuple(at for at in (2, 4, 7) if fields[at] is not None))
 
     def _see_note(self, n: int, key: str, value: str, *, weak: bool) -> None:
         self._meta_numbers.add(n)
@@ -121,6 +129,7 @@ class Rebuild:
         tables: dict[str, list[tuple[Field, ...]]] = {
             "cursors": [row.to_row() for row in cursors],
             "holes": [with_crc("holes", (hole.first, hole.last)) for hole in state.holes],
+            "commands": [with_crc("commands", fields) for fields in self._commands.values()],
             "meta": [with_crc("meta", (n, key, value)) for n, (key, value) in enumerate(meta.items(), 1)],
         }
         for table, rows in tables.items():

@@ -25,8 +25,10 @@ SCHEMA = {
     "holes": "CREATE TABLE holes(first_seq INTEGER PRIMARY KEY, last_seq, crc)",
     "dead_letters": "CREATE TABLE dead_letters(id INTEGER PRIMARY KEY, connection, seq, received_ms, kind, lane,"
     " reason, at_ms, body, crc)",
+    "commands": "CREATE TABLE commands(id INTEGER PRIMARY KEY, version, connection, received_ms, state, acknowledged,"
+    " details, as_key, crc)",
 }
-"""Each table has its own number of columns: 7, 5, 12, 4, 3 and 10. `salvage` tells them apart by it."""
+"""Each table has its own number of columns: 7, 5, 12, 4, 3, 10 and 9. `salvage` tells them apart by it."""
 
 COLUMNS = {name: text.count(",") + 1 for name, text in SCHEMA.items()}
 """How many columns each table has, the key included."""

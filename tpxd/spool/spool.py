@@ -31,6 +31,10 @@ from tpxd.spool.writer import Writer
 MAX_PENDING = 4_096
 MAX_PENDING_BYTES = 64 << 20
 
+TRACE_ROWS = 200_000
+TRACE_STEP = 4_096
+"""A look back goes in steps, so that no uplink waits behind it for more than a few milliseconds."""
+
 REMEMBERED = "remembered."
 """Before the keys of `Spool.remember`, among the spool's own."""
 
@@ -196,6 +200,21 @@ class Spool:
             text = f"{damaged} dead letters of {connection} are damaged on the disk"
             self._report(Event("damage", text, connection, logging.ERROR, more={"count": damaged}))
         return letters
+
+    async def uplinks_of(self, lane: str, limit: int) -> list[Uplink]:
+        """The newest uplinks of one device that are still kept, newest first; looks back `TRACE_ROWS` at most.
+
+        Raises:
+            SpoolUnavailable: the disk cannot be read.
+        """
+        found: list[Uplink] = []
+        through, oldest = self.state.last_seq, max(self.state.first_seq - 1, self.state.last_seq - TRACE_ROWS)
+        while through > oldest and len(found) < limit:
+            after = max(oldest, through - TRACE_STEP)
+            find = partial(ledger.newest_of, lane=lane, after=after, through=through, limit=limit - len(found))
+            found += await self._call(find, writes=False)
+            through = after
+        return found
 
     async def remember(self, key: str, value: str) -> None:
         """Store a small text under a key, durably."""
