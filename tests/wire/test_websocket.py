@@ -41,14 +41,16 @@ async def read_head(stream: trio.abc.ReceiveStream) -> bytes:
     return head
 
 
-async def shake_hands(answer: Callable[[bytes], bytes]) -> tuple[WebSocketStream, trio.abc.Stream, bytes]:
+async def shake_hands(
+    answer: Callable[[bytes], bytes], options: WebSocket = MQTT
+) -> tuple[WebSocketStream, trio.abc.Stream, bytes]:
     """Our stream, the server's end beneath it, and the request that we sent."""
     near, far = memory_stream_pair()
     opened: list[WebSocketStream] = []
     request = b""
 
     async def open_it() -> None:
-        opened.append(await open_websocket(near, MQTT, PLACE, "broker.example.net"))
+        opened.append(await open_websocket(near, options, PLACE, "broker.example.net"))
 
     with one_error():
         async with trio.open_nursery() as nursery:
@@ -159,6 +161,27 @@ async def test_refusals(answer: bytes, kind: type[Exception], message: str, hint
     assert caught.value.message.endswith("(WebSocket handshake)")
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
+
+
+SIGNED = WebSocket("/mqtt", "mqtt", query="X-Sign=fAke", login_hint="is the key right?")
+
+
+async def test_a_query_that_lets_us_in_goes_out() -> None:
+    _, _, request = await shake_hands(accepting, SIGNED)
+    assert request.startswith(b"GET /mqtt?X-Sign=fAke HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("status", [b"403", b"404", b"500"])
+async def test_a_query_that_lets_us_in_never_shows(status: bytes) -> None:
+    with pytest.raises((AuthenticationFailed, ConnectFailed)) as caught:
+        await shake_hands(lambda _: b"HTTP/1.1 %b X\r\nContent-Length: 0\r\n\r\n" % status, SIGNED)
+    assert "fAke" not in f"{caught.value} {caught.value.hint} {SIGNED}"
+
+
+async def test_who_asks_knows_best_why_a_server_may_refuse() -> None:
+    with pytest.raises(AuthenticationFailed) as caught:
+        await shake_hands(lambda _: b"HTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n", SIGNED)
+    assert caught.value.hint == "is the key right?"
 
 
 async def test_a_server_that_chooses_no_subprotocol() -> None:
