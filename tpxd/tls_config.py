@@ -6,7 +6,7 @@ Source: ThingPark X IoT Flow, "MQTT connector" (certificates) and "About connect
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -121,8 +121,11 @@ class TlsConfig(ConnectorConfig):
         """See `ConnectorConfig.way`."""
         return None if self.proxy is None else f"proxy {self.proxy.hostname.place}"
 
-    def tls_context(self, contexts: TlsContexts) -> ssl.SSLContext:
+    def tls_context(self, contexts: TlsContexts, alpn: Sequence[str] = ()) -> ssl.SSLContext:
         """The context for the far end.
+
+        Args:
+            alpn: see `connector.TlsContexts`.
 
         Raises:
             ValueError: a certificate does not load.
@@ -131,6 +134,7 @@ class TlsConfig(ConnectorConfig):
             ca=plain(self.trustedCaCertificate),
             certificate=plain(self.certificate),
             private_key=plain(self.privateKey),
+            alpn=alpn,
         )
 
     def proxy_hop(self, contexts: TlsContexts) -> Proxy | None:

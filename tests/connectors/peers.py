@@ -18,10 +18,13 @@ from pamqp.commands import Basic, Connection, Exchange
 from pamqp.heartbeat import Heartbeat
 from trio.testing import memory_stream_pair
 
+from tests import pki
 from tests.notebook import Notebook
 from tests.wire import scripted_rabbit as amqp
 from tests.wire.scripted_broker import CONNACK, PINGRESP, parse, puback
+from tests.wire.scripted_registry import KEY_ID, REGION, SECRET, ScriptedRegistry
 from tests.wire.websocket_server import accept_websocket
+from tpxd.aws_iot_config import AwsIotConfig
 from tpxd.config import ConnectorConfig
 from tpxd.connector import Context, Outgoing
 from tpxd.connectors.amqp import AmqpConfig
@@ -209,6 +212,41 @@ class WebSocketPeer(MqttPeer):
         await super().serve(await accept_websocket(stream))
 
 
+class AwsIotPeer(MqttPeer):
+    """AWS IoT: its registry stands beside the broker, and links to it come and go."""
+
+    connector_id = "actility-aws-iot"
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        super().__init__(nursery)
+        self.registry = ScriptedRegistry()
+
+    def config(self) -> ConnectorConfig:
+        """See `Peer`."""
+        return AwsIotConfig.model_validate(
+            {
+                "region": REGION,
+                "accountPrefix": "abc-ats",
+                "accessKeyId": KEY_ID,
+                "secretAccessKey": SECRET,
+                "deviceType": "sensor",
+                "uplinkTopicPattern": "plant/{DevEUI}/up",
+                "certificate": pki.client().certificate,
+                "privateKey": pki.client().private_key,
+            }
+        )
+
+    async def dial(self, endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
+        """See `Peer`."""
+        if self.away or endpoint.host != f"iot.{REGION}.amazonaws.com":
+            return await super().dial(endpoint, timeout_s)
+        await trio.lowlevel.checkpoint()
+        near, far = memory_stream_pair()
+        # its task ends with the link, so that one that stays open is found
+        self._nursery.start_soon(self.registry.serve, far)
+        return near
+
+
 class AmqpPeer(Peer):
     """An AMQP 0-9-1 broker; its only refusal, Basic.Nack, holds an uplink and does not reject it."""
 
@@ -262,7 +300,7 @@ class AmqpPeer(Peer):
 FURTHER_PEERS: dict[str, type[Peer]] = {"actility-mqtt-iot over a WebSocket": WebSocketPeer}
 """Other ways to the connectors of `PEERS`."""
 
-PEERS: dict[str, type[Peer]] = {peer.connector_id: peer for peer in (AmqpPeer, HttpPeer, MqttPeer)}
+PEERS: dict[str, type[Peer]] = {peer.connector_id: peer for peer in (AmqpPeer, AwsIotPeer, HttpPeer, MqttPeer)}
 
 
 class Receipts:

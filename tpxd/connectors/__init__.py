@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-BUILT_IN = ("amqp", "http", "mqtt")
+BUILT_IN = ("amqp", "aws_iot", "http", "mqtt")
 
 
 def load() -> None:

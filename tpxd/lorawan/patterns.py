@@ -146,6 +146,11 @@ class Pattern:
             raise PatternError(f'"{self.text}" makes a {self.target.value} too long: {size} bytes, {most} are allowed')
         return Rendered(text, replaced)
 
+    @property
+    def literal(self) -> str:
+        """The text outside of braces, which is a part of everything made from this pattern."""
+        return "".join(part for part in self._parts if isinstance(part, str))
+
     def subscription(self, wildcard: str) -> str:
         """The filter that fits all that this can become: each level that holds braces is the wildcard."""
         separator = self._rules.separator

@@ -21,6 +21,9 @@ READ_BYTES = 1 << 16
 # messages from the broker that wait to be received; beyond that nothing more is read from the link
 UNREAD = 32
 GOODBYE_S = 1.0
+WHY_NO_CONNACK = "does it accept this client id, user name and MQTT 3.1.1? its log may tell"
+"""The hint where a link ends before its CONNACK, and nobody knows why."""
+
 # a writer that fails leaves the reader this long to find out why
 REASON_S = 1.0
 
@@ -206,8 +209,7 @@ class MqttSession:
     def _lost(self, reason: str, hint: str | None) -> LinkLost:
         if self._connected.is_set():
             return LinkLost(f"connection lost: {reason}", hint=hint)
-        hint = hint or "does it accept this client id, user name and MQTT 3.1.1? its log may tell"
-        return ConnectFailed(f"no CONNACK: {reason}", hint=hint)
+        return ConnectFailed(f"no CONNACK: {reason}", hint=hint or WHY_NO_CONNACK)
 
     async def _write(self) -> None:
         try:

@@ -1,0 +1,229 @@
+"""Which devices the registry of AWS IoT has, and how the others get there: each is asked for or registered once.
+
+What the registry said is kept on disk, one key per device. A device that it has is never asked for again; one that it
+has not, and that we must not register, is asked for again after an hour.
+
+The registry is no part of the way of an uplink: while it cannot be reached, or asks for patience, uplinks of devices
+that could not be registered go nevertheless, and the next one of such a device registers it. What it refuses, such as
+a type that is not there, holds these uplinks, since somebody must act. Where createDevices is false, a device of which
+nothing is known yet waits in both cases.
+
+Source: ThingPark X IoT Flow, "About connections" (createDevices), "AWS IoT connector".
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+import trio
+
+from tpxd.connector import Context
+from tpxd.errors import AuthenticationFailed, LinkLost, Refused, SpoolUnavailable, Throttled, TransportError
+from tpxd.wire.aws_registry import Registry
+
+PARALLEL: Final = 4
+"""Devices that are asked for at once: AWS allows ten of the dearest actions a second."""
+
+ABSENT_S: Final = 3_600.0
+REST_S: Final = 30.0
+"""After the registry could not be reached, nothing is asked for so long."""
+
+PRESENT: Final = "present"
+ABSENT: Final = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class ThingRules:
+    """What a connection's file says about things.
+
+    Attributes:
+        registry: what tells this registry from others.
+        create: register devices that are not there; else they are left out.
+        create_types: make the type when it is missing.
+        certificate_id: ARN of what each registered thing is attached to, if anything.
+    """
+
+    registry: str
+    type_name: str
+    create: bool = True
+    create_types: bool = True
+    certificate_id: str | None = None
+
+
+@dataclass(slots=True)
+class Introduction:
+    """What became of devices; the others may be sent.
+
+    Attributes:
+        absent: not in the registry, and not to be registered.
+        held: nothing is known; `error` says why.
+    """
+
+    absent: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
+    error: TransportError | None = None
+
+
+class Things:
+    """The devices of one connection, as far as the registry is concerned."""
+
+    def __init__(
+        self,
+        rules: ThingRules,
+        context: Context,
+        open_registry: Callable[[], AbstractAsyncContextManager[Registry]],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._rules = rules
+        self._context = context
+        self._open_registry = open_registry
+        self._wall = wall
+        # what was kept by other rules, or for another registry, says nothing
+        said = repr((rules.registry, rules.type_name, rules.create, rules.certificate_id))
+        self._rules_digest = sha256(said.encode()).hexdigest()[:16]
+        self._notes: dict[str, str] = {}
+        self._rest: tuple[float, TransportError] | None = None
+
+    def known(self, dev_eui: str) -> bool:
+        """Whether the registry is known to have this device."""
+        return self._note(f"thing/{dev_eui}") == PRESENT
+
+    async def introduce(self, dev_euis: Sequence[str]) -> Introduction:
+        """Find out about devices that are not known, and register those that are to be registered.
+
+        Cancellation: some may be registered without our knowing, which is found out at their next uplink.
+        """
+        absent = {dev_eui for dev_eui in dev_euis if self._absent_s(dev_eui) < ABSENT_S}
+        asked = [dev_eui for dev_eui in dev_euis if dev_eui not in absent]
+        error = await self._ask(asked) if asked else None
+        absent |= {dev_eui for dev_eui in asked if self._absent_s(dev_eui) < ABSENT_S}
+        left = {dev_eui for dev_eui in asked if not self.known(dev_eui)} - absent
+        if error is None or not left:
+            return Introduction(absent)
+        if not _is_silence(error):
+            return Introduction(absent, left, error)
+        if self._rules.create:
+            return Introduction(absent)
+        stale = {dev_eui for dev_eui in left if self._absent_s(dev_eui) < float("inf")}
+        if isinstance(error, LinkLost):
+            # the link for uplinks is well, and none of them is to blame
+            error = Refused(f"{error.message}; it must say which devices are registered", hint=error.hint)
+        return Introduction(absent | stale, left - stale, error)
+
+    async def _ask(self, dev_euis: Sequence[str]) -> TransportError | None:
+        """Ask for all of them; what keeps some from being decided."""
+        if self._rest is not None and trio.current_time() < self._rest[0]:
+            return self._rest[1]
+        failures: list[TransportError] = []
+        try:
+            async with self._open_registry() as registry:
+                if self._rules.create and self._rules.create_types and self._note("type") != PRESENT:
+                    await self._try_type(registry)
+                await self._ask_all(registry, deque(dev_euis), failures)
+        except TransportError as error:
+            failures.append(error)
+        failure = failures[0] if failures else None
+        self._learn(failure)
+        return failure
+
+    async def _ask_all(self, registry: Registry, waiting: deque[str], failures: list[TransportError]) -> None:
+        """Ask side by side, until one question fails."""
+
+        async def work() -> None:
+            while waiting and not failures:
+                dev_eui = waiting.popleft()
+                try:
+                    await (self._register if self._rules.create else self._look_up)(registry, dev_eui)
+                except TransportError as error:
+                    failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(PARALLEL, len(waiting))):
+                nursery.start_soon(work)
+
+    async def _register(self, registry: Registry, dev_eui: str) -> None:
+        if not await registry.create_thing(dev_eui, self._rules.type_name):
+            await self._make_type(registry)
+            if not await registry.create_thing(dev_eui, self._rules.type_name):
+                raise Refused(f"the registry of AWS IoT does not find the thing type {self._rules.type_name}")
+        if self._rules.certificate_id is not None:
+            await registry.attach_principal(dev_eui, self._rules.certificate_id)
+        await self._keep(f"thing/{dev_eui}", PRESENT)
+
+    async def _look_up(self, registry: Registry, dev_eui: str) -> None:
+        if await registry.describe_thing(dev_eui):
+            await self._keep(f"thing/{dev_eui}", PRESENT)
+            return
+        if self._absent_s(dev_eui) == float("inf"):
+            self._context.log.warning(
+                "%s: %s is not in the registry of AWS IoT, and createDevices = false: its uplinks are left out",
+                self._context.connection_id, dev_eui,
+            )  # fmt: skip
+        await self._keep(f"thing/{dev_eui}", f"{ABSENT} {self._wall():.0f}")
+
+    async def _try_type(self, registry: Registry) -> None:
+        """Make the type before its first thing. Who may not do that may still find it there."""
+        try:
+            await self._make_type(registry)
+        except AuthenticationFailed as error:
+            self._context.log.info("%s: %s", self._context.connection_id, error)
+
+    async def _make_type(self, registry: Registry) -> None:
+        if not self._rules.create_types:
+            raise Refused(
+                f"the registry of AWS IoT has no thing type {self._rules.type_name}",
+                hint="create it, or set createDeviceTypes = true",
+            )
+        await registry.create_thing_type(self._rules.type_name)
+        await self._keep("type", PRESENT)
+
+    def _learn(self, error: TransportError | None) -> None:
+        """Rest after silence, and tell once when it begins and when it ends."""
+        if error is None or not _is_silence(error):
+            if self._rest is not None:
+                self._context.log.info("%s: the registry of AWS IoT answers again", self._context.connection_id)
+            self._rest = None
+            return
+        if self._rest is None and self._rules.create:
+            self._context.log.warning(
+                "%s: new devices are not registered until the registry of AWS IoT takes them, their uplinks go: %s",
+                self._context.connection_id, error,
+            )  # fmt: skip
+        rest_s = error.retry_after_s if isinstance(error, Throttled) else REST_S
+        self._rest = trio.current_time() + rest_s, error
+
+    def _absent_s(self, dev_eui: str) -> float:
+        """How long ago the registry said that it does not have this device; for ever when it never did."""
+        word, _, said_at = self._note(f"thing/{dev_eui}").partition(" ")
+        return abs(self._wall() - float(said_at)) if word == ABSENT else float("inf")
+
+    def _note(self, subject: str) -> str:
+        note = self._notes.get(subject)
+        if note is None:
+            digest, _, kept = (self._context.memory.recall(self._key(subject)) or "").partition(" ")
+            note = self._notes[subject] = kept if digest == self._rules_digest else ""
+        return note
+
+    async def _keep(self, subject: str, note: str) -> None:
+        self._notes[subject] = note
+        try:
+            await self._context.memory.remember(self._key(subject), f"{self._rules_digest} {note}")
+        except SpoolUnavailable as error:
+            self._context.log.warning(
+                "%s: what the registry of AWS IoT said cannot be kept, and will be asked for again: %s",
+                self._context.connection_id, error,
+            )  # fmt: skip
+
+    def _key(self, subject: str) -> str:
+        return f"connector/{self._context.connection_id}/{subject}"
+
+
+def _is_silence(error: TransportError) -> bool:
+    """Whether the registry says nothing now, rather than no."""
+    return isinstance(error, Throttled) or (isinstance(error, LinkLost) and not isinstance(error, Refused))
