@@ -128,8 +128,8 @@ class AwsIotConfig(TlsConfig):
     )
     endpoint: HostPort | None = Field(
         None,
-        description="Where uplinks go instead of ACCOUNTPREFIX.iot.REGION.amazonaws.com, as host:port, such as a VPC "
-        "endpoint; default port 8883, with WSS 443; SSL on port 443 goes by ALPN.",
+        description="Where uplinks go, as host:port, such as a VPC endpoint; without a port it is 8883, with WSS 443; "
+        "SSL uses ALPN on port 443; default ACCOUNTPREFIX.iot.REGION.amazonaws.com.",
     )
     apiEndpoint: (
         Annotated[
@@ -141,11 +141,11 @@ class AwsIotConfig(TlsConfig):
         | None
     ) = Field(
         None,
-        description="The URL of the device registry instead of https://iot.REGION.amazonaws.com; "
-        "trustedCaCertificate holds for it only where this is set; default none.",
+        description="The URL of the device registry; trustedCaCertificate holds for it only where this is set; "
+        "default https://iot.REGION.amazonaws.com.",
     )
     uplinkRateLimiter: int | None = Field(
-        100, ge=1, description="The most uplinks to send per second; default 100, the quota of a link to AWS IoT."
+        100, ge=1, description="The most uplinks to send per second, which AWS IoT limits too; default 100."
     )
 
     @field_validator("accessKeyId")
