@@ -40,10 +40,17 @@ MAX_BATCH_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Outgoing:
-    """One uplink as a connection sends it: `body` is already in the format that its file asks for."""
+    """One uplink as a connection sends it.
+
+    Attributes:
+        body: already in the format that its file asks for.
+        replaced: how many characters of the uplink's values were replaced in topic, key or headers, since they would
+            have broken out of their place; the transport notes it, the engine counts it.
+    """
 
     uplink: Uplink
     body: bytes
+    replaced: int = 0
 
 
 class Receipts(Protocol):

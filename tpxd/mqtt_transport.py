@@ -13,7 +13,6 @@ from tpxd.config import MqttPattern, Part
 from tpxd.connector import Incoming, Outgoing, Receipts
 from tpxd.errors import PatternError, Unresolvable
 from tpxd.lorawan.patterns import Pattern
-from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.mqtt import MqttOptions, QoS
 from tpxd.wire.mqtt_codec import topic_fault
 from tpxd.wire.mqtt_session import Message, MqttSession, open_mqtt
@@ -74,7 +73,7 @@ class MqttTransport:
         places: list[int] = []
         for index, item in enumerate(batch):
             try:
-                topic = self._topic(item.uplink)
+                topic = self._topic(item)
             except Unresolvable as error:
                 receipts.rejected(index, f"{error}, which uplinkTopicPattern asks for")
                 continue
@@ -92,11 +91,12 @@ class MqttTransport:
 
         await self.session.publish_all(messages, acknowledged, receipt_timeout_s=self.receipt_timeout_s)
 
-    def _topic(self, uplink: Uplink) -> str:
+    def _topic(self, item: Outgoing) -> str:
         pattern = self.pattern
         if self.pattern_by_port:
-            pattern = self.pattern_by_port.get(str(uplink.fields.get("FPort")), pattern)
-        return pattern.render(uplink).text
+            pattern = self.pattern_by_port.get(str(item.uplink.fields.get("FPort")), pattern)
+        topic, item.replaced = pattern.render(item.uplink)
+        return topic
 
     async def receive(self) -> Incoming:
         """Wait for the next message of the subscriptions."""

@@ -302,3 +302,19 @@ async def test_too_old_uplinks_expire_also_while_in_hand(autojump_clock: MockClo
     async with running(make_live(peer, cursor, uplinkTimeValidity="5s")):
         await trio.sleep(1)
     assert cursor.fates == [(1, Verdict.EXPIRED), (2, Verdict.DELIVERED)]
+
+
+async def test_replaced_characters_are_counted_once(autojump_clock: MockClock) -> None:
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        for outgoing in batch:
+            outgoing.replaced = 2
+        if len(peer.batches) == 1:
+            raise LinkLost("reset by peer")
+        for index in range(len(batch)):
+            receipts.delivered(index)
+
+    peer, cursor = Peer(sending=sending), MemoryCursor()
+    cursor.add(*(make_uplink(n) for n in range(1, 6)))
+    async with running(make_live(peer, cursor)) as live:
+        await trio.sleep(40)
+        assert live.health.to_document()["replacedCharacters"] == 10

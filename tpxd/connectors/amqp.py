@@ -24,7 +24,6 @@ from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, con
 from tpxd.errors import ConnectFailed, PatternError, Refused, SpoolUnavailable, Unresolvable
 from tpxd.link_config import LinkConfig, check_ports
 from tpxd.lorawan.patterns import Pattern
-from tpxd.lorawan.uplink import Uplink
 from tpxd.secret import plain
 from tpxd.wire.amqp_codec import name_fault
 from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
@@ -122,7 +121,7 @@ class AmqpTransport:
         held: list[tuple[str, Refusal]] = []
         for index, item in enumerate(batch):
             try:
-                key = self._routing_key(item.uplink)
+                key = self._routing_key(item)
             except Unresolvable as error:
                 receipts.rejected(index, f"{error}, which uplinkTopicPattern asks for")
                 continue
@@ -153,11 +152,12 @@ class AmqpTransport:
         message_id = f"{self.context.instance}-{uplink.received_ms}-{uplink.seq}"
         return Message(self.config.exchangeName, key, item.body, message_id, uplink.received_ms // 1000)
 
-    def _routing_key(self, uplink: Uplink) -> str:
+    def _routing_key(self, item: Outgoing) -> str:
         pattern = self.config.uplinkTopicPattern
         if self._pattern_by_port:
-            pattern = self._pattern_by_port.get(str(uplink.fields.get("FPort")), pattern)
-        return pattern.render(uplink).text
+            pattern = self._pattern_by_port.get(str(item.uplink.fields.get("FPort")), pattern)
+        key, item.replaced = pattern.render(item.uplink)
+        return key
 
     def _refused(self, key: str, refusal: Refusal) -> Refused:
         if refusal.unroutable:

@@ -223,7 +223,7 @@ class HttpTransport:
         try:
             head = self._head if self._comply is None else self._begin + self._comply(item.uplink) + self._end
             if self._patterns:
-                head += header_lines(self._rendered(item.uplink))
+                head += header_lines(self._rendered(item))
         except Unresolvable as error:
             receipts.rejected(index, f"{error}, which a header asks for")
             return
@@ -237,8 +237,10 @@ class HttpTransport:
         else:
             receipts.rejected(index, refusal)
 
-    def _rendered(self, uplink: Uplink) -> list[tuple[bytes, bytes]]:
-        return [(name, pattern.render(uplink).text.encode("latin-1")) for name, pattern in self._patterns]
+    def _rendered(self, item: Outgoing) -> list[tuple[bytes, bytes]]:
+        rendered = [(name, pattern.render(item.uplink)) for name, pattern in self._patterns]
+        item.replaced = sum(value.replaced for _, value in rendered)
+        return [(name, value.text.encode("latin-1")) for name, value in rendered]
 
     async def receive(self) -> Incoming:
         """Wait for ever: commands come to intake, over the `downlinkUrl`."""

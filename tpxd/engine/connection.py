@@ -95,6 +95,7 @@ async def run_connection(live: Live) -> None:
     Cancellation: receipts that came are committed, for at most two seconds.
     """
     live.health.in_flight = lambda: live.flight.sending
+    live.health.replaced = lambda: live.flight.replaced
     live.flight.adopt(live.outbound.decide)
     try:
         async with trio.open_nursery() as nursery:

@@ -38,6 +38,7 @@ class Flight:
         receipted: an uplink got its receipt since this was last cleared.
         proven: this version of the file had an uplink delivered.
         sending: how many are with the transport without a receipt.
+        replaced: characters that were replaced in topics, keys and headers; see `connector.Outgoing`.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,7 @@ class Flight:
         self.receipted = False
         self.proven = False
         self.sending = 0
+        self.replaced = 0
         self._items: deque[InFlight] = deque()
 
     async def wait_for_room(self) -> int:
@@ -64,7 +66,7 @@ class Flight:
             if isinstance(decided, bytes):
                 self._items.append(InFlight(uplink, decided))
             else:
-                self._items.append(InFlight(uplink, b"", decided))
+                self._items.append(InFlight(uplink, b"", settled=decided))
                 self.progress.set()
         if uplinks:
             self.last_seq = uplinks[-1].seq
@@ -139,7 +141,7 @@ class Flight:
     def committed(self, count: int) -> None:
         """The first `count` are on disk: let go of them."""
         for _ in range(count):
-            self._items.popleft()
+            self.replaced += self._items.popleft().replaced
         self._freed.set()
 
 

@@ -82,6 +82,7 @@ class Health:
     Attributes:
         name, connector_id, active: as in the version of the file that runs, or the newest one seen.
         in_flight: asks how many uplinks are with the transport.
+        replaced: asks how many characters were replaced in topics, keys and headers.
         retry_at: when it is tried again, seconds since the epoch; None when it is not.
     """
 
@@ -99,6 +100,7 @@ class Health:
     file: FileState = field(default_factory=FileState)
     downlinks: DownlinkCounts = field(default_factory=DownlinkCounts)
     in_flight: Callable[[], int] = lambda: 0
+    replaced: Callable[[], int] = lambda: 0
     last_delivery: float | None = None
     last_error: LastError | None = None
     retry_at: float | None = None
@@ -200,6 +202,7 @@ class Health:
             },
             "downlinks": asdict(self.downlinks),
             "oldestWaitingSeconds": None if oldest is None else round(oldest, 3),
+            "replacedCharacters": self.replaced(),
             "drainSeconds": None if drained is None else round(drained, 1),
             "lastDelivery": timestamp(self.last_delivery),
             "lastError": error and {"at": timestamp(error.at), "message": error.message, "hint": error.hint},
