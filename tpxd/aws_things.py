@@ -111,6 +111,8 @@ class Things:
         if self._rules.create:
             return Introduction(absent)
         stale = {dev_eui for dev_eui in left if self._absent_s(dev_eui) < float("inf")}
+        if left == stale:
+            return Introduction(absent | stale)
         if isinstance(error, LinkLost):
             # the link for uplinks is well, and none of them is to blame
             error = Refused(f"{error.message}; it must say which devices are registered", hint=error.hint)
