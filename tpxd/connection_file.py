@@ -8,8 +8,6 @@ from tpxd.alarms import Alarm
 from tpxd.config import Address, ConnectorConfig, Part
 from tpxd.flow import Flow
 
-NO_COMMANDS = "this version carries no commands yet: nothing is subscribed to, and uplinks are not affected"
-
 
 class HealthConfig(Part):
     """`[health]` of a connection file."""

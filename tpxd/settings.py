@@ -102,6 +102,9 @@ class LrcSettings(Part):
         "refuse", description="What becomes of report types without a documented Token rule; default refuse."
     )
     downlink_validity: Duration = Field(86_400.0, description='How long a command may wait; default "24h".')
+    downlink_rate_limiter: int | None = Field(
+        1_000, ge=1, description="The most commands that the LRC is sent per second; default 1000."
+    )
     when_in_doubt: Literal["resend", "report"] = Field(
         "resend", description="What becomes of a command that was written and never answered; default resend."
     )

@@ -5,7 +5,7 @@ run_connection
   ├─ commit_receipts    moves the cursor; survives the link
   ├─ ExpiryWatch.watch  where the file has certificates
   ├─ RateWatch.watch    where the file has alarms
-  └─ keep_open          open, deliver, lose, wait, open again
+  └─ keep_open          open, deliver and take commands, lose, wait, open again
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Final
 import trio
 
 from tpxd.connection_file import ConnectionFile
-from tpxd.connector import Connector, Context, Dial, Memory, TlsContexts
+from tpxd.connector import Connector, Context, Dial, Memory, TlsContexts, Transport
 from tpxd.engine.backoff import AUTHENTICATION_S, Backoff
+from tpxd.engine.commands import Commands
 from tpxd.engine.delivery import commit_receipts, commit_settled, deliver
+from tpxd.engine.downlinks import Inbox, receive_commands
 from tpxd.engine.expiry import ExpiryWatch
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health, State
@@ -52,6 +54,7 @@ class Live:
         flight: outlives this version, so that what has its receipt is not sent again by the next one.
         expiry: outlives this version too, so that nothing is told twice.
         trace: what debugMode logs.
+        commands: where its commands go; None takes none.
         stop_grace_s: how long a batch in flight may go on after a request to stop.
     """
 
@@ -67,6 +70,7 @@ class Live:
     tls: TlsContexts
     memory: Memory
     stop_grace_s: float
+    commands: Commands | None = None
     expiry: ExpiryWatch = field(default_factory=ExpiryWatch)
     backoff: Backoff = field(init=False)
     trace: Trace = field(default_factory=Trace)
@@ -143,7 +147,7 @@ async def open_once(live: Live) -> TransportError | None:
         tls=live.tls,
         memory=live.memory,
         authenticating=lambda: live.health.turn(State.AUTHENTICATING),
-        commands=False,
+        commands=live.commands is not None,
         proven=lambda: live.flight.proven,
     )
     configuration = live.file.configuration
@@ -155,18 +159,7 @@ async def open_once(live: Live) -> TransportError | None:
             async with live.connector.open(configuration, context) as transport:
                 opened = True
                 live.health.turn(State.OPENED)
-                await deliver(
-                    transport,
-                    live.cursor,
-                    live.flight,
-                    live.outbound,
-                    Pace(configuration.uplinkRateLimiter),
-                    live.health,
-                    live.stopping,
-                    live.connector.max_in_flight,
-                    quiet_s=QUIET_S if configuration.reconnectStrategy == "AGGRESSIVE" else float("inf"),
-                    trace=live.trace,
-                )
+                await use_link(live, transport)
                 live.health.turn(State.CLOSING)
         except TransportError as alone:
             error = alone
@@ -180,6 +173,32 @@ async def open_once(live: Live) -> TransportError | None:
     if error is not None and (way := configuration.way()) and way not in error.message:
         error.message = f"{error.message} (through {way})"
     return error
+
+
+async def use_link(live: Live, transport: Transport) -> None:
+    """Deliver uplinks and take commands until it is asked to stop, or the link had no uplink for too long.
+
+    Raises:
+        TransportError: alone or in a group; see `deliver` and `receive_commands`.
+    """
+    configuration = live.file.configuration
+    async with trio.open_nursery() as link:
+        if live.commands is not None and configuration.command_sources:
+            inbox = Inbox(live.id, live.commands, configuration.downlinkPort)
+            link.start_soon(receive_commands, transport, inbox)
+        await deliver(
+            transport,
+            live.cursor,
+            live.flight,
+            live.outbound,
+            Pace(configuration.uplinkRateLimiter),
+            live.health,
+            live.stopping,
+            live.connector.max_in_flight,
+            quiet_s=QUIET_S if configuration.reconnectStrategy == "AGGRESSIVE" else float("inf"),
+            trace=live.trace,
+        )
+        link.cancel_scope.cancel()
 
 
 def _what_ended_it(group: BaseExceptionGroup[BaseException]) -> TransportError:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tpxd.engine.drain import Drain
 from tpxd.errors import Problem, TpxdError
 from tpxd.events import Event, Report
-from tpxd.spool import Cursor
+from tpxd.spool import CommandState, Cursor
 
 STALLED_S: Final = 30.0
 
@@ -59,13 +59,36 @@ class FileState:
 
 @dataclass(slots=True)
 class DownlinkCounts:
-    """Commands that came from this connection, by what became of them."""
+    """Commands that came from this connection, by what became of them: received is the sum of the next four.
+
+    Attributes:
+        doubtful: how often one was written to the LRC and no answer came; so many may have reached it twice.
+        ignored, unrecognised: messages of its downlink side that were no JSON, or no command.
+    """
 
     received: int = 0
     sent: int = 0
     rejected: int = 0
     expired: int = 0
     waiting: int = 0
+    doubtful: int = 0
+    ignored: int = 0
+    unrecognised: int = 0
+
+    def settle(self, state: CommandState) -> None:
+        """One that waited has come to its end."""
+        self.waiting -= 1
+        match state:
+            case CommandState.SENT:
+                self.sent += 1
+            case CommandState.EXPIRED:
+                self.expired += 1
+            case _:
+                self.rejected += 1
+
+    def durable(self) -> dict[str, int]:
+        """What is kept over a restart: all but `waiting`, which is counted anew from what waits."""
+        return {name: count for name, count in asdict(self).items() if name != "waiting"}
 
 
 def timestamp(seconds: float | None) -> str | None:

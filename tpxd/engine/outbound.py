@@ -10,6 +10,7 @@ import orjson
 from tpxd.config import ConnectorConfig
 from tpxd.engine.validity import ClockWatch, emitted_s
 from tpxd.flow import Flow
+from tpxd.lorawan.reports import DOWNLINK_REJECTED
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Verdict
 
@@ -32,15 +33,22 @@ class Outbound:
         form: `whole` is the report as it came; `fields` is the older format, uplinks only and without their root;
             `payload` is the decoded payload alone where there is one.
         validity_s: an uplink older than this is not sent; None sends all.
+        connection: the connection's id; reports that are for another one alone are not sent.
+        url_field: what every report gets at the end of its fields: `,"downlinkUrl":"http://…"`; b"" for nothing.
     """
 
     flow: Flow
     form: Format
     validity_s: float | None
     clock: ClockWatch
+    connection: str = ""
+    url_field: bytes = b""
 
     def decide(self, uplink: Uplink) -> Verdict | bytes:
         """The body to send, or why the uplink is not sent."""
+        if uplink.kind == DOWNLINK_REJECTED and (to := uplink.recipient) is not None:
+            # what became of its own command is for this connection, whatever its flow and form
+            return uplink.body if to == self.connection else Verdict.FILTERED
         if self.flow.matchers and not self.flow.takes(uplink):
             return Verdict.FILTERED
         if self.form == "fields" and uplink.kind != "DevEUI_uplink":
@@ -50,8 +58,24 @@ class Outbound:
             if now is not None and now - emitted_s(uplink) > self.validity_s:
                 return Verdict.EXPIRED
         if self.form == "whole":
-            return uplink.body
+            return self._with_url(uplink.body)
         if self.form == "fields":
-            return orjson.dumps(uplink.fields)
+            fields = orjson.dumps(uplink.fields)
+            return fields if b'"downlinkUrl":' in fields else fields[:-1] + self.url_field + b"}"
         payload = uplink.fields.get("payload")
-        return orjson.dumps(payload) if isinstance(payload, dict) else uplink.body
+        return orjson.dumps(payload) if isinstance(payload, dict) else self._with_url(uplink.body)
+
+    def _with_url(self, body: bytes) -> bytes:
+        """The report with its downlinkUrl, otherwise byte for byte as it came; one that has one already keeps it.
+
+        The last brace closes the report and the one before it the object inside the root, which is never empty.
+        """
+        if not self.url_field or b'"downlinkUrl"' in body:
+            return body
+        end = body.rindex(b"}", 0, body.rindex(b"}"))
+        return b"%b%b%b" % (body[:end], self.url_field, body[end:])
+
+
+def url_field(url: str | None) -> bytes:
+    """See `Outbound.url_field`."""
+    return b"" if url is None else b',"downlinkUrl":' + orjson.dumps(url)

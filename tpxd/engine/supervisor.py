@@ -15,20 +15,24 @@ from typing import Any
 import trio
 
 from tpxd.barrier import behind_barrier
-from tpxd.connection_file import NO_COMMANDS, ConnectionFile
+from tpxd.connection_file import ConnectionFile
 from tpxd.connector import REGISTRY, Dial, TlsContexts
+from tpxd.engine.commands import Commands
 from tpxd.engine.config_dir import ConfigDir, Desired, Snapshot
 from tpxd.engine.connection import Live, run_connection
+from tpxd.engine.downlink_urls import DownlinkUrls
 from tpxd.engine.expiry import ExpiryWatch
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health, State
-from tpxd.engine.outbound import Outbound, format_of
+from tpxd.engine.outbound import Outbound, format_of, url_field
 from tpxd.engine.plan import plan
 from tpxd.engine.validity import ClockWatch
 from tpxd.errors import Problem, leaves
 from tpxd.events import Event, Report
 from tpxd.flow import Flow
+from tpxd.lorawan.downlink_request import Signing
 from tpxd.lorawan.uplink import Uplink
+from tpxd.secret import plain
 from tpxd.spool import Cursor, Spool
 
 logger = logging.getLogger(__name__)
@@ -63,6 +67,13 @@ class Slot:
 class Supervisor:
     """Keeps the connections that a directory declares.
 
+    Attributes:
+        clock: tells whether anything may expire.
+
+    Args:
+        commands: where commands go; None takes none.
+        urls: the connections' addresses for commands over HTTP; None gives them none.
+
     Everything here runs on trio's thread; only reading the directory happens on another.
     """
 
@@ -76,6 +87,8 @@ class Supervisor:
         dial: Dial,
         tls: TlsContexts,
         stop_grace_s: float,
+        commands: Commands | None = None,
+        urls: DownlinkUrls | None = None,
     ) -> None:
         self._config_dir = config_dir
         self._spool = spool
@@ -84,7 +97,9 @@ class Supervisor:
         self._dial = dial
         self._tls = tls
         self._stop_grace_s = stop_grace_s
-        self._clock = ClockWatch(lambda: spool.statistics().newest_ms)
+        self._commands = commands
+        self._urls = urls
+        self.clock = ClockWatch(lambda: spool.statistics().newest_ms)
         self._slots: dict[str, Slot] = {}
         self._strays: tuple[Problem, ...] = ()
         self._flows: tuple[Flow, ...] = ()
@@ -151,6 +166,14 @@ class Supervisor:
         uplink = Uplink(0, 0, kind, lane, "", b"", document)
         return any(flow.takes(uplink) for flow in self._flows)
 
+    def signing(self, id: str) -> Signing:
+        """With what a connection's commands are signed, as far as its file says; "" stands for what it does not."""
+        slot = self._slots.get(id)
+        if slot is None or slot.live is None:
+            return Signing()
+        configuration = slot.live.file.configuration
+        return Signing(configuration.downlinkAsId or "", plain(configuration.downlinkAsKey) or "")
+
     @property
     def strays(self) -> tuple[Problem, ...]:
         """What is wrong with the directory itself, such as a file whose name is no id."""
@@ -189,6 +212,8 @@ class Supervisor:
             self._slots[id].health.file.running = snapshot.desired[id].running
         for id in gone:
             self._slots[id].present = False
+            if self._urls is not None:
+                self._urls.close(id)
             nursery.start_soon(self._retire, id)
         await trio.to_thread.run_sync(self._keep_good, snapshot)
 
@@ -210,6 +235,8 @@ class Supervisor:
         if slot is None:
             cursor = await self._spool.cursor(id)
             slot = self._slots[id] = Slot(cursor, Health(id, cursor, self._report), Flight())
+            if self._commands is not None:
+                slot.health.downlinks = self._commands.book.counts(id)
         elif not slot.present:
             slot.present = True
             slot.cursor = slot.health.cursor = await self._spool.cursor(id)
@@ -223,6 +250,8 @@ class Supervisor:
         if model is None:
             health.turn(State.INVALID, health.file.error)
             return
+        if self._urls is not None:
+            await self._urls.open(id, model.configuration)
         health.name, health.connector_id, health.active = model.name, model.connectorId, model.active
         slot.cursor.validity_s = model.configuration.uplinkTimeValidity
         if not model.active:
@@ -235,8 +264,6 @@ class Supervisor:
         assert model is not None
         slot = self._slots[id]
         configuration = model.configuration
-        if configuration.command_sources:
-            self._report(Event("file", f"{id}: downlinkTopicPattern: {NO_COMMANDS}", id, logging.WARNING))
         before = slot.live
         slot.live = Live(
             id=id,
@@ -246,12 +273,20 @@ class Supervisor:
             health=slot.health,
             flight=slot.flight,
             expiry=slot.expiry,
-            outbound=Outbound(model.flow, format_of(configuration), configuration.uplinkTimeValidity, self._clock),
+            outbound=Outbound(
+                model.flow,
+                format_of(configuration),
+                configuration.uplinkTimeValidity,
+                self.clock,
+                id,
+                url_field(None if self._urls is None else self._urls.url(id)),
+            ),
             instance=self._instance,
             dial=self._dial,
             tls=self._tls,
             memory=self._spool,
             stop_grace_s=self._stop_grace_s,
+            commands=self._commands,
         )
         if before is not None:
             before.stopping.request()

@@ -7,6 +7,14 @@ from typing import Any
 
 import orjson
 
+ADDRESSED = "tpxd:to="
+"""Begins the `lrn_infos` of what tpxd itself says to one connection."""
+
+
+def addressed_to(connection: str) -> str:
+    """The `lrn_infos` of a report that is for one connection alone."""
+    return ADDRESSED + connection
+
 
 @dataclass(slots=True, eq=False)
 class Uplink:
@@ -38,6 +46,11 @@ class Uplink:
         if self._document is None:
             self._document = orjson.loads(self.body)
         return self._document
+
+    @property
+    def recipient(self) -> str | None:
+        """The one connection that this report is for, such as the answer to a command; None: it is for all."""
+        return self.lrn_infos.removeprefix(ADDRESSED) if self.lrn_infos.startswith(ADDRESSED) else None
 
     @property
     def fields(self) -> dict[str, Any]:

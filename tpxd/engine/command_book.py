@@ -1,0 +1,230 @@
+"""Every command that is kept, in memory: found by id, device, fingerprint and CorrelationID, and counted. Pure.
+
+The newest `KEPT` final ones stay, to be shown and so that retained messages are recognised; all others wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Container
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any, Final
+
+from tpxd.engine.health import DownlinkCounts
+from tpxd.engine.verdicts import WRONG, is_unhappy, rejection, transmission
+from tpxd.lorawan.downlinks import Command, DownlinkError
+from tpxd.spool import CommandState, LoadedCommands, StoredCommand
+
+MAX_OPEN: Final = 20_000
+"""Commands that wait; beyond it the brokers keep theirs, and HTTP gets 503."""
+
+KEPT: Final = 10_000
+
+
+def fingerprint(source: str, body: bytes) -> str:
+    """By what a message that comes again is recognised: topic and body."""
+    return blake2b(body, digest_size=12, key=blake2b(source.encode(), digest_size=16).digest()).hexdigest()
+
+
+class CommandBook:
+    """See the module.
+
+    Attributes:
+        changed: called with each command that is not on disk as it is now; may be called twice.
+        forgotten: called with each id that is not kept any more.
+    """
+
+    def __init__(self, loaded: LoadedCommands, wall: Callable[[], float]) -> None:
+        self.changed: Callable[[StoredCommand], None] = lambda command: None
+        self.forgotten: Callable[[int], None] = lambda id: None
+        self._wall = wall
+        self._commands: dict[int, StoredCommand] = {}
+        self._counts = {id: DownlinkCounts(**counts) for id, counts in loaded.counts.items()}
+        self._open = 0
+        self._last_id = 0
+        self._final: deque[StoredCommand] = deque()
+        self._marks: dict[tuple[str, str], int] = {}
+        self._unacknowledged: dict[tuple[str, str], list[StoredCommand]] = {}
+        self._by_correlation: dict[tuple[str, int], StoredCommand] = {}
+        for command in loaded.commands:
+            self._add(command)
+
+    def _add(self, command: StoredCommand) -> None:
+        self._last_id = max(self._last_id, command.id)
+        self._commands[command.id] = command
+        if command.correlation_id:
+            self._by_correlation[_correlation(command)] = command
+        if command.mark:
+            key = (command.connection, command.mark)
+            self._marks[key] = self._marks.get(key, 0) + 1
+            if not command.acknowledged:
+                self._unacknowledged.setdefault(key, []).append(command)
+        if command.state.final:
+            self._final.append(command)
+        else:
+            self._open += 1
+            self.counts(command.connection).waiting += 1
+
+    def counts(self, connection: str) -> DownlinkCounts:
+        """The counters of one connection's commands: always the same object, so that health may keep it."""
+        return self._counts.setdefault(connection, DownlinkCounts())
+
+    @property
+    def open(self) -> list[StoredCommand]:
+        """Everything that is not final, oldest first."""
+        return [command for command in self._commands.values() if not command.state.final]
+
+    @property
+    def open_count(self) -> int:
+        """How many are not final."""
+        return self._open
+
+    @property
+    def full(self) -> bool:
+        """So many wait that no further one is taken."""
+        return self._open >= MAX_OPEN
+
+    def find(self, id: int) -> StoredCommand | None:
+        """A command that is still kept."""
+        return self._commands.get(id)
+
+    def of_device(self, dev_eui: str, limit: int) -> list[StoredCommand]:
+        """The newest commands of a device, newest first."""
+        found = (command for command in reversed(self._commands.values()) if command.dev_eui == dev_eui)
+        return [command for _, command in zip(range(limit), found, strict=False)]
+
+    def of_report(self, dev_eui: str, fields: dict[str, Any]) -> StoredCommand | None:
+        """The command that a DevEUI_downlink_Sent is about: by CorrelationID, else by the device and its counter."""
+        correlation_id = fields.get("CorrelationID")
+        try:
+            if correlation_id:
+                return self._by_correlation.get((dev_eui, int(str(correlation_id)[:17], 16)))
+            used = int(fields["FCntDn"]) - 1  # the report has the counter to use next
+        except (KeyError, TypeError, ValueError):
+            return None
+        for stored in self.of_device(dev_eui, KEPT):
+            if stored.command is not None and used in (stored.command.f_cnt_dn, stored.command.af_cnt_dn):
+                return stored
+        return None
+
+    def redelivered(self, connection: str, mark: str, met: Container[int]) -> StoredCommand | None:
+        """The command that a message marked as redelivered repeats: equal, kept, and not acknowledged yet.
+
+        Args:
+            met: ids of commands that came over this link already; what is equal to them is another message.
+        """
+        unacknowledged = self._unacknowledged.get((connection, mark), ())
+        return next((command for command in unacknowledged if command.id not in met), None)
+
+    def taken_before(self, connection: str, mark: str) -> bool:
+        """Whether an equal message was taken from there."""
+        return (connection, mark) in self._marks
+
+    def enter(self, connection: str, wanted: Command | DownlinkError, mark: str, refusal: str | None) -> StoredCommand:
+        """A new command, or a wrong one, which is over at once.
+
+        Args:
+            mark: its `fingerprint`; "" where it cannot come again.
+            refusal: why even a right one is over at once.
+        """
+        now_ms = int(self._wall() * 1000)
+        command = StoredCommand(
+            self._last_id + 1,
+            connection,
+            now_ms,
+            mark,
+            wanted.dev_eui,
+            wanted.f_port,
+            wanted.correlation_id or "",
+            wanted if isinstance(wanted, Command) else None,
+            changed_ms=now_ms,
+        )
+        self._add(command)
+        self.counts(connection).received += 1
+        reason = wanted.message if isinstance(wanted, DownlinkError) else refusal
+        if reason is not None:
+            self.end(command, CommandState.REJECTED, reason, WRONG)
+        self.changed(command)
+        return command
+
+    def withdraw(self, command: StoredCommand) -> None:
+        """As if it had never been entered."""
+        counts = self.counts(command.connection)
+        counts.received -= 1
+        if command.state.final:
+            counts.rejected -= 1
+            self._final.remove(command)
+        else:
+            counts.waiting -= 1
+            self._open -= 1
+        self._drop(command)
+
+    def acknowledge(self, command: StoredCommand) -> None:
+        """Whoever sent it was told that it is kept: from now on an equal message is a new command."""
+        command.acknowledged = True
+        self._settle_mark(command)
+        self.changed(command)
+
+    def begin(self, command: StoredCommand) -> None:
+        """The LRC is told next."""
+        command.state = CommandState.SENDING
+        command.tries += 1
+        self.changed(command)
+
+    def hold(self, command: StoredCommand, cause: str) -> None:
+        """The LRC certainly did not take it; it waits."""
+        command.state, command.cause = CommandState.WAITING, cause
+        self.changed(command)
+
+    def doubt(self, command: StoredCommand, cause: str) -> None:
+        """It was written, and nobody knows whether the LRC took it; it waits."""
+        command.state, command.cause = CommandState.WAITING, cause
+        command.doubts += 1
+        self.counts(command.connection).doubtful += 1
+        self.changed(command)
+
+    def end(self, command: StoredCommand, state: CommandState, cause: str, status: int | None) -> None:
+        """It is over; where it came to nothing, it gets a verdict for the connection that it came from."""
+        command.state, command.cause, command.status = state, cause, status
+        command.changed_ms = int(self._wall() * 1000)
+        if command.command is not None and command.command.as_key is not None:
+            command.command = replace(command.command, as_key=None)
+        self.counts(command.connection).settle(state)
+        self._open -= 1
+        self._final.append(command)
+        if is_unhappy(state) and command.connection and command.dev_eui:
+            command.verdict = rejection(command, self._wall())
+        self.changed(command)
+        if len(self._final) > KEPT:
+            oldest = self._final.popleft()
+            self._drop(oldest)
+            self.forgotten(oldest.id)
+
+    def transmit(self, command: StoredCommand, fields: dict[str, Any]) -> None:
+        """A DevEUI_downlink_Sent told what became of it on the air."""
+        command.transmitted = transmission(fields)
+        self.changed(command)
+
+    def _settle_mark(self, command: StoredCommand) -> None:
+        key = (command.connection, command.mark)
+        unacknowledged = self._unacknowledged.get(key, [])
+        if command in unacknowledged:
+            unacknowledged.remove(command)
+            if not unacknowledged:
+                del self._unacknowledged[key]
+
+    def _drop(self, command: StoredCommand) -> None:
+        del self._commands[command.id]
+        if command.correlation_id and self._by_correlation.get(_correlation(command)) is command:
+            del self._by_correlation[_correlation(command)]
+        if command.mark:
+            key = (command.connection, command.mark)
+            self._settle_mark(command)
+            self._marks[key] -= 1
+            if not self._marks[key]:
+                del self._marks[key]
+
+
+def _correlation(command: StoredCommand) -> tuple[str, int]:
+    return command.dev_eui, int(command.correlation_id, 16)

@@ -1,0 +1,39 @@
+"""What became of one device's reports and commands, in the order in which they came. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from tpxd.engine.verdicts import command_document
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool import Cursor, StoredCommand
+
+SHOWN: Final = ("Time", "FPort", "FCntUp", "FCntDn", "payload_hex", "CorrelationID", "DownlinkRejectionCause")
+
+
+def trace_document(
+    uplinks: Sequence[Uplink], commands: Sequence[StoredCommand], cursors: Sequence[Cursor]
+) -> list[dict[str, Any]]:
+    """Reports and commands as one list, oldest first.
+
+    Shape: each has `type`, the report type or `DevEUI_downlink`, and `received`. A report has its `fields` that matter
+    to people, and `connections`: by id, whether it still waits there or is done. A command has everything of
+    `command_document`.
+    """
+    entries = [(uplink.received_ms, _uplink_document(uplink, cursors)) for uplink in uplinks]
+    entries += [(command.received_ms, {"type": "DevEUI_downlink"} | command_document(command)) for command in commands]
+    return [document for _, document in sorted(entries, key=lambda entry: entry[0])]
+
+
+def _uplink_document(uplink: Uplink, cursors: Sequence[Cursor]) -> dict[str, Any]:
+    at = datetime.fromtimestamp(uplink.received_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    meant = [cursor for cursor in cursors if uplink.recipient in (None, cursor.id)]
+    return {
+        "type": uplink.kind,
+        "received": at.replace("+00:00", "Z"),
+        "seq": uplink.seq,
+        "fields": {name: uplink.fields[name] for name in SHOWN if name in uplink.fields},
+        "connections": {cursor.id: "done" if uplink.seq <= cursor.position else "waiting" for cursor in meant},
+    }

@@ -1,0 +1,107 @@
+"""The downlink side of a connection: messages from its far end become commands.
+
+A message is acknowledged when what became of it is on disk. While the disk works, further messages are read; at most
+`AHEAD` are under way. What is no JSON is ignored, as ThingPark does, what is other JSON is not for the LRC; both are
+counted. A command that comes again is recognised where the protocol says that it comes again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import trio
+
+from tpxd.connector import Incoming, Transport
+from tpxd.engine.command_book import fingerprint
+from tpxd.engine.commands import Commands
+from tpxd.lorawan.downlinks import DownlinkError, NotACommand, NotJson, parse_downlink
+from tpxd.spool import StoredCommand
+
+AHEAD: Final = 256
+
+Unrecognised = Callable[[Any], None]
+"""Gets JSON that is no command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """Where the messages of one link of a connection go.
+
+    Attributes:
+        connection: its id.
+        default_port: for commands without an FPort.
+        unrecognised: see `Unrecognised`.
+        wall: seconds since the epoch.
+    """
+
+    connection: str
+    commands: Commands
+    default_port: int | None
+    unrecognised: Unrecognised = lambda document: None
+    wall: Callable[[], float] = time.time
+    _met: set[int] = field(default_factory=set)
+
+    def take(self, incoming: Incoming) -> StoredCommand | None:
+        """Decide about one message; returns the command that must be on disk before it is acknowledged."""
+        book, connection = self.commands.book, self.connection
+        mark = fingerprint(incoming.source, incoming.body)
+        command = book.redelivered(connection, mark, self._met) if incoming.redelivered else None
+        if command is None and not (incoming.retained and book.taken_before(connection, mark)):
+            command = self._enter(incoming.body, mark)
+        if command is not None:
+            self._met.add(command.id)
+        return command
+
+    def acknowledged(self, command: StoredCommand) -> None:
+        """The far end was told that the command is kept."""
+        self._met.discard(command.id)
+        self.commands.book.acknowledge(command)
+
+    def _enter(self, body: bytes, mark: str) -> StoredCommand | None:
+        commands, connection = self.commands, self.connection
+        try:
+            wanted = parse_downlink(body, default_port=self.default_port, now_s=self.wall())
+        except NotJson:
+            commands.ignored(connection, json=False)
+            return None
+        except DownlinkError as error:
+            return commands.enter(connection, error, mark)
+        if isinstance(wanted, NotACommand):
+            commands.ignored(connection, json=True)
+            self.unrecognised(wanted.document)
+            return None
+        return commands.enter(connection, wanted, mark)
+
+
+async def receive_commands(transport: Transport, inbox: Inbox) -> None:
+    """Take in what the far end sends, for ever.
+
+    Raises:
+        LinkLost: what was not acknowledged is sent again by the far end.
+
+    Cancellation: what was taken in is kept, acknowledged or not.
+    """
+    send, receive = trio.open_memory_channel[tuple[Incoming, StoredCommand | None]](AHEAD)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_acknowledge, transport, inbox, receive)
+        while True:
+            await inbox.commands.room()
+            incoming = await transport.receive()
+            await send.send((incoming, inbox.take(incoming)))
+
+
+async def _acknowledge(
+    transport: Transport,
+    inbox: Inbox,
+    taken: trio.MemoryReceiveChannel[tuple[Incoming, StoredCommand | None]],
+) -> None:
+    """Acknowledge in the order of arrival, each when it is on disk."""
+    async for incoming, command in taken:
+        if command is not None:
+            await inbox.commands.surely_saved(command)
+        await transport.acknowledge(incoming)
+        if command is not None:
+            inbox.acknowledged(command)

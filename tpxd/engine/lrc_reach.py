@@ -1,0 +1,92 @@
+"""Whether the LRC takes commands, and when to try it again; times in, decisions out. Pure but for its events."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from tpxd.engine.health import LastError
+from tpxd.errors import TpxdError
+from tpxd.events import Event, Report
+from tpxd.lorawan.downlink_request import Answer
+
+BURST_S: Final = 300.0
+SHORTEST_S: Final = 1.0
+LONGEST_S: Final = 30.0
+SILENCES: Final = 3
+
+
+@dataclass(slots=True)
+class Patience:
+    """When to try again: decorrelated jitter for five minutes, then every 30 s."""
+
+    _random: random.Random = field(default_factory=random.Random)
+    _since: float | None = None
+    _last_s: float = SHORTEST_S
+
+    def delay(self, now: float) -> float:
+        """Seconds to wait after a failure at `now`."""
+        if self._since is None:
+            self._since = now
+        if now - self._since >= BURST_S:
+            return LONGEST_S
+        self._last_s = self._random.uniform(SHORTEST_S, min(LONGEST_S, 3 * self._last_s))
+        return self._last_s
+
+    def reset(self) -> None:
+        """It went well."""
+        self._since, self._last_s = None, SHORTEST_S
+
+
+@dataclass(slots=True)
+class LrcReach:
+    """What the last tries told about the LRC as a whole.
+
+    Attributes:
+        reachable: None before the first try.
+        retry_at: while it is not reachable, the time on trio's clock before which nobody tries.
+        last_error: kept after it was overcome.
+    """
+
+    report: Report
+    wall: Callable[[], float]
+    reachable: bool | None = None
+    retry_at: float = float("-inf")
+    last_error: LastError | None = None
+    _patience: Patience = field(default_factory=Patience)
+    _silences: int = 0
+    _warned: bool = False
+
+    def away(self, error: TpxdError) -> None:
+        """It cannot be reached: everybody waits, and then one tries."""
+        self.last_error = LastError(self.wall(), error.message, error.hint)
+        if self.reachable is not False:
+            self.report(Event("lrc", f"commands wait: {error.message}", level=logging.WARNING))
+        self.reachable = False
+        now = trio.current_time()
+        if now >= self.retry_at:  # those that were under way with this one do not make the wait longer
+            self.retry_at = now + self._patience.delay(now)
+
+    def silent(self, error: TpxdError) -> None:
+        """It took a request and did not answer; when that goes on, it counts as away."""
+        self.last_error = LastError(self.wall(), error.message, error.hint)
+        self._silences += 1
+        if self._silences >= SILENCES:
+            self.away(error)
+
+    def answered(self, answer: Answer) -> None:
+        """It is there."""
+        if self.reachable is False:
+            self.report(Event("lrc", "the LRC takes commands again"))
+        self.reachable = True
+        self._silences = 0
+        self._patience.reset()
+        if not answer.documented and not self._warned:
+            self._warned = True
+            text = f"the LRC takes commands with an answer that is not documented: {answer.cause}"
+            self.report(Event("lrc", text, level=logging.WARNING))

@@ -1,0 +1,91 @@
+"""What is said about a command: the answer to whoever sent it, and what people are shown. Pure.
+
+Source: ThingPark X IoT Flow, "Downlink messages": DevEUI_downlink_Rejected, DevEUI_downlink_Sent.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from tpxd.lorawan.downlinks import Command
+from tpxd.lorawan.reports import DOWNLINK_REJECTED
+from tpxd.spool import CommandState, StoredCommand
+
+WRONG: Final = 400
+TOO_LATE: Final = 408
+UNCERTAIN: Final = 504
+"""DeliveryStatus where the LRC gave none, after HTTP's statuses of the same meaning."""
+
+_SENT_FIELDS: Final = (
+    "Time", "FCntDn", "DeliveryStatus", "DeliveryFailedCause1", "DeliveryFailedCause2", "DeliveryFailedCause3",
+    "DeliveryFailedCause4", "TransmissionSlot", "Lrrid",
+)  # fmt: skip
+
+
+def rejection(command: StoredCommand, now_s: float) -> bytes:
+    """The DevEUI_downlink_Rejected document of a command that the LRC did not take."""
+    fields: dict[str, Any] = {
+        "Time": datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds"),
+        "DevEUI": command.dev_eui,
+        "FPort": command.f_port,
+        "DeliveryStatus": command.status,
+        "DownlinkRejectionCause": command.cause,
+        "CorrelationID": command.correlation_id or None,
+    }
+    return orjson.dumps({DOWNLINK_REJECTED: {name: value for name, value in fields.items() if value is not None}})
+
+
+def transmission(fields: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a DevEUI_downlink_Sent."""
+    return {name: fields[name] for name in _SENT_FIELDS if isinstance(fields.get(name), str | int | float)}
+
+
+def command_document(command: StoredCommand) -> dict[str, Any]:
+    """A command for people and programs; its AS_KEY is never part of it.
+
+    `state` is `doubtful` instead of `waiting` once it was written and no answer came; `doubts` counts how often.
+    """
+    doubtful = command.doubts and not command.state.final
+    return {
+        "id": command.id,
+        "connection": command.connection or None,
+        "DevEUI": command.dev_eui,
+        "FPort": command.f_port,
+        "payload_hex": command.command.payload_hex if command.command is not None else None,
+        "CorrelationID": command.correlation_id or None,
+        **(_options(command.command) if command.command is not None else {}),
+        "state": "doubtful" if doubtful else str(command.state),
+        "final": command.state.final,
+        "cause": command.cause or None,
+        "status": command.status,
+        "received": _at(command.received_ms),
+        "changed": _at(command.changed_ms),
+        "tries": command.tries,
+        "doubts": command.doubts,
+        "transmitted": command.transmitted,
+    }
+
+
+def _options(command: Command) -> dict[str, Any]:
+    until_s = command.valid_until_s
+    options = {
+        "Confirmed": command.confirmed,
+        "FlushDownlinkQueue": command.flush_queue,
+        "FCntDn": command.f_cnt_dn,
+        "AFCntDn": command.af_cnt_dn,
+        "ValidityTime": None if until_s is None else _at(int(until_s * 1000)),
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _at(at_ms: int) -> str:
+    text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def is_unhappy(state: CommandState) -> bool:
+    """Whoever sent the command is told that it came to nothing."""
+    return state in (CommandState.REJECTED, CommandState.EXPIRED)
