@@ -1,8 +1,9 @@
 """The process: builds the parts, nests them, and takes them down in the order that loses nothing.
 
 spool                       outermost: closes last
+  commands                  saves what became of each command
   control                   answers until the end
-    supervisor, watcher     connections finish their batch
+    supervisor, sender      connections finish their batch, then commands under way get their answer
       intake                innermost: its listeners close first, so the LRC sees a refused connection
                             and never a 200 for something that was not kept
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 import signal
+import time
 from pathlib import Path
 from typing import Final
 
@@ -21,15 +23,19 @@ from tpxd import connectors, sdnotify
 from tpxd.control.server import serve_control
 from tpxd.daemon_state import DaemonState, Pulse
 from tpxd.embedded_broker import run_broker
+from tpxd.engine.commands import open_commands
 from tpxd.engine.config_dir import ConfigDir
+from tpxd.engine.downlink_urls import PATH, DownlinkUrls
+from tpxd.engine.lrc_sender import NOT_SET, LrcSender
 from tpxd.engine.supervisor import Supervisor
 from tpxd.engine.watcher import watch
 from tpxd.errors import ConfigError, SpoolError, leaves
 from tpxd.events import EventLog
+from tpxd.intake.downlinks import downlink_route
 from tpxd.intake.server import Intake, serve_intake
 from tpxd.log import configure as configure_log
 from tpxd.settings import Settings, load_settings
-from tpxd.spool import Spool, SpoolLimits, open_spool
+from tpxd.spool import CommandStore, Spool, SpoolLimits, open_spool
 from tpxd.wire.http1 import CannotListen
 from tpxd.wire.streams import open_stream
 from tpxd.wire.tls import TlsContextCache
@@ -82,8 +88,13 @@ async def _main(settings: Settings) -> None:
         refuse_when_full=settings.spool.when_full == "refuse",
         duplicate_window_s=settings.intake.duplicate_window,
     )
-    async with open_spool(settings.state_dir / "spool.db", limits, report=events.report) as spool:
+    refusal = None if settings.lrc.downlink_url else NOT_SET
+    async with (
+        open_spool(settings.state_dir / "spool.db", limits, report=events.report) as spool,
+        open_commands(CommandStore(spool), spool.append, events.report, refusal=refusal) as commands,
+    ):
         config_dir = ConfigDir(settings.connections_dir, settings.state_dir / "last-good")
+        urls = DownlinkUrls(spool, settings.intake.public_url, events.report)
         supervisor = Supervisor(
             config_dir,
             spool,
@@ -92,12 +103,27 @@ async def _main(settings: Settings) -> None:
             dial=open_stream,
             tls=TlsContextCache(),
             stop_grace_s=settings.engine.stop_grace,
+            commands=commands,
+            urls=urls,
+        )
+        sender = LrcSender(
+            settings.lrc,
+            commands,
+            events.report,
+            signing=supervisor.signing,
+            now=supervisor.clock.now,
+            grace_s=settings.engine.stop_grace,
         )
         intake = Intake(
-            settings.intake, settings.lrc, spool, claimed=lambda r: supervisor.claims(r.kind, r.lane, r.document)
+            settings.intake,
+            settings.lrc,
+            spool,
+            claimed=lambda r: supervisor.claims(r.kind, r.lane, r.document),
+            sent=lambda r: commands.transmitted(r.lane, r.fields),
         )
+        intake.routes[PATH] = {"POST": downlink_route(urls.find, commands, time.time)}
         pulse = Pulse(spool, supervisor)
-        state = DaemonState(supervisor, intake, spool, events, pulse)
+        state = DaemonState(supervisor, intake, spool, events, pulse, commands, sender)
         async with trio.open_nursery() as outer:
             outer.start_soon(pulse.beat)
             await outer.start(serve_control, settings.control, state)
@@ -105,6 +131,7 @@ async def _main(settings: Settings) -> None:
                 if settings.broker.enabled:
                     await middle.start(run_broker, settings.broker.listen, events.report)
                 await middle.start(supervisor.run)
+                middle.start_soon(sender.run)
                 middle.start_soon(watch, config_dir.watched, supervisor.reload)
                 async with trio.open_nursery() as inner:
                     await inner.start(serve_intake, intake)
@@ -116,6 +143,7 @@ async def _main(settings: Settings) -> None:
                     sdnotify.stopping()
                     inner.cancel_scope.cancel()
                 await supervisor.stop()
+                await sender.stop()
                 middle.cancel_scope.cancel()
             outer.cancel_scope.cancel()
     logger.info("stopped")

@@ -9,10 +9,16 @@ from typing import Any, Final
 import trio
 
 from tpxd import sdnotify
+from tpxd.engine.commands import Commands
+from tpxd.engine.device_trace import trace_document
 from tpxd.engine.health import timestamp
+from tpxd.engine.lrc_sender import LrcSender
 from tpxd.engine.supervisor import Supervisor
+from tpxd.engine.verdicts import command_document
+from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.intake.server import Intake
+from tpxd.lorawan.downlinks import DownlinkError, NotACommand, NotJson, parse_downlink
 from tpxd.spool import Spool
 
 Document = dict[str, Any]
@@ -67,6 +73,8 @@ class DaemonState:
     journal: Spool
     log: EventLog
     pulse: Pulse
+    commands: Commands
+    sender: LrcSender
 
     def connections(self) -> dict[str, Document]:
         """See `ControlState`."""
@@ -82,7 +90,7 @@ class DaemonState:
 
     def lrc(self) -> Document:
         """See `ControlState`."""
-        return {"healthy": True, "reason": None, "reachable": None, "waiting": 0, "lastError": None}
+        return self.sender.document()
 
     def spool(self) -> Document:
         """See `ControlState`."""
@@ -120,6 +128,36 @@ class DaemonState:
     def reload(self) -> None:
         """See `ControlState`."""
         self.supervisor.reload()
+
+    async def send_command(self, body: bytes) -> tuple[int, Document]:
+        """See `ControlState`."""
+        try:
+            wanted = parse_downlink(body, default_port=None, now_s=time.time())
+        except (NotJson, DownlinkError) as error:
+            return 400, {"message": error.message}
+        if isinstance(wanted, NotACommand):
+            return 400, {"message": "the body is no DevEUI_downlink"}
+        if self.commands.full:
+            return 503, {"message": "too many commands wait for the LRC"}
+        command = self.commands.enter("", wanted)
+        try:
+            await self.commands.saved(command)
+        except SpoolUnavailable as error:
+            self.commands.withdraw(command)
+            return 503, {"message": error.message}
+        return 202, command_document(command)
+
+    def command(self, id: int) -> Document | None:
+        """See `ControlState`."""
+        command = self.commands.book.find(id)
+        return None if command is None else command_document(command)
+
+    async def trace(self, dev_eui: str, limit: int) -> list[Document]:
+        """See `ControlState`."""
+        uplinks = await self.journal.uplinks_of(dev_eui, limit)
+        found = [self.journal.find_cursor(id) for id in self.journal.cursors()]
+        cursors = [cursor for cursor in found if cursor is not None]
+        return trace_document(uplinks, self.commands.book.of_device(dev_eui, limit), cursors)[-limit:]
 
     def events(self, count: int, connection: str | None) -> list[Document]:
         """See `ControlState`."""

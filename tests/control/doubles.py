@@ -12,6 +12,7 @@ import httpx
 import trio
 
 from tpxd.control.server import serve_control
+from tpxd.errors import SpoolUnavailable
 from tpxd.settings import ControlSettings
 
 Document = dict[str, Any]
@@ -48,6 +49,10 @@ class ScriptedDaemon:
     taking: tuple[bool, str | None] = (True, None)
     happened: list[Document] = field(default_factory=list)
     asked: list[Any] = field(default_factory=list)
+    command_answer: tuple[int, Document] = (202, {"id": 1, "state": "waiting"})
+    commands: list[Document] = field(default_factory=list)
+    traced: list[Document] = field(default_factory=list)
+    unreadable: SpoolUnavailable | None = None
     broken: bool = False
 
     def connections(self) -> dict[str, Document]:
@@ -82,6 +87,20 @@ class ScriptedDaemon:
 
     def reload(self) -> None:
         self.asked.append("reload")
+
+    async def send_command(self, body: bytes) -> tuple[int, Document]:
+        self.asked.append(("command", body))
+        return self.command_answer
+
+    def command(self, id: int) -> Document | None:
+        self.asked.append(("find", id))
+        return self.commands.pop(0) if len(self.commands) > 1 else next(iter(self.commands), None)
+
+    async def trace(self, dev_eui: str, limit: int) -> list[Document]:
+        self.asked.append(("trace", dev_eui, limit))
+        if self.unreadable is not None:
+            raise self.unreadable
+        return self.traced[-limit:]
 
     def events(self, count: int, connection: str | None) -> list[Document]:
         chosen = [e for e in self.happened if connection in (None, e["connection"])]

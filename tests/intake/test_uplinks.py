@@ -28,8 +28,14 @@ class Intake:
         self.counters = IntakeCounters(lambda: now_s)
         tokens = TokenCheck(keys or {}, 60.0, accept_unsigned)
         self.route: Route = uplink_route(
-            self.store, tokens, self.counters, lambda: now_s, lambda report: report.kind in self.claimed
+            self.store,
+            tokens,
+            self.counters,
+            lambda: now_s,
+            lambda report: report.kind in self.claimed,
+            lambda report: self.sent.append(report.fields),
         )
+        self.sent: list[dict[str, Any]] = []
 
     async def post(self, body: bytes, query: str = UNSIGNED, content_type: str | None = "application/json") -> Response:
         headers = {b"content-type": content_type.encode()} if content_type else {}

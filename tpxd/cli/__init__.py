@@ -22,15 +22,21 @@ COMMANDS: Final = {
     "check": ("check_command", "Validate connection files and tpxd.toml."),
     "status": ("status", "Show the connections of the running daemon."),
     "connectors": ("connectors", "List the connectors and what their files may say."),
+    "downlink": ("downlink", "Send a command to a device."),
+    "trace": ("trace", "Show what became of a device's uplinks and commands."),
     "reconnect": ("reconnect", "Try a connection, or all, again now."),
     "simulate": ("simulate", "Post uplinks as an LRC would."),
 }
 """Command to the function in `tpxd.cli.COMMAND`, and the summary that the list of commands shows."""
 
 
+WITHOUT_VALUE: Final = {"--wait": "--wait=lrc"}
+"""Options whose value may be left out, which typer does not know, and what they mean then."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `tpxd ARGUMENTS…` and exit; without arguments, those of the process."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = [WITHOUT_VALUE.get(each, each) for each in (sys.argv[1:] if arguments is None else arguments)]
     application(given)(given, prog_name="tpxd")
 
 

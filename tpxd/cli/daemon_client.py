@@ -66,8 +66,8 @@ def doors(config_dir: Path, control: ControlSettings) -> list[Door]:
     return found
 
 
-def ask(config_dir: Path, method: str, path: str) -> httpx.Response:
-    """Send a request to the daemon of this directory.
+def ask(config_dir: Path, method: str, path: str, content: bytes | None = None) -> httpx.Response:
+    """Send a request to the daemon of this directory, with a body where one is given.
 
     Returns:
         Its answer, whatever the status.
@@ -84,7 +84,7 @@ def ask(config_dir: Path, method: str, path: str) -> httpx.Response:
     for door in doors(config_dir, settings.control):
         try:
             with door.open(headers) as client:
-                return client.request(method, path)
+                return client.request(method, path, content=content)
         except (httpx.TransportError, OSError) as error:
             reason = ERRNO.sub("", str(error)).lower() or type(error).__name__
             tried.append(f"{door} ({reason})")

@@ -14,8 +14,11 @@ from tpxd.control.answers import JsonResponse, error_response
 from tpxd.control.guard import Guard
 from tpxd.control.state import ControlState, Document
 from tpxd.control.verdict import HEALTHY, overall, probe
+from tpxd.errors import SpoolUnavailable
 from tpxd.events import KEPT
+from tpxd.lorawan.downlinks import MAX_BODY_BYTES, DownlinkError, normalised_dev_eui
 
+MAX_TRACE: Final = 1_000
 READ: Final = ["GET", "HEAD"]
 
 
@@ -26,6 +29,7 @@ def control_app(state: ControlState, token: str) -> ASGIApp:
     _errors(app)
     _health(app, state)
     _commands(app, state)
+    _downlinks(app, state)
     return Guard(app, token)
 
 
@@ -70,6 +74,34 @@ def _commands(app: FastAPI, state: ControlState) -> None:
     @app.get("/events")
     async def events(count: Annotated[int, Query(ge=1, le=KEPT)] = 100, connection: str | None = None) -> JsonResponse:
         return JsonResponse(state.events(count, connection))
+
+
+def _downlinks(app: FastAPI, state: ControlState) -> None:
+    @app.post("/downlinks")
+    async def send(request: Request) -> JsonResponse:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise HTTPException(413, f"a command has at most {MAX_BODY_BYTES} bytes")
+        status, document = await state.send_command(body)
+        return JsonResponse(document, status) if status == 202 else error_response(status, document["message"])
+
+    @app.get("/downlinks/{id}")
+    async def command(id: int) -> JsonResponse:
+        document = state.command(id)
+        if document is None:
+            raise HTTPException(404, f"there is no command {id}, or it made room for newer ones")
+        return JsonResponse(document)
+
+    @app.get("/trace/{dev_eui}")
+    async def trace(dev_eui: str, limit: Annotated[int, Query(ge=1, le=MAX_TRACE)] = 50) -> JsonResponse:
+        try:
+            return JsonResponse(await state.trace(normalised_dev_eui(dev_eui), limit))
+        except DownlinkError as error:
+            raise HTTPException(400, error.message) from None
+        except SpoolUnavailable as error:
+            raise HTTPException(503, error.message) from None
 
 
 def _errors(app: FastAPI) -> None:

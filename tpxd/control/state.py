@@ -9,7 +9,7 @@ Document = dict[str, Any]
 
 
 class ControlState(Protocol):
-    """The daemon as the control plane sees it. Nothing here waits: it is called between two awaits."""
+    """The daemon as the control plane sees it. What is not `async` is called between two awaits."""
 
     def connections(self) -> dict[str, Document]:
         """The health documents of all connections by id."""
@@ -40,6 +40,23 @@ class ControlState(Protocol):
 
     def reload(self) -> None:
         """Read the files again soon."""
+
+    async def send_command(self, body: bytes) -> tuple[int, Document]:
+        """Take a DevEUI_downlink; returns when it is on disk.
+
+        Returns:
+            202 and the command, 400 or 503 and a `message` that says why not.
+        """
+
+    def command(self, id: int) -> Document | None:
+        """What became of a command so far, None when it is not known."""
+
+    async def trace(self, dev_eui: str, limit: int) -> list[Document]:
+        """The newest reports and commands of a device (16 hex digits in upper case), oldest of them first.
+
+        Raises:
+            SpoolUnavailable: the disk cannot be read.
+        """
 
     def events(self, count: int, connection: str | None) -> list[Document]:
         """The newest events, oldest of them first; of one connection, or of all."""

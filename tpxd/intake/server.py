@@ -10,7 +10,7 @@ import trio
 
 from tpxd.intake.counters import Clock, IntakeCounters
 from tpxd.intake.routes import Route, error_response, json_response, route_requests
-from tpxd.intake.uplinks import Claimed, ReportStore, uplink_route
+from tpxd.intake.uplinks import Claimed, ReportStore, Sent, uplink_route
 from tpxd.lorawan.token import TokenCheck
 from tpxd.settings import IntakeSettings, LrcSettings
 from tpxd.wire.http1 import CannotListen, Limits, Request, Response, serve_http
@@ -31,6 +31,7 @@ class Intake:
         store: ReportStore,
         *,
         claimed: Claimed = lambda report: True,
+        sent: Sent = lambda report: None,
         clock: Clock = time.time,
     ) -> None:
         keys = {as_id: key.get_secret_value() for as_id, key in lrc.tunnel_keys.items()}
@@ -38,7 +39,7 @@ class Intake:
         self.settings = settings
         self.counters = IntakeCounters(clock)
         self.routes: dict[str, dict[str, Route]] = {
-            "/uplink": {"POST": uplink_route(store, tokens, self.counters, clock, claimed)},
+            "/uplink": {"POST": uplink_route(store, tokens, self.counters, clock, claimed, sent)},
             "/health": {"GET": health_route(store)},
         }
 

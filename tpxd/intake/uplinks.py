@@ -14,8 +14,9 @@ from typing import Protocol
 from tpxd.errors import ReportError, SpoolUnavailable, TokenError
 from tpxd.intake.counters import Clock, IntakeCounters, Refusal
 from tpxd.intake.routes import Route, error_response, query_value
-from tpxd.lorawan.reports import Report, parse_report
+from tpxd.lorawan.reports import DOWNLINK_SENT, Report, parse_report
 from tpxd.lorawan.token import TokenCheck
+from tpxd.lorawan.uplink import ADDRESSED
 from tpxd.spool import Appended, NewReport, SpoolStatistics
 from tpxd.wire.http1 import Request, Response
 
@@ -36,9 +37,12 @@ class ReportStore(Protocol):
 Claimed = Callable[[Report], bool]
 """Whether some connection's flow takes the report."""
 
+Sent = Callable[[Report], None]
+"""Learns of each DevEUI_downlink_Sent, once it is on disk."""
+
 
 def uplink_route(
-    store: ReportStore, tokens: TokenCheck, counters: IntakeCounters, clock: Clock, claimed: Claimed
+    store: ReportStore, tokens: TokenCheck, counters: IntakeCounters, clock: Clock, claimed: Claimed, sent: Sent
 ) -> Route:
     """The route of `POST /uplink`.
 
@@ -61,12 +65,16 @@ def uplink_route(
             counters.refused(_unauthenticated(request, report, error, clock()))
             return error_response(401, error.message, CHALLENGE)
         lrn_infos = query_value(request.query, "LrnInfos") or ""
+        if lrn_infos.startswith(ADDRESSED):
+            lrn_infos = ""  # only tpxd itself says whom a report is for
         try:
             appended = await store.append(NewReport(report.kind, report.lane, lrn_infos, report.body, report.document))
         except SpoolUnavailable as error:
             counters.refused(Refusal("spool", error.message, request.peer, report.kind, report.lane))
             return error_response(503, error.message, [(b"Retry-After", b"%d" % error.retry_after_s)])
         counters.accepted(duplicate=appended.duplicate)
+        if report.kind == DOWNLINK_SENT:
+            sent(report)
         if not appended.duplicate and not claimed(report):
             counters.unclaimed_total += 1
         return STORED

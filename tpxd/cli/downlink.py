@@ -1,0 +1,107 @@
+"""`tpxd downlink`."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import orjson
+import typer
+
+from tpxd.cli.daemon_client import Declined, ask, document_of
+from tpxd.cli.options import DEFAULT_CONFIG, Config, Json
+from tpxd.log import visible
+
+POLL_S: Final = 0.2
+
+
+class Wait(StrEnum):
+    """What to wait for: the LRC's answer, or the report that the device was sent to."""
+
+    LRC = "lrc"
+    SENT = "sent"
+
+
+class Unanswered(Declined):
+    """What was waited for did not come in time."""
+
+
+def downlink(
+    dev_eui: Annotated[str, typer.Argument(metavar="DEVEUI", help="16 hex digits, in any notation.")],
+    payload: Annotated[str, typer.Option("--hex", metavar="HEX", help="The payload.")],
+    port: Annotated[int, typer.Option(metavar="FPORT", help="1 to 224.")],
+    confirmed: Annotated[bool, typer.Option("--confirmed", help="The device has to acknowledge it.")] = False,
+    flush: Annotated[bool, typer.Option("--flush", help="Let it replace what is queued for the device.")] = False,
+    validity: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Drop it after so many seconds, or at a date and time.")
+    ] = None,
+    wait: Annotated[
+        Wait | None,
+        typer.Option("--wait", help="Wait for the LRC's answer; with =sent until DevEUI_downlink_Sent came."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="The longest wait, in seconds.")] = 60.0,
+    config: Config = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Let the running daemon send a command to a device; it is on the daemon's disk when this returns.
+
+    The exit code is 1 when the command is wrong, and when what was waited for did not come: the LRC refused it, it
+    expired, it was not transmitted, or the time ran out.
+    """
+    fields = {
+        "DevEUI": dev_eui,
+        "FPort": port,
+        "payload_hex": payload,
+        "Confirmed": int(confirmed) or None,
+        "FlushDownlinkQueue": int(flush) or None,
+        "ValidityTime": validity,
+    }
+    body = orjson.dumps({"DevEUI_downlink": {name: value for name, value in fields.items() if value is not None}})
+    response = ask(config, "POST", "/downlinks", body)
+    command = document_of(response)
+    if response.status_code != 202:
+        raise Declined(str(command.get("message")))
+    if wait is not None:
+        command = _await(config, command, wait, time.monotonic() + timeout)
+    print(orjson.dumps(command).decode() if json else _line(command))
+    if wait is not None and not _went_well(command, wait):
+        raise typer.Exit(1)
+
+
+def _await(config: Path, command: dict[str, Any], wait: Wait, deadline: float) -> dict[str, Any]:
+    """Ask for the command until it is as far as it can come."""
+    while not _is_over(command, wait):
+        if time.monotonic() >= deadline:
+            raise Unanswered(f"no answer in time; {_line(command)}", hint=f"it goes on: tpxd trace {command['DevEUI']}")
+        time.sleep(POLL_S)
+        response = ask(config, "GET", f"/downlinks/{command['id']}")
+        if response.status_code != 200:
+            raise Declined(str(document_of(response).get("message")))
+        command = document_of(response)
+    return command
+
+
+def _is_over(command: dict[str, Any], wait: Wait) -> bool:
+    if wait is Wait.LRC or (command["final"] and command["state"] != "sent"):
+        return bool(command["final"])
+    return command["transmitted"] is not None
+
+
+def _went_well(command: dict[str, Any], wait: Wait) -> bool:
+    if wait is Wait.LRC or command["state"] != "sent":
+        return bool(command["state"] == "sent")
+    return str(command["transmitted"].get("DeliveryStatus", 1)) == "1"
+
+
+def _line(command: dict[str, Any]) -> str:
+    """A command as people read it."""
+    words = [f"command {command['id']} to {command['DevEUI']} is {command['state']}"]
+    if command["cause"]:
+        words.append(visible(command["cause"]))
+    if command["doubts"]:
+        words.append(f"written {command['doubts']} times without an answer")
+    if command["transmitted"]:
+        words.append("transmitted" if _went_well(command | {"state": "sent"}, Wait.SENT) else "not transmitted")
+    return ": ".join(words[:2]) + "".join(f"; {word}" for word in words[2:])

@@ -1,0 +1,61 @@
+"""`tpxd trace`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import orjson
+import typer
+from rich.text import Text
+
+from tpxd.cli.daemon_client import Declined, ask, document_of
+from tpxd.cli.options import DEFAULT_CONFIG, Config, Json
+from tpxd.cli.render import screen, table_of
+from tpxd.log import visible
+
+
+def trace(
+    dev_eui: Annotated[str, typer.Argument(metavar="DEVEUI", help="16 hex digits, in any notation.")],
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    config: Config = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Show the newest reports and commands of a device, and what became of each.
+
+    A report is `done` for a connection that delivered it or decided not to; `[spool] retention` says how long delivered
+    ones are kept. Of commands, the newest ten thousand of all devices are.
+    """
+    response = ask(config, "GET", f"/trace/{quote(dev_eui, safe='')}?limit={limit}")
+    if response.status_code != 200:
+        raise Declined(str(document_of(response).get("message")))
+    entries: list[dict[str, Any]] = response.json()
+    if json:
+        print(orjson.dumps(entries).decode())
+        return
+    if not entries:
+        print("nothing is kept of this device")
+        return
+    table = table_of("RECEIVED", "TYPE", "FPORT", "FCNT", "PAYLOAD")
+    table.add_column("WHAT BECAME OF IT", overflow="fold")
+    for entry in entries:
+        table.add_row(*(Text(visible(cell)) for cell in _cells(entry)))
+    screen().print(table)
+
+
+def _cells(entry: dict[str, Any]) -> list[str]:
+    if entry["type"] == "DevEUI_downlink":
+        counter = entry.get("FCntDn", "-")
+        became = entry["state"] + (f": {entry['cause']}" if entry["cause"] else "")
+        if entry["doubts"]:
+            became += f"; written {entry['doubts']} times without an answer"
+        if entry["transmitted"]:
+            became += f"; on air: DeliveryStatus {entry['transmitted'].get('DeliveryStatus', '-')}"
+        fields = entry
+    else:
+        fields = entry["fields"]
+        counter = fields.get("FCntUp", fields.get("FCntDn", "-"))
+        became = ", ".join(f"{id} {how}" for id, how in entry["connections"].items()) or "no connection"
+        became += f": {fields['DownlinkRejectionCause']}" if "DownlinkRejectionCause" in fields else ""
+    shown = (fields.get("FPort"), counter, fields.get("payload_hex"))
+    return [entry["received"], entry["type"], *("-" if one in (None, "") else str(one) for one in shown), became]
