@@ -12,28 +12,13 @@ from typing import Any
 
 import pytest
 import trio
-from typer.testing import CliRunner, Result
 
+from tests.cli.running import ask, invoke, settings
 from tests.control.doubles import ScriptedDaemon, connection_document, control_plane, ill
 from tpxd import __version__
-from tpxd.cli import COMMANDS, application
+from tpxd.cli import COMMANDS
 
 REFUSED = "connections.d/cloud.toml:3:1: protocol: is unknown"
-
-
-def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(application(arguments), list(arguments), prog_name="tpxd")
-
-
-async def ask(*arguments: str) -> Result:
-    """Invoke a command in a thread, so that the control plane can answer it."""
-    return await trio.to_thread.run_sync(lambda: invoke(*arguments))
-
-
-def settings(directory: Path, **control: str) -> str:
-    lines = [f"{key} = {json.dumps(value)}" for key, value in control.items()]
-    (directory / "tpxd.toml").write_text("\n".join(["[control]", *lines]))
-    return str(directory)
 
 
 def two_connections() -> ScriptedDaemon:

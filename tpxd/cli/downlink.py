@@ -99,9 +99,9 @@ def _line(command: dict[str, Any]) -> str:
     """A command as people read it."""
     words = [f"command {command['id']} to {command['DevEUI']} is {command['state']}"]
     if command["cause"]:
-        words.append(visible(command["cause"]))
+        words[0] += f": {visible(command['cause'])}"
     if command["doubts"]:
         words.append(f"written {command['doubts']} times without an answer")
     if command["transmitted"]:
         words.append("transmitted" if _went_well(command | {"state": "sent"}, Wait.SENT) else "not transmitted")
-    return ": ".join(words[:2]) + "".join(f"; {word}" for word in words[2:])
+    return "; ".join(words)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from tpxd import __version__
@@ -79,12 +81,7 @@ def _commands(app: FastAPI, state: ControlState) -> None:
 def _downlinks(app: FastAPI, state: ControlState) -> None:
     @app.post("/downlinks")
     async def send(request: Request) -> JsonResponse:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise HTTPException(413, f"a command has at most {MAX_BODY_BYTES} bytes")
-        status, document = await state.send_command(body)
+        status, document = await state.send_command(await _body(request))
         return JsonResponse(document, status) if status == 202 else error_response(status, document["message"])
 
     @app.get("/downlinks/{id}")
@@ -102,6 +99,20 @@ def _downlinks(app: FastAPI, state: ControlState) -> None:
             raise HTTPException(400, error.message) from None
         except SpoolUnavailable as error:
             raise HTTPException(503, error.message) from None
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body of a command, which is never longer than any command."""
+    body = b""
+    try:
+        async with aclosing(request.stream()) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise HTTPException(413, f"a command has at most {MAX_BODY_BYTES} bytes")
+    except ClientDisconnect:
+        raise HTTPException(400, "the body ended too early") from None
+    return body
 
 
 def _errors(app: FastAPI) -> None:

@@ -14,7 +14,7 @@ import trio
 from tpxd.errors import SpoolUnavailable
 from tpxd.intake.counters import Clock
 from tpxd.intake.routes import Route, error_response, json_response
-from tpxd.lorawan.downlinks import Command, DownlinkError, NotACommand, NotJson, parse_downlink
+from tpxd.lorawan.downlinks import MAX_BODY_BYTES, Command, DownlinkError, NotACommand, NotJson, parse_downlink
 from tpxd.spool import StoredCommand
 from tpxd.wire.http1 import Request, Response
 
@@ -85,7 +85,8 @@ def downlink_route(find: Callable[[str], Door | None], commands: Taker, clock: C
     """The route of `POST /iot-flow/downlinkMessages/{downlinkUuid}`.
 
     Answers: 202 the command is on disk, with its `id`; 400 it is none, or a wrong one; 404 there is no such address;
-    429 this peer guessed too often; 503 with Retry-After while nothing can be stored, or too many commands wait.
+    413 it is longer than any command; 429 this peer guessed too often; 503 with Retry-After while nothing can be
+    stored, or too many commands wait.
 
     Cancellation: the command may be stored although its sender never gets the 202.
     """
@@ -98,6 +99,8 @@ def downlink_route(find: Callable[[str], Door | None], commands: Taker, clock: C
         if door is None:
             guesses.wrong(request.peer)
             return error_response(404, "there is no such downlink address")
+        if len(request.body) > MAX_BODY_BYTES:
+            return error_response(413, f"a command has at most {MAX_BODY_BYTES} bytes")
         if commands.full:
             return error_response(503, "too many commands wait for the LRC", [RETRY_AFTER])
         wanted: Command | DownlinkError | NotACommand

@@ -1,0 +1,219 @@
+"""`tpxd downlink` and `tpxd trace`, against a control plane that is served for real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.cli.running import ask, invoke, settings
+from tests.control.doubles import ScriptedDaemon, control_plane
+from tpxd.cli import main
+
+DEVICE = "70B3D5E75E00A1C4"
+COMMAND = ("downlink", DEVICE, "--hex", "02ff", "--port", "5")
+
+
+def command(state: str = "waiting", **more: Any) -> dict[str, Any]:
+    return {
+        "id": 7,
+        "DevEUI": DEVICE,
+        "FPort": 5,
+        "payload_hex": "02ff",
+        "state": state,
+        "final": state in ("sent", "rejected", "expired"),
+        "cause": None,
+        "received": "2026-11-20T10:00:00.000Z",
+        "doubts": 0,
+        "transmitted": None,
+    } | more
+
+
+def sent_by(daemon: ScriptedDaemon) -> dict[str, Any]:
+    """The fields of the command that the daemon was given."""
+    ((_, body),) = [asked for asked in daemon.asked if asked[0] == "command"]
+    fields: dict[str, Any] = json.loads(body)["DevEUI_downlink"]
+    return fields
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tpxd.cli.downlink.POLL_S", 0.0)
+
+
+async def test_it_returns_when_the_daemon_has_it(tmp_path: Path) -> None:
+    daemon = ScriptedDaemon(command_answer=(202, command()))
+    async with control_plane(daemon) as (bound, *_):
+        result = await ask(*COMMAND, "--config", settings(tmp_path, listen=bound))
+    assert (result.exit_code, result.output) == (0, f"command 7 to {DEVICE} is waiting\n")
+    assert sent_by(daemon) == {"DevEUI": DEVICE, "FPort": 5, "payload_hex": "02ff"}
+
+
+async def test_every_option_becomes_a_field(tmp_path: Path) -> None:
+    daemon = ScriptedDaemon(command_answer=(202, command()))
+    options = ("--confirmed", "--flush", "--validity", "3600", "--json")
+    async with control_plane(daemon) as (bound, *_):
+        result = await ask(*COMMAND, *options, "--config", settings(tmp_path, listen=bound))
+    assert json.loads(result.stdout) == command()
+    fields = {"Confirmed": 1, "FlushDownlinkQueue": 1, "ValidityTime": "3600"}
+    assert sent_by(daemon) == {"DevEUI": DEVICE, "FPort": 5, "payload_hex": "02ff"} | fields
+
+
+@pytest.mark.parametrize("status", [400, 503])
+async def test_a_command_that_is_not_taken(tmp_path: Path, status: int) -> None:
+    daemon = ScriptedDaemon(command_answer=(status, {"message": "DevEUI '70B3' is not 16 hex digits"}))
+    async with control_plane(daemon) as (bound, *_):
+        result = await ask(*COMMAND, "--wait=lrc", "--config", settings(tmp_path, listen=bound))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "tpxd: DevEUI '70B3' is not 16 hex digits\n"
+
+
+TRANSMITTED = {"DeliveryStatus": "1", "FCntDn": 319}
+LOST = {"DeliveryStatus": 0, "DeliveryFailedCause1": "D4"}
+
+
+@pytest.mark.parametrize(
+    ("wait", "last", "code", "line"),
+    [
+        ("lrc", command("sent"), 0, "is sent"),
+        ("lrc", command("rejected", cause="bad AS_ID\x1b[2J"), 1, "is rejected: bad AS_ID\\x1b[2J"),
+        ("lrc", command("expired", cause="its ValidityTime is over"), 1, "is expired: its ValidityTime is over"),
+        ("lrc", command("sent", doubts=2), 0, "is sent; written 2 times without an answer"),
+        ("sent", command("sent", transmitted=TRANSMITTED), 0, "is sent; transmitted"),
+        ("sent", command("sent", transmitted=LOST), 1, "is sent; not transmitted"),
+        ("sent", command("rejected", cause="no"), 1, "is rejected: no"),
+    ],
+)
+async def test_waiting_for_an_end(tmp_path: Path, wait: str, last: dict[str, Any], code: int, line: str) -> None:
+    """It asks until the command is as far as it can come."""
+    between = [command(), command("doubtful", doubts=1)] + ([command("sent")] if wait == "sent" else [])
+    daemon = ScriptedDaemon(command_answer=(202, command()), commands=[*between, last])
+    async with control_plane(daemon) as (bound, *_):
+        directory = settings(tmp_path, listen=bound)
+        result = await ask(*COMMAND, f"--wait={wait}", "--config", directory)
+        assert (result.exit_code, result.output) == (code, f"command 7 to {DEVICE} {line}\n")
+        assert daemon.asked[1:] == [("find", 7)] * (len(between) + 1)
+        shown = await ask(*COMMAND, f"--wait={wait}", "--json", "--config", directory)
+        assert (shown.exit_code, json.loads(shown.stdout)) == (code, last)
+
+
+async def test_the_time_runs_out(tmp_path: Path) -> None:
+    held = command(cause="connection refused")
+    daemon = ScriptedDaemon(command_answer=(202, command()), commands=[held])
+    async with control_plane(daemon) as (bound, *_):
+        directory = settings(tmp_path, listen=bound)
+        result = await ask(*COMMAND, "--wait=lrc", "--timeout", "0.1", "--config", directory)
+    assert (result.exit_code, result.stdout) == (1, "")
+    said, hint = result.stderr.splitlines()
+    assert said == f"tpxd: no answer in time; command 7 to {DEVICE} is waiting: connection refused"
+    assert hint == f"tpxd: it goes on: tpxd trace {DEVICE}"
+
+
+async def test_a_command_that_is_forgotten_while_it_waits(tmp_path: Path) -> None:
+    daemon = ScriptedDaemon(command_answer=(202, command()))
+    async with control_plane(daemon) as (bound, *_):
+        result = await ask(*COMMAND, "--wait=lrc", "--config", settings(tmp_path, listen=bound))
+    assert result.exit_code == 1
+    assert "there is no command 7" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("trace", DEVICE), COMMAND])
+def test_no_daemon(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    result = invoke(*arguments, "--config", settings(tmp_path, listen="127.0.0.1:1"))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the daemon does not answer" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (COMMAND[:4], "Missing option '--port'"),
+        ((*COMMAND[:2], *COMMAND[4:]), "Missing option '--hex'"),
+        ((*COMMAND, "--port", "five"), "Invalid value for '--port'"),
+        ((*COMMAND, "--wait=air"), "Invalid value for '--wait'"),
+        ((*COMMAND, "--timeout", "0"), "Invalid value for '--timeout'"),
+        (("trace",), "Missing argument 'DEVEUI'"),
+        (("trace", DEVICE, "--limit", "1001"), "Invalid value for '--limit'"),
+    ],
+)
+def test_usage(arguments: tuple[str, ...], complaint: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+
+
+async def test_wait_needs_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon = ScriptedDaemon(command_answer=(202, command()), commands=[command("rejected", cause="no")])
+
+    def run(*arguments: str) -> object:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        return ended.value.code
+
+    async with control_plane(daemon) as (bound, *_):
+        directory = settings(tmp_path, listen=bound)
+        for place in ((*COMMAND, "--wait"), (*COMMAND[:2], "--wait", *COMMAND[2:])):
+            call: Callable[[], object] = lambda place=place: run(*place, "--config", directory)  # type: ignore[misc] # noqa: E731
+            assert await trio.to_thread.run_sync(call) == 1
+    assert capsys.readouterr().out == f"command 7 to {DEVICE} is rejected: no\n" * 2
+
+
+# ---- tpxd trace
+
+UPLINK = {
+    "type": "DevEUI_uplink",
+    "received": "2026-11-20T09:59:00.000Z",
+    "seq": 3,
+    "fields": {"FPort": 2, "FCntUp": 4211, "payload_hex": "016700f1"},
+    "connections": {"plant": "done", "cloud": "waiting"},
+}
+REFUSED = {
+    "type": "DevEUI_downlink_Rejected",
+    "received": "2026-11-20T10:00:01.000Z",
+    "seq": 4,
+    "fields": {"FPort": 5, "DownlinkRejectionCause": "bad\x1b[2J"},
+    "connections": {"plant": "done"},
+}
+
+
+async def test_a_trace_as_a_table(tmp_path: Path) -> None:
+    sent = {"type": "DevEUI_downlink"} | command("sent", FCntDn=318, transmitted=TRANSMITTED)
+    doubtful = {"type": "DevEUI_downlink"} | command("doubtful", doubts=1, cause="no answer", payload_hex=None)
+    lonely = UPLINK | {"connections": {}, "fields": {}}
+    daemon = ScriptedDaemon(traced=[UPLINK, sent, doubtful, REFUSED, lonely])
+    async with control_plane(daemon) as (bound, *_):
+        result = await ask("trace", DEVICE.lower(), "--limit", "9", "--config", settings(tmp_path, listen=bound))
+    assert result.exit_code == 0
+    assert daemon.asked == [("trace", DEVICE, 9)]
+    assert "\x1b" not in result.stdout
+    assert [" ".join(line.split()) for line in result.stdout.splitlines()] == [
+        "RECEIVED TYPE FPORT FCNT PAYLOAD WHAT BECAME OF IT",
+        "2026-11-20T09:59:00.000Z DevEUI_uplink 2 4211 016700f1 plant done, cloud waiting",
+        "2026-11-20T10:00:00.000Z DevEUI_downlink 5 318 02ff sent; on air: DeliveryStatus 1",
+        "2026-11-20T10:00:00.000Z DevEUI_downlink 5 - - doubtful: no answer; written 1 times without an answer",
+        "2026-11-20T10:00:01.000Z DevEUI_downlink_Rejected 5 - - plant done: bad\\x1b[2J",
+        "2026-11-20T09:59:00.000Z DevEUI_uplink - - - no connection",
+    ]
+
+
+async def test_a_trace_for_programs_and_an_empty_one(tmp_path: Path) -> None:
+    daemon = ScriptedDaemon(traced=[UPLINK, REFUSED])
+    async with control_plane(daemon) as (bound, *_):
+        directory = settings(tmp_path, listen=bound)
+        assert json.loads((await ask("trace", DEVICE, "--json", "--config", directory)).stdout) == [UPLINK, REFUSED]
+        daemon.traced = []
+        nothing = await ask("trace", DEVICE, "--config", directory)
+        assert (nothing.exit_code, nothing.stdout) == (0, "nothing is kept of this device\n")
+        assert (await ask("trace", DEVICE, "--json", "--config", directory)).stdout == "[]\n"
+
+
+async def test_a_trace_of_no_device(tmp_path: Path) -> None:
+    async with control_plane(ScriptedDaemon()) as (bound, *_):
+        for name in ("70B3", "../health"):
+            result = await ask("trace", name, "--config", settings(tmp_path, listen=bound))
+            assert (result.exit_code, result.stdout) == (1, "")
+            assert result.stderr.startswith("tpxd: ")
