@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -173,6 +174,9 @@ FPort = Annotated[
 ]
 """A LoRaWAN FPort of a command, 1 to 224; ThingPark writes it as a number or as text."""
 
+ConnectionId = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+"""Names a connection; ThingPark's ids are numbers."""
+
 TimeoutMs = Annotated[int, Field(ge=100, le=60_000)]
 """Milliseconds, as ThingPark writes the timeouts of a connection."""
 
@@ -205,6 +209,10 @@ class ConnectorConfig(Part):
     )
     uplinkRateLimiter: int | None = Field(
         None, ge=1, description="The most uplinks to send per second; default no limit but the connector's own."
+    )
+    chainedWithConnectionIds: list[ConnectionId] = Field(
+        default_factory=list,
+        description="Connections that get the original of what this one delivered; default none.",
     )
     downlinkEnabled: bool = Field(
         True, description="false takes no commands from the far end of this connection; default true."

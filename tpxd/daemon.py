@@ -121,7 +121,8 @@ async def _main(settings: Settings) -> None:
             claimed=lambda r: supervisor.claims(r.kind, r.lane, r.document),
             sent=lambda r: commands.transmitted(r.lane, r.fields),
         )
-        intake.routes[PATH] = {"POST": downlink_route(urls.find, commands, time.time)}
+        door = downlink_route(urls.find, commands, time.time, supervisor.chains.messages, spool)
+        intake.routes[PATH] = {"POST": door}
         pulse = Pulse(spool, supervisor)
         state = DaemonState(supervisor, intake, spool, events, pulse, commands, sender)
         async with trio.open_nursery() as outer:

@@ -59,7 +59,7 @@ class MemoryCursor:
         await trio.lowlevel.checkpoint()
         return found
 
-    async def commit(self, settled: Sequence[tuple[int, Settled]]) -> None:
+    async def commit(self, settled: Sequence[tuple[int, Settled]], handed: Sequence[tuple[int, Uplink]] = ()) -> None:
         """See `spool.Cursor`."""
         await trio.lowlevel.checkpoint()
         if self.refuses is not None:

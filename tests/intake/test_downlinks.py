@@ -19,6 +19,7 @@ from tests.intake.doubles import MemoryStore
 from tests.intake.test_server import serving
 from tests.notebook import Notebook
 from tpxd.connectors.http import HttpConfig
+from tpxd.engine.chains import Chains
 from tpxd.engine.commands import Commands, open_commands
 from tpxd.engine.downlink_urls import PATH, DownlinkUrls
 from tpxd.errors import SpoolUnavailable
@@ -26,6 +27,7 @@ from tpxd.events import EventLog
 from tpxd.intake.downlinks import FORGIVEN_S, GUESSES, PEERS, Guesses, downlink_route
 from tpxd.intake.routes import Route
 from tpxd.lorawan.downlinks import MAX_BODY_BYTES
+from tpxd.lorawan.uplink import addressed_to
 from tpxd.spool import LoadedCommands
 from tpxd.wire.http1 import Request, Response
 
@@ -78,13 +80,16 @@ class Site:
 
 
 @asynccontextmanager
-async def site(*, refusal: str | None = None, **configuration: Any) -> AsyncIterator[Site]:
+async def site(*, refusal: str | None = None, chained: bool = False, **configuration: Any) -> AsyncIterator[Site]:
     disk, verdicts = Disk(), MemoryStore()
     urls = DownlinkUrls(Notebook(), "http://edge.example:8090", EventLog().report)
     settings = {"destinationURL": "http://as.example.net/in", "downlinkUuid": UUID}
     await urls.open("plant", HttpConfig.model_validate(settings | configuration))
     async with open_commands(disk, verdicts.append, EventLog().report, refusal=refusal) as commands:
-        yield Site(downlink_route(urls.find, commands, lambda: 1_700_000_000.0), commands, disk, verdicts)
+        chains = Chains()
+        chains.set({"plant": ["archive"], "archive": []} if chained else {})
+        route = downlink_route(urls.find, commands, lambda: 1_700_000_000.0, chains.messages, verdicts)
+        yield Site(route, commands, disk, verdicts)
 
 
 async def test_a_command_is_on_disk_when_it_is_answered() -> None:
@@ -100,6 +105,17 @@ async def test_a_command_is_on_disk_when_it_is_answered() -> None:
         assert (command.connection, command.dev_eui, command.f_port) == ("plant", DEV_EUI, 5)
         # equal commands over HTTP are as many commands
         assert orjson.loads((await plant.post(body(CorrelationID="A1"))).body)["id"] == "2"
+
+
+async def test_other_json_goes_to_the_chained_connection() -> None:
+    async with site(chained=True) as plant:
+        response = await plant.post(b'{"a": 1}')
+        assert (response.status, orjson.loads(response.body)) == (202, {"handedOn": 1})
+        (message,) = plant.verdicts.stored
+        assert (message.lrn_infos, message.body) == (addressed_to("archive"), b'{"a": 1}')
+        plant.verdicts.failing = SpoolUnavailable("the disk is full")
+        assert await plant.refused(b'{"a": 2}') == (503, "the disk is full")
+        assert plant.commands.book.counts("plant").unrecognised == 2
 
 
 async def test_the_port_that_is_left_out_is_that_of_the_connection() -> None:

@@ -14,8 +14,7 @@ import trio
 from tpxd.errors import SpoolUnavailable, SpoolVersionError
 from tpxd.events import Event
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Ledger, NewReport, Rejected, Settled, Spool, SpoolLimits, Verdict, open_spool
-from tpxd.spool import spool as spool_module
+from tpxd.spool import Ledger, NewReport, Rejected, Settled, Spool, SpoolLimits, Verdict, open_spool, underway
 from tpxd.spool.cursor import Cursor
 
 
@@ -260,7 +259,7 @@ async def test_a_cancelled_append_leaves_the_others_alone(house: House) -> None:
 
 
 async def test_too_much_under_way_is_an_answer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "MAX_PENDING", 2)
+    monkeypatch.setattr(underway, "MAX_PENDING", 2)
     async with house.open() as spool:
         await spool.append(report(0))
         ring = spool.writer.ring

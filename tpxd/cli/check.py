@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
@@ -18,7 +18,16 @@ import typer
 
 from tpxd import connectors
 from tpxd.config import SecretSources
-from tpxd.engine.connection_files import Directory, Loaded, clashes, id_problem, load_directory, load_file
+from tpxd.engine.connection_files import (
+    SUFFIX,
+    Directory,
+    Loaded,
+    clashes,
+    id_problem,
+    is_connection_name,
+    load_directory,
+    load_file,
+)
 from tpxd.errors import ConfigError, Problem
 from tpxd.settings import FILE_NAME, check_settings
 
@@ -122,7 +131,7 @@ def _connections(path: Path, shown: str, findings: Findings) -> None:
         return
     findings.files += len(directory.entries) + len(directory.strays)
     findings.problems += directory.strays
-    _entries(directory, findings)
+    _entries(directory, findings, directory.entries)
 
 
 def _one_connection(path: Path, findings: Findings) -> None:
@@ -130,12 +139,13 @@ def _one_connection(path: Path, findings: Findings) -> None:
     if problem := id_problem(path.name.removesuffix(".toml")):
         findings.problems.append(Problem(str(path), 0, 0, "", problem))
     entry = load_file(path, _sources(path.parent), str(path))
-    _entries(Directory({entry.id: entry}, ()), findings)
+    beside = {each.name.removesuffix(SUFFIX) for each in path.parent.iterdir() if is_connection_name(each.name)}
+    _entries(Directory({entry.id: entry}, ()), findings, beside)
 
 
-def _entries(directory: Directory, findings: Findings) -> None:
+def _entries(directory: Directory, findings: Findings, ids: Container[str]) -> None:
     loaded = [entry for entry in directory.entries.values() if isinstance(entry, Loaded)]
-    clashing = clashes(loaded)
+    clashing = clashes(loaded, ids)
     for entry in directory.entries.values():
         if isinstance(entry, Loaded):
             findings.problems += (*clashing.get(entry.id, ()), *entry.warnings, *_remarks(entry))

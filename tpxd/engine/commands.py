@@ -266,6 +266,18 @@ class Commands:
             self._verdicts.append(command)
             self._verdict_work.set()
 
+    async def surely_published(self, report: NewReport) -> None:
+        """Put a report into the queue of the connection that it is for, however long the disk refuses.
+
+        Cancellation: it may be there or not.
+        """
+        while True:
+            try:
+                await self._publish(report)
+                return
+            except SpoolUnavailable:
+                await trio.sleep(RETRY_S)
+
     async def publish_verdicts(self) -> None:
         """Put each verdict into the queue of its connection, for ever.
 
@@ -276,12 +288,7 @@ class Commands:
                 command = self._verdicts[0]
                 body = command.verdict or b""
                 to = addressed_to(command.connection)
-                verdict = NewReport(DOWNLINK_REJECTED, command.dev_eui, to, body, orjson.loads(body))
-                try:
-                    await self._publish(verdict)
-                except SpoolUnavailable:
-                    await trio.sleep(RETRY_S)
-                    continue
+                await self.surely_published(NewReport(DOWNLINK_REJECTED, command.dev_eui, to, body, orjson.loads(body)))
                 self._verdicts.popleft()
                 command.verdict = None
                 self._mark(command)

@@ -173,7 +173,7 @@ class ConfigDir:
             ran = known.accepted == versions.generation and versions.digest == entry.digest
             return not ran and (known.good is None or known.good[1].digest != entry.digest), entry.id
 
-        return clashes(sorted(loaded, key=came_later))
+        return clashes(sorted(loaded, key=came_later), self._entries)
 
     def _judge(self, entry: Entry, clashing: tuple[Problem, ...]) -> Desired:
         known = self._known.setdefault(entry.id, _Known())

@@ -11,7 +11,9 @@ run_connection
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import trio
@@ -19,6 +21,7 @@ import trio
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import Connector, Context, Dial, Memory, TlsContexts, Transport
 from tpxd.engine.backoff import AUTHENTICATION_S, Backoff
+from tpxd.engine.chains import Chains
 from tpxd.engine.commands import Commands
 from tpxd.engine.delivery import commit_receipts, commit_settled, deliver
 from tpxd.engine.downlinks import Inbox, receive_commands
@@ -34,6 +37,7 @@ from tpxd.engine.stopping import Stopping
 from tpxd.engine.trace import Trace, open_trace
 from tpxd.errors import AuthenticationFailed, LinkLost, Refused, TransportError, leaves
 from tpxd.events import Event
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor
 from tpxd.wire.http1 import CannotListen
 
@@ -54,6 +58,7 @@ class Live:
         flight: outlives this version, so that what has its receipt is not sent again by the next one.
         expiry: outlives this version too, so that nothing is told twice.
         trace: what debugMode logs.
+        chains: to whom it hands on.
         commands: where its commands go; None takes none.
         stop_grace_s: how long a batch in flight may go on after a request to stop.
     """
@@ -70,6 +75,7 @@ class Live:
     tls: TlsContexts
     memory: Memory
     stop_grace_s: float
+    chains: Chains = field(default_factory=Chains)
     commands: Commands | None = None
     expiry: ExpiryWatch = field(default_factory=ExpiryWatch)
     backoff: Backoff = field(init=False)
@@ -80,6 +86,10 @@ class Live:
 
     def __post_init__(self) -> None:
         self.backoff = Backoff(self.file.configuration.reconnectStrategy)
+
+    def hand_on(self, delivered: Iterable[Uplink]) -> list[tuple[int, Uplink]]:
+        """See `Chains.handed_on`."""
+        return self.chains.handed_on(self.id, delivered)
 
     def nudge(self) -> None:
         """Try again now, if it waits, and begin the burst anew."""
@@ -105,7 +115,7 @@ async def run_connection(live: Live) -> None:
         async with trio.open_nursery() as nursery:
             if live.file.health is not None and live.file.health.listen:
                 nursery.start_soon(offer_health, live, live.file.health.listen)
-            nursery.start_soon(commit_receipts, live.cursor, live.flight, live.health)
+            nursery.start_soon(commit_receipts, live.cursor, live.flight, live.health, live.hand_on)
             if pems := live.file.configuration.pems():
                 nursery.start_soon(live.expiry.watch, live.id, pems, live.health)
             else:
@@ -119,7 +129,7 @@ async def run_connection(live: Live) -> None:
     finally:
         live.flight.sending = 0
         with trio.move_on_after(LAST_COMMIT_S, shield=True):
-            await commit_settled(live.cursor, live.flight, live.health)
+            await commit_settled(live.cursor, live.flight, live.health, live.hand_on)
 
 
 async def keep_open(live: Live) -> None:
@@ -184,7 +194,8 @@ async def use_link(live: Live, transport: Transport) -> None:
     configuration = live.file.configuration
     async with trio.open_nursery() as link:
         if live.commands is not None and configuration.command_sources:
-            inbox = Inbox(live.id, live.commands, configuration.downlinkPort)
+            messages = partial(live.chains.messages, live.id)
+            inbox = Inbox(live.id, live.commands, configuration.downlinkPort, messages)
             link.start_soon(receive_commands, transport, inbox)
         await deliver(
             transport,

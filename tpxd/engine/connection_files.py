@@ -10,7 +10,7 @@ Nothing here remembers or decides; `config_dir` does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -22,6 +22,7 @@ from pydantic import AfterValidator, create_model
 from tpxd.config import ConnectorConfig, SecretSources
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import REGISTRY
+from tpxd.engine.chains import circle
 from tpxd.errors import ConfigError, Problem
 from tpxd.problems import suggestion, validate
 from tpxd.secret import Fingerprint, fingerprint
@@ -185,11 +186,18 @@ def file_model(connector_id: str, config: type[ConnectorConfig]) -> type[Connect
     )
 
 
-def clashes(loaded: Iterable[Loaded]) -> dict[str, tuple[Problem, ...]]:
-    """What files that are fine by themselves may not have in common; earlier ones of `loaded` keep what both want."""
+def clashes(loaded: Iterable[Loaded], ids: Container[str]) -> dict[str, tuple[Problem, ...]]:
+    """What files that are fine by themselves may not say together; earlier ones of `loaded` keep what both want.
+
+    Args:
+        ids: all connections that there are, fine or not.
+    """
     taken: dict[tuple[str, str], str] = {}
+    names: dict[str, list[str]] = {}
     found: dict[str, tuple[Problem, ...]] = {}
     for entry in loaded:
+        if problems := tuple(_chain_problems(entry, ids, names)):
+            found[entry.id] = problems
         for path, value in _unique_values(entry.file):
             owner = taken.setdefault((path[-1], value), entry.id)
             if owner != entry.id:
@@ -197,6 +205,21 @@ def clashes(loaded: Iterable[Loaded]) -> dict[str, tuple[Problem, ...]]:
                 problem = entry.source.problem(".".join(path), message, entry.source.known(path))
                 found[entry.id] = (*found.get(entry.id, ()), problem)
     return found
+
+
+def _chain_problems(entry: Loaded, ids: Container[str], names: dict[str, list[str]]) -> Iterable[Problem]:
+    """What is wrong with whom a file names; what is right with it is added to `names`."""
+    for index, named in enumerate(entry.file.configuration.chainedWithConnectionIds):
+        path = ("configuration", "chainedWithConnectionIds", index)
+        fault = None
+        if named not in ids:
+            fault = f'"{named}" is no connection here; name the stem of a file beside this one'
+        elif way := circle(names | {entry.id: [*names.get(entry.id, ()), named]}, entry.id):
+            fault = f"{' -> '.join(way)} is a circle; one of these connections must not name the next"
+        if fault is None:
+            names.setdefault(entry.id, []).append(named)
+        else:
+            yield entry.source.problem("configuration.chainedWithConnectionIds", fault, entry.source.known(path))
 
 
 def _unique_values(file: ConnectionFile) -> Iterable[tuple[tuple[str, str], str]]:

@@ -7,6 +7,8 @@ survives the link, so that a link that is lost after some receipts still made pr
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+
 import trio
 
 from tpxd.connector import MAX_BATCH, MAX_BATCH_BYTES, Transport
@@ -17,6 +19,7 @@ from tpxd.engine.pace import Pace
 from tpxd.engine.stopping import Stopping
 from tpxd.engine.trace import Trace
 from tpxd.errors import SpoolUnavailable, Throttled
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Verdict
 
 BATCH = MAX_BATCH // 2
@@ -27,6 +30,9 @@ SLOW_START = 16
 crowd at its door is not met with everything at once."""
 
 COMMIT_RETRY_S = 1.0
+
+HandOn = Callable[[Iterable[Uplink]], Sequence[tuple[int, Uplink]]]
+"""What was delivered to what is handed on of it; see `Chains.handed_on`."""
 
 
 async def deliver(
@@ -87,22 +93,25 @@ async def _take(cursor: Cursor, flight: Flight, outbound: Outbound, pace: Pace, 
     flight.take(uplinks, outbound.decide)
 
 
-async def commit_receipts(cursor: Cursor, flight: Flight, health: Health) -> None:
+async def commit_receipts(cursor: Cursor, flight: Flight, health: Health, hand_on: HandOn) -> None:
     """Commit whatever is settled, for ever; while the disk refuses, try again each second.
+
+    Args:
+        hand_on: what other connections get of what was delivered; it becomes durable together with that.
 
     Cancellation: what was not committed is still in `flight`; see `commit_rest`.
     """
     while True:
         await flight.progress.wait()
         flight.progress = trio.Event()
-        await commit_settled(cursor, flight, health)
+        await commit_settled(cursor, flight, health, hand_on)
 
 
-async def commit_settled(cursor: Cursor, flight: Flight, health: Health) -> None:
+async def commit_settled(cursor: Cursor, flight: Flight, health: Health, hand_on: HandOn) -> None:
     """Commit what is settled now; while the disk refuses, try again each second."""
     while prefix := flight.settled_prefix():
         try:
-            await cursor.commit(prefix)
+            await cursor.commit(prefix, hand_on(flight.delivered(len(prefix))))
         except SpoolUnavailable as error:
             health.note(error)
             await trio.sleep(COMMIT_RETRY_S)

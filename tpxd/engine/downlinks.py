@@ -1,16 +1,17 @@
 """The downlink side of a connection: messages from its far end become commands.
 
 A message is acknowledged when what became of it is on disk. While the disk works, further messages are read; at most
-`AHEAD` are under way. What is no JSON is ignored, as ThingPark does, what is other JSON is not for the LRC; both are
-counted. A command that comes again is recognised where the protocol says that it comes again.
+`AHEAD` are under way. What is no JSON is ignored, as ThingPark does; what is other JSON is not for the LRC, but for the
+connections that this one is chained with; both are counted. A command that comes again is recognised where the protocol
+says that it comes again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import trio
 
@@ -18,12 +19,15 @@ from tpxd.connector import Incoming, Transport
 from tpxd.engine.command_book import fingerprint
 from tpxd.engine.commands import Commands
 from tpxd.lorawan.downlinks import DownlinkError, NotACommand, NotJson, parse_downlink
-from tpxd.spool import StoredCommand
+from tpxd.spool import NewReport, StoredCommand
 
 AHEAD: Final = 256
 
-Unrecognised = Callable[[Any], None]
-"""Gets JSON that is no command."""
+Taken = StoredCommand | tuple[NewReport, ...]
+"""What must be on disk before a message is acknowledged: a command, or reports for other connections, perhaps none."""
+
+Messages = Callable[[bytes], Iterable[NewReport]]
+"""JSON that is no command to what other connections get of it; see `Chains.messages`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,46 +37,46 @@ class Inbox:
     Attributes:
         connection: its id.
         default_port: for commands without an FPort.
-        unrecognised: see `Unrecognised`.
+        messages: see `Messages`.
         wall: seconds since the epoch.
     """
 
     connection: str
     commands: Commands
     default_port: int | None
-    unrecognised: Unrecognised = lambda document: None
+    messages: Messages = lambda body: ()
     wall: Callable[[], float] = time.time
     _met: set[int] = field(default_factory=set)
 
-    def take(self, incoming: Incoming) -> StoredCommand | None:
-        """Decide about one message; returns the command that must be on disk before it is acknowledged."""
+    def take(self, incoming: Incoming) -> Taken:
+        """Decide about one message."""
         book, connection = self.commands.book, self.connection
         mark = fingerprint(incoming.source, incoming.body)
-        command = book.redelivered(connection, mark, self._met) if incoming.redelivered else None
-        if command is None and not (incoming.retained and book.taken_before(connection, mark)):
-            command = self._enter(incoming.body, mark)
-        if command is not None:
-            self._met.add(command.id)
-        return command
+        taken: Taken | None = book.redelivered(connection, mark, self._met) if incoming.redelivered else None
+        if taken is None:
+            again = incoming.retained and book.taken_before(connection, mark)
+            taken = () if again else self._enter(incoming.body, mark)
+        if isinstance(taken, StoredCommand):
+            self._met.add(taken.id)
+        return taken
 
     def acknowledged(self, command: StoredCommand) -> None:
         """The far end was told that the command is kept."""
         self._met.discard(command.id)
         self.commands.book.acknowledge(command)
 
-    def _enter(self, body: bytes, mark: str) -> StoredCommand | None:
+    def _enter(self, body: bytes, mark: str) -> Taken:
         commands, connection = self.commands, self.connection
         try:
             wanted = parse_downlink(body, default_port=self.default_port, now_s=self.wall())
         except NotJson:
             commands.ignored(connection, json=False)
-            return None
+            return ()
         except DownlinkError as error:
             return commands.enter(connection, error, mark)
         if isinstance(wanted, NotACommand):
             commands.ignored(connection, json=True)
-            self.unrecognised(wanted.document)
-            return None
+            return tuple(self.messages(body))
         return commands.enter(connection, wanted, mark)
 
 
@@ -84,7 +88,7 @@ async def receive_commands(transport: Transport, inbox: Inbox) -> None:
 
     Cancellation: what was taken in is kept, acknowledged or not.
     """
-    send, receive = trio.open_memory_channel[tuple[Incoming, StoredCommand | None]](AHEAD)
+    send, receive = trio.open_memory_channel[tuple[Incoming, Taken]](AHEAD)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_acknowledge, transport, inbox, receive)
         while True:
@@ -96,12 +100,15 @@ async def receive_commands(transport: Transport, inbox: Inbox) -> None:
 async def _acknowledge(
     transport: Transport,
     inbox: Inbox,
-    taken: trio.MemoryReceiveChannel[tuple[Incoming, StoredCommand | None]],
+    received: trio.MemoryReceiveChannel[tuple[Incoming, Taken]],
 ) -> None:
     """Acknowledge in the order of arrival, each when it is on disk."""
-    async for incoming, command in taken:
-        if command is not None:
-            await inbox.commands.surely_saved(command)
+    async for incoming, taken in received:
+        if isinstance(taken, StoredCommand):
+            await inbox.commands.surely_saved(taken)
+        else:
+            for report in taken:
+                await inbox.commands.surely_published(report)
         await transport.acknowledge(incoming)
-        if command is not None:
-            inbox.acknowledged(command)
+        if isinstance(taken, StoredCommand):
+            inbox.acknowledged(taken)

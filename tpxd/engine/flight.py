@@ -7,8 +7,9 @@ uplinks, so that a crash doubles at most that many.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import trio
 
@@ -137,6 +138,10 @@ class Flight:
                 break
             prefix.append((item.uplink.seq, item.settled))
         return prefix
+
+    def delivered(self, count: int) -> Iterator[Uplink]:
+        """The delivered ones among the first `count`."""
+        return (item.uplink for item in islice(self._items, count) if item.settled is Verdict.DELIVERED)
 
     def committed(self, count: int) -> None:
         """The first `count` are on disk: let go of them."""

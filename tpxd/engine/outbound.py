@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import orjson
 
 from tpxd.config import ConnectorConfig
+from tpxd.engine.chains import Chains
 from tpxd.engine.validity import ClockWatch, emitted_s
 from tpxd.flow import Flow
-from tpxd.lorawan.reports import DOWNLINK_REJECTED
-from tpxd.lorawan.uplink import Uplink
+from tpxd.lorawan.uplink import ADDRESSED, Uplink
 from tpxd.spool import Verdict
 
 Format = Literal["whole", "fields", "payload"]
@@ -34,6 +34,7 @@ class Outbound:
             `payload` is the decoded payload alone where there is one.
         validity_s: an uplink older than this is not sent; None sends all.
         connection: the connection's id; reports that are for another one alone are not sent.
+        chains: whether it takes only what is handed on to it.
         url_field: what every report gets at the end of its fields: `,"downlinkUrl":"http://…"`; b"" for nothing.
     """
 
@@ -42,14 +43,19 @@ class Outbound:
     validity_s: float | None
     clock: ClockWatch
     connection: str = ""
+    chains: Chains = field(default_factory=Chains)
     url_field: bytes = b""
 
     def decide(self, uplink: Uplink) -> Verdict | bytes:
         """The body to send, or why the uplink is not sent."""
-        if uplink.kind == DOWNLINK_REJECTED and (to := uplink.recipient) is not None:
-            # what became of its own command is for this connection, whatever its flow and form
-            return uplink.body if to == self.connection else Verdict.FILTERED
-        if self.flow.matchers and not self.flow.takes(uplink):
+        if uplink.lrn_infos.startswith(ADDRESSED):
+            if uplink.recipient != self.connection:
+                return Verdict.FILTERED
+            if not uplink.handed_on:
+                return uplink.body  # what became of its own command, or a message: whatever its flow and form
+            if self.flow.matchers and self.flow.takes(uplink):
+                return Verdict.FILTERED  # it came straight from the LRC too
+        elif not self.flow.takes(uplink) if self.flow.matchers else self.chains.names(self.connection):
             return Verdict.FILTERED
         if self.form == "fields" and uplink.kind != "DevEUI_uplink":
             return Verdict.FILTERED

@@ -17,6 +17,7 @@ import trio
 from tpxd.barrier import behind_barrier
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import REGISTRY, Dial, TlsContexts
+from tpxd.engine.chains import Chains
 from tpxd.engine.commands import Commands
 from tpxd.engine.config_dir import ConfigDir, Desired, Snapshot
 from tpxd.engine.connection import Live, run_connection
@@ -69,6 +70,7 @@ class Supervisor:
 
     Attributes:
         clock: tells whether anything may expire.
+        chains: which connections hand on to which.
 
     Args:
         commands: where commands go; None takes none.
@@ -100,6 +102,7 @@ class Supervisor:
         self._commands = commands
         self._urls = urls
         self.clock = ClockWatch(lambda: spool.statistics().newest_ms)
+        self.chains = Chains()
         self._slots: dict[str, Slot] = {}
         self._strays: tuple[Problem, ...] = ()
         self._flows: tuple[Flow, ...] = ()
@@ -201,7 +204,14 @@ class Supervisor:
         gone = [id for id, slot in self._slots.items() if slot.present and id not in snapshot.desired]
         wanted = {id: d.model for id, d in snapshot.desired.items() if d.model is not None and d.model.active}
         running = {id: slot.running for id, slot in self._slots.items() if slot.running is not None}
-        self._flows = tuple(d.model.flow for d in snapshot.desired.values() if d.model is not None)
+        models = {id: d.model for id, d in snapshot.desired.items() if d.model is not None}
+        self.chains.set(
+            dict.fromkeys(snapshot.desired, ())
+            | {id: model.configuration.chainedWithConnectionIds for id, model in models.items()}
+        )
+        self._flows = tuple(
+            model.flow for id, model in models.items() if model.flow.matchers or not self.chains.names(id)
+        )
         self._takes_all = any(not flow.matchers for flow in self._flows)
         steps = plan(wanted, running)
         for id in steps.stop:
@@ -279,8 +289,10 @@ class Supervisor:
                 configuration.uplinkTimeValidity,
                 self.clock,
                 id,
+                self.chains,
                 url_field(None if self._urls is None else self._urls.url(id)),
             ),
+            chains=self.chains,
             instance=self._instance,
             dial=self._dial,
             tls=self._tls,

@@ -6,7 +6,7 @@ Source: ThingPark X IoT Flow, `downlinkUrl`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -15,7 +15,7 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.intake.counters import Clock
 from tpxd.intake.routes import Route, error_response, json_response
 from tpxd.lorawan.downlinks import MAX_BODY_BYTES, Command, DownlinkError, NotACommand, NotJson, parse_downlink
-from tpxd.spool import StoredCommand
+from tpxd.spool import Appended, NewReport, StoredCommand
 from tpxd.wire.http1 import Request, Response
 
 GUESSES: Final = 20
@@ -36,6 +36,17 @@ class Door(Protocol):
     @property
     def default_port(self) -> int | None:
         """For commands without an FPort."""
+
+
+Messages = Callable[[str, bytes], Iterable[NewReport]]
+"""A connection's id and JSON that is no command to what other connections get of it."""
+
+
+class ReportStore(Protocol):
+    """The part of the spool that is needed here."""
+
+    async def append(self, report: NewReport) -> Appended:
+        """Return once the report is synced to disk; raises SpoolUnavailable."""
 
 
 class Taker(Protocol):
@@ -81,12 +92,17 @@ class Guesses:
         return min(float(GUESSES), left + (self._now() - at) / FORGIVEN_S)
 
 
-def downlink_route(find: Callable[[str], Door | None], commands: Taker, clock: Clock) -> Route:
+def downlink_route(
+    find: Callable[[str], Door | None], commands: Taker, clock: Clock, messages: Messages, store: ReportStore
+) -> Route:
     """The route of `POST /iot-flow/downlinkMessages/{downlinkUuid}`.
 
-    Answers: 202 the command is on disk, with its `id`; 400 it is none, or a wrong one; 404 there is no such address;
-    413 it is longer than any command; 429 this peer guessed too often; 503 with Retry-After while nothing can be
-    stored, or too many commands wait.
+    Answers: 202 the command is on disk, with its `id`, or other JSON that goes to chained connections; 400 it is none,
+    or a wrong one; 404 there is no such address; 413 it is longer than any command; 429 this peer guessed too often;
+    503 with Retry-After while nothing can be stored, or too many commands wait.
+
+    Args:
+        messages: what other connections get of JSON that is no command; see `Chains.messages`.
 
     Cancellation: the command may be stored although its sender never gets the 202.
     """
@@ -113,10 +129,22 @@ def downlink_route(find: Callable[[str], Door | None], commands: Taker, clock: C
             wanted = error
         if isinstance(wanted, NotACommand):
             commands.ignored(door.connection, json=True)
-            return error_response(400, "the body is JSON but no DevEUI_downlink")
+            return await _hand_on(tuple(messages(door.connection, request.body)), store)
         return await store_command(commands, door.connection, wanted)
 
     return take_command
+
+
+async def _hand_on(reports: Sequence[NewReport], store: ReportStore) -> Response:
+    """Store what chained connections get of a message."""
+    if not reports:
+        return error_response(400, "the body is JSON but no DevEUI_downlink, and this connection is chained with none")
+    try:
+        for report in reports:
+            await store.append(report)
+    except SpoolUnavailable as error:
+        return error_response(503, error.message, [RETRY_AFTER])
+    return json_response(202, {"handedOn": len(reports)})
 
 
 async def store_command(commands: Taker, connection: str, wanted: Command | DownlinkError) -> Response:

@@ -8,11 +8,13 @@ from typing import Any
 import orjson
 
 ADDRESSED = "tpxd:to="
-"""Begins the `lrn_infos` of what tpxd itself says to one connection."""
+"""Begins the `lrn_infos` of what is for one connection alone."""
+
+_HANDED_ON = ";"
 
 
 def addressed_to(connection: str) -> str:
-    """The `lrn_infos` of a report that is for one connection alone."""
+    """The `lrn_infos` of what goes to one connection as it is, whatever that takes otherwise."""
     return ADDRESSED + connection
 
 
@@ -26,9 +28,10 @@ class Uplink:
     Attributes:
         seq: position in the journal; dense and ascending.
         received_ms: when intake stored it, in milliseconds since the epoch, UTC.
-        kind: the root key, such as `DevEUI_uplink`.
+        kind: the root key, such as `DevEUI_uplink`; "" for a message of a far end, handed on as it came, which may be
+            any JSON.
         lane: the DevEUI in upper case, or a base station's LrrID: deliveries keep order within one lane.
-        lrn_infos: the tunnel's opaque `LrnInfos`, "" when the sender gave none.
+        lrn_infos: the tunnel's opaque `LrnInfos`, "" when the sender gave none; or who it is for, see `recipient`.
         body: the report as JSON, byte for byte as it came (XML was converted at intake).
     """
 
@@ -42,18 +45,42 @@ class Uplink:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The parsed body, root key included; parsed once and shared, so read only."""
+        """The parsed body, root key included; parsed once and shared, so read only. {} for JSON that is no object."""
         if self._document is None:
-            self._document = orjson.loads(self.body)
+            parsed = orjson.loads(self.body)
+            self._document = parsed if type(parsed) is dict else {}
         return self._document
 
     @property
     def recipient(self) -> str | None:
         """The one connection that this report is for, such as the answer to a command; None: it is for all."""
-        return self.lrn_infos.removeprefix(ADDRESSED) if self.lrn_infos.startswith(ADDRESSED) else None
+        if not self.lrn_infos.startswith(ADDRESSED):
+            return None
+        return self.lrn_infos.removeprefix(ADDRESSED).partition(_HANDED_ON)[0]
+
+    @property
+    def handed_on(self) -> bool:
+        """Another connection delivered it and handed it on to its recipient."""
+        return self.lrn_infos.startswith(ADDRESSED) and _HANDED_ON in self.lrn_infos
+
+    def handed_on_to(self, connection: str) -> Uplink:
+        """This report, for one connection alone and not stored yet; the LRC's `LrnInfos` stay known."""
+        to = ADDRESSED + connection
+        if self.handed_on or self.recipient is None:
+            to += _HANDED_ON + self.sender_infos
+        return Uplink(0, self.received_ms, self.kind, self.lane, to, self.body, self._document)
+
+    @property
+    def sender_infos(self) -> str:
+        """The `LrnInfos` that the LRC gave, "" when it gave none."""
+        if not self.lrn_infos.startswith(ADDRESSED):
+            return self.lrn_infos
+        return self.lrn_infos.partition(_HANDED_ON)[2]
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What stands inside the root key."""
+        """What stands inside the root key; everything, where there is none."""
+        if not self.kind:
+            return self.document
         inner: dict[str, Any] = self.document[self.kind]
         return inner

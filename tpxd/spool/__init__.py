@@ -1,7 +1,7 @@
 """Durability: a journal of uplinks in SQLite, a cursor per connection, a ledger that balances.
 
 spool, cursor, contract     what the event loop sees
-recent, newest              its two memories: duplicates, and the newest uplinks             pure
+underway, recent, newest    its memories: what is being stored, duplicates, the newest        pure
 rounds, writer, keeping     the one thread: group commit, then room, retention, recounting
 room                        what goes when room is short                                     pure
 journal, reading, ledger    what the thread does with SQLite

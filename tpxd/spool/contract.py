@@ -13,6 +13,7 @@ class NewReport:
     Attributes:
         kind, lane, lrn_infos, body: as in `Uplink`.
         document: the parsed body; connections that are not behind read it without parsing again.
+        repeatable: equal ones are different reports, however soon they come.
     """
 
     kind: str
@@ -20,6 +21,7 @@ class NewReport:
     lrn_infos: str
     body: bytes
     document: dict[str, Any] | None = None
+    repeatable: bool = False
 
 
 class Appended(NamedTuple):

@@ -100,19 +100,22 @@ class Cursor:
                 return fitting(batch, max_bytes)
             after = self._ahead_through
 
-    async def commit(self, settled: Sequence[tuple[int, Settled]]) -> None:
+    async def commit(self, settled: Sequence[tuple[int, Settled]], handed: Sequence[tuple[int, Uplink]] = ()) -> None:
         """Make durable what became of uplinks: the position moves to the last of them, the ledger with it.
 
         Args:
             settled: (seq, fate) in ascending order, beginning with the first after the position. What the spool had
                 to drop meanwhile is left out of account.
+            handed: (seq, report) what is appended to the journal with it, each when the position moves past its seq;
+                one that its recipient got within the duplicate window is not.
 
         Raises:
-            SpoolUnavailable: the disk refuses; nothing has changed.
+            SpoolUnavailable: the disk refuses, or there is no room for what is handed on; nothing has changed.
 
         Cancellation: it may have been stored or not.
         """
-        await self._spool.write(partial(ledger.settle, id=self.id, settled=tuple(settled), at_ms=self._spool.now_ms()))
+        settle = partial(ledger.settle, id=self.id, settled=tuple(settled), at_ms=self._spool.now_ms())
+        await self._spool.settle(settle, handed)
 
     def note_oldest(self) -> None:
         """The newest uplinks are about to be let go: keep what is asked about them."""

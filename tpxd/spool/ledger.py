@@ -45,8 +45,8 @@ def newest_of(journal: Journal, lane: str, after: int, through: int, limit: int)
     return [uplink for seq in seqs for uplink in journal.reader.page(journal.state, seq - 1, 1).uplinks]
 
 
-def settle(journal: Journal, id: str, settled: Sequence[tuple[int, Settled]], at_ms: int) -> None:
-    """Move a cursor past uplinks whose fate is known, in ascending order.
+def settle(journal: Journal, id: str, settled: Sequence[tuple[int, Settled]], at_ms: int) -> int:
+    """Move a cursor past uplinks whose fate is known, in ascending order; returns its position before.
 
     What is at or before the position, lost, or not stored is left out of account; what lies between and was not
     named counts as dropped, so that the ledger balances whatever the caller does.
@@ -54,10 +54,10 @@ def settle(journal: Journal, id: str, settled: Sequence[tuple[int, Settled]], at
     state = journal.state
     row = state.cursors.get(id)
     if row is None:
-        return
+        return state.last_seq
     fates = {seq: fate for seq, fate in settled if row.position < seq <= state.last_seq and not state.in_hole(seq)}
     if not fates:
-        return
+        return row.position
     position = max(fates)
     counts = dict.fromkeys(Verdict, 0)
     rejected: dict[int, str] = {}
@@ -79,6 +79,7 @@ def settle(journal: Journal, id: str, settled: Sequence[tuple[int, Settled]], at
             dropped=row.dropped + state.present(row.position, position) - len(fates),
         )
     )
+    return row.position
 
 
 def pass_over(journal: Journal, through: int, *, expired: bool) -> dict[str, int]:

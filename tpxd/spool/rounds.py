@@ -32,11 +32,17 @@ class Pending:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """Something else to do in the writer's thread; `writes` puts it into the transaction."""
+    """Something else to do in the writer's thread; `writes` puts it into the transaction.
+
+    Attributes:
+        handed: what else is appended in this transaction, each under a seq of the journal; only those whose seq is
+            later than the position that `run` returns.
+    """
 
     run: Callable[[Journal], Any]
     writes: bool
     waiter: trio.lowlevel.Task | None
+    handed: Sequence[tuple[int, Pending]] = ()
     result: Any = None
     error: SpoolUnavailable | None = None
 
@@ -58,9 +64,15 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round did; without `appended` and `calls` it only has news."""
+    """What one round did; without uplinks and `calls` it only has news.
+
+    Attributes:
+        appended: what is stored, from `first_seq` on.
+        refused: what is not; each has its error, or was handed on before.
+    """
 
     appended: Sequence[Pending]
+    refused: Sequence[Pending]
     first_seq: int
     stored_ms: int
     calls: Sequence[Call]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -26,10 +27,8 @@ from tpxd.spool.recent import CAPACITY, Recent
 from tpxd.spool.rounds import Call, Pending, Round, View
 from tpxd.spool.rows import DeadLetter
 from tpxd.spool.starting import exclusive, repair_journal, start_journal
+from tpxd.spool.underway import Underway
 from tpxd.spool.writer import Writer
-
-MAX_PENDING = 4_096
-MAX_PENDING_BYTES = 64 << 20
 
 TRACE_ROWS = 200_000
 TRACE_STEP = 4_096
@@ -103,11 +102,8 @@ class Spool:
         self._wall_clock = wall_clock
         self._view = self.writer.view()
         self._cursors: dict[str, Cursor] = {}
-        self._recent = Recent(bytes.fromhex(self.state.meta["key"]), limits.duplicate_window_s)
+        self._underway = Underway(Recent(bytes.fromhex(self.state.meta["key"]), limits.duplicate_window_s))
         self._load_recent(journal)
-        self._pending: dict[int, Pending] = {}
-        self._pending_bytes = 0
-        self._duplicates = 0
         self._arrivals = trio.lowlevel.ParkingLot()
         for id in self._view.cursors:
             self._see_cursor(id)
@@ -115,13 +111,13 @@ class Spool:
     def _load_recent(self, journal: Journal) -> None:
         since_ms = self.now_ms() - int(self._limits.duplicate_window_s * 1000)
         for digests, first_seq, stored_ms in journal.reader.digests(since_ms, CAPACITY):
-            self._recent.add(digests, first_seq, stored_ms)
+            self._underway.recent.add(digests, first_seq, stored_ms)
 
     async def append(self, report: NewReport) -> Appended:
         """Store a report; it is synced to disk when this returns.
 
-        A report that was stored within the duplicate window is not stored again. One that is just being stored shares
-        the fate of the first.
+        A report that was stored within the duplicate window is not stored again, unless it is `repeatable`. One that is
+        just being stored shares the fate of the first.
 
         Raises:
             SpoolUnavailable: the disk refuses, the spool is full and may not drop, or too much is under way already.
@@ -131,22 +127,17 @@ class Spool:
         """
         now_ms = self.now_ms()
         report.lrn_infos.encode()  # a text that SQLite cannot take must fail here, not in a transaction with others
-        digest = self._recent.digest(report.kind, report.lane, report.body)
-        seq = self._recent.find(digest, now_ms)
+        underway = self._underway
+        digest = secrets.randbits(63) if report.repeatable else underway.digest(report)
+        seq = underway.recent.find(digest, now_ms)
         if seq is not None:
-            self._duplicates += 1
+            underway.duplicates += 1
             await trio.lowlevel.checkpoint()
             return Appended(seq, duplicate=True)
-        pending = self._pending.get(digest)
+        pending = underway.find(digest)
         duplicate = pending is not None
         if pending is None:
-            if len(self._pending) >= MAX_PENDING or self._pending_bytes >= MAX_PENDING_BYTES:
-                raise SpoolUnavailable("too many reports wait for the disk", hint="the disk is slower than the LRC")
-            pending = Pending(
-                Uplink(0, now_ms, report.kind, report.lane, report.lrn_infos, report.body, report.document), digest, []
-            )
-            self._pending[digest] = pending
-            self._pending_bytes += len(report.body)
+            pending = underway.enter(report, digest, now_ms)
             self.writer.inbox.append(pending)
             self.writer.ring()
         task = trio.lowlevel.current_task()
@@ -160,7 +151,7 @@ class Spool:
         await trio.lowlevel.wait_task_rescheduled(abort)
         if pending.error is not None:
             raise _once_more(pending.error)
-        self._duplicates += duplicate
+        underway.duplicates += duplicate
         return Appended(pending.uplink.seq, duplicate)
 
     async def cursor(self, id: str) -> Cursor:
@@ -239,7 +230,7 @@ class Spool:
             oldest_ms=view.oldest_ms,
             newest_ms=view.newest_ms or None,
             stored_total=view.last_seq,
-            duplicates_total=self._duplicates,
+            duplicates_total=self._underway.duplicates,
             storing=view.last_error is None,
             last_error=view.last_error,
         )
@@ -258,6 +249,10 @@ class Spool:
         """Run something in the writer's next transaction; returns when it is durable."""
         return await self._call(run, writes=True)
 
+    async def settle(self, run: Callable[[Journal], int], handed: Sequence[tuple[int, Uplink]]) -> None:
+        """Settle uplinks, see `ledger.settle`, and append what is handed on of them, in one transaction."""
+        await self._call(run, writes=True, handed=self._underway.hand_on(handed, self.now_ms()) if handed else ())
+
     async def read(self, after: int) -> Page:
         """Read a page of the journal from the disk; rows that are damaged become holes."""
         page = await self._call(partial(ledger.read_page, after=after), writes=False)
@@ -270,8 +265,10 @@ class Spool:
         """Wait until something was stored."""
         await self._arrivals.park()
 
-    async def _call(self, run: Callable[[Journal], T], *, writes: bool) -> T:
-        call = Call(run, writes, trio.lowlevel.current_task())
+    async def _call(
+        self, run: Callable[[Journal], T], *, writes: bool, handed: Sequence[tuple[int, Pending]] = ()
+    ) -> T:
+        call = Call(run, writes, trio.lowlevel.current_task(), handed)
         self.writer.calls.append(call)
         self.writer.ring()
 
@@ -288,6 +285,10 @@ class Spool:
     def _finish(self, done: Round) -> None:
         """Take in what the writer did, and wake whoever waited for it."""
         self._take_view(done.view)
+        for pending in (*done.appended, *done.refused):
+            self._underway.ended(pending)
+            for task in pending.waiters:
+                trio.lowlevel.reschedule(task)
         if done.appended:
             self._take_appended(done)
         for call in done.calls:
@@ -313,25 +314,17 @@ class Spool:
             self._cursors[id] = Cursor(self, *seen)
 
     def _take_appended(self, done: Round) -> None:
-        seq = done.first_seq
-        for pending in done.appended:
-            del self._pending[pending.digest]
-            self._pending_bytes -= len(pending.uplink.body)
-            if seq:
-                pending.uplink.seq = seq
-                seq += 1
-            for task in pending.waiters:
-                trio.lowlevel.reschedule(task)
-        if not seq:
-            return
+        for seq, pending in enumerate(done.appended, done.first_seq):
+            pending.uplink.seq = seq
         if self.newest.last_seq != done.first_seq - 1:
             self.newest = Newest(done.first_seq - 1)
         self.newest.add([pending.uplink for pending in done.appended])
-        self._recent.add([pending.digest for pending in done.appended], done.first_seq, done.stored_ms)
+        self._underway.recent.add([pending.digest for pending in done.appended], done.first_seq, done.stored_ms)
         if self.newest.is_long():
             for cursor in self._cursors.values():
                 cursor.note_oldest()
-            self.newest.trim(min((cursor.position for cursor in self._cursors.values()), default=seq))
+            last_seq = self.newest.last_seq
+            self.newest.trim(min((cursor.position for cursor in self._cursors.values()), default=last_seq + 1))
         self._arrivals.unpark_all()
 
 

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
@@ -46,6 +46,14 @@ FULL = "the spool is full"
 FULL_HINT = "raise [spool] max_size, free space on the disk, or remove connections that nobody needs"
 
 T = TypeVar("T")
+
+
+class Stored(NamedTuple):
+    """What a transaction appended, from `first_seq` on; `appends`: the new reports are among it."""
+
+    first_seq: int = 0
+    uplinks: Sequence[Pending] = ()
+    appends: bool = False
 
 
 class Writer:
@@ -134,43 +142,60 @@ class Writer:
 
     def _commit(self, appends: list[Pending], writes: list[Call]) -> None:
         stored_ms = int(self._wall_clock() * 1000)
-        first_seq = 0
+        stored = Stored()
         error: SpoolUnavailable | None = None
         try:
-            first_seq = self._repaired(lambda: self._transact(appends, writes, stored_ms))
+            stored = self._repaired(lambda: self._transact(appends, writes, stored_ms))
         except SpoolUnavailable as unavailable:
             error = unavailable
             for call in writes:
                 call.error = unavailable
         self._note_storing(error)
-        if appends and error is None:
-            self._note_full(not first_seq)
-        if not first_seq:
-            for pending in appends:
-                pending.error = error or SpoolUnavailable(FULL, hint=FULL_HINT)
+        refused: list[Pending] = []
+        if not stored.appends:
+            refused += appends
+            if appends and error is None:
+                self._note_full(True)
+        elif appends:
+            self._note_full(False)
+        for pending in refused:
+            pending.error = error or SpoolUnavailable(FULL, hint=FULL_HINT)
+        if any(call.handed for call in writes):
+            kept = set(map(id, stored.uplinks))
+            refused += [pending for call in writes for _, pending in call.handed if id(pending) not in kept]
         self._logged_commits += 1
-        self._logged_bytes += sum([len(pending.uplink.body) for pending in appends])
-        self._publish(appends, first_seq, stored_ms, writes)
+        self._logged_bytes += sum([len(pending.uplink.body) for pending in stored.uplinks])
+        self._publish(stored, refused, stored_ms, writes)
 
-    def _transact(self, appends: list[Pending], writes: list[Call], stored_ms: int) -> int:
-        """One transaction; returns the seq of the first uplink, 0 when none was stored."""
+    def _transact(self, appends: list[Pending], writes: list[Call], stored_ms: int) -> Stored:
+        """One transaction. A call that hands something on for which there is no room gets the error alone."""
         journal = self._journal
+        rows: list[Pending] = []
         with journal.transaction():
             for call in writes:
+                call.error = None
+                if call.handed and not self._make_room([pending for _, pending in call.handed]):
+                    call.error = SpoolUnavailable(FULL, hint=FULL_HINT)
+                    continue
                 call.result = call.run(journal)
-            if not appends:
-                return 0
-            if not self._keeping.make_room(journal, sum([len(pending.uplink.body) for pending in appends])):
-                return 0
-            uplinks = [pending.uplink for pending in appends]
-            return journal.append(uplinks, [pending.digest for pending in appends], stored_ms)
+                rows += [pending for seq, pending in call.handed if seq > call.result]
+            room = bool(appends) and self._make_room(appends)
+            if room:
+                rows = rows + appends if rows else appends
+            if not rows:
+                return Stored()
+            uplinks = [pending.uplink for pending in rows]
+            return Stored(journal.append(uplinks, [pending.digest for pending in rows], stored_ms), rows, room)
+
+    def _make_room(self, rows: list[Pending]) -> bool:
+        return self._keeping.make_room(self._journal, sum([len(pending.uplink.body) for pending in rows]))
 
     def _read(self, call: Call) -> None:
         try:
             call.result = self._repaired(lambda: call.run(self._journal))
         except SpoolUnavailable as unavailable:
             call.error = unavailable
-        self._publish((), 0, 0, (call,))
+        self._publish(Stored(), (), 0, (call,))
 
     def _repaired(self, work: Callable[[], T]) -> T:
         """Do the work; where the file is damaged, repair it first, once."""
@@ -214,7 +239,7 @@ class Writer:
         else:
             self._next_tick_s = time.monotonic() + PROBE_S
             self._guarded(self._probe)
-        self._publish((), 0, 0, ())
+        self._publish(Stored(), (), 0, ())
 
     def _probe(self) -> None:
         with self._journal.transaction():
@@ -228,10 +253,10 @@ class Writer:
             self._note_storing(unavailable)
             return None
 
-    def _publish(self, appended: Sequence[Pending], first_seq: int, stored_ms: int, calls: Sequence[Call]) -> None:
+    def _publish(self, stored: Stored, refused: Sequence[Pending], stored_ms: int, calls: Sequence[Call]) -> None:
         """Hand a round to the event loop."""
         events, self._keeping.events = self._keeping.events, []
-        self._deliver(Round(appended, first_seq, stored_ms, calls, self.view(), events))
+        self._deliver(Round(stored.uplinks, refused, stored.first_seq, stored_ms, calls, self.view(), events))
 
     def view(self) -> View:
         """What the event loop needs to know now; only in the thread once `run` has begun."""
