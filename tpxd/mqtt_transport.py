@@ -12,6 +12,7 @@ from pydantic import Field
 from tpxd.config import MqttPattern, Part
 from tpxd.connector import Incoming, Outgoing, Receipts
 from tpxd.errors import PatternError, Unresolvable
+from tpxd.left_at_broker import LeftAtBroker
 from tpxd.lorawan.patterns import Pattern
 from tpxd.wire.mqtt import MqttOptions, QoS
 from tpxd.wire.mqtt_codec import topic_fault
@@ -110,23 +111,32 @@ class MqttTransport:
 
 @asynccontextmanager
 async def open_subscribed(
-    stream: trio.abc.Stream, options: MqttOptions, filters: Sequence[str]
+    stream: trio.abc.Stream, options: MqttOptions, filters: Sequence[str], left: LeftAtBroker
 ) -> AsyncIterator[MqttSession]:
     """Open a session as `open_mqtt` does, and subscribe; a broker that takes its time does not hold uplinks back.
+
+    Args:
+        left: the filters of earlier openings; those of a resumed session that are not wanted any more are removed.
 
     Raises:
         Refused: the broker refuses a subscription.
     """
     async with open_mqtt(stream, options) as session, trio.open_nursery() as nursery:
         subscribed = trio.Event()
-        nursery.start_soon(_subscribe, session, filters, subscribed)
+        nursery.start_soon(_subscribe, session, filters, left, subscribed)
         with trio.move_on_after(SUBSCRIBED_S):
             await subscribed.wait()
         yield session
         nursery.cancel_scope.cancel()
 
 
-async def _subscribe(session: MqttSession, filters: Sequence[str], subscribed: trio.Event) -> None:
+async def _subscribe(session: MqttSession, filters: Sequence[str], left: LeftAtBroker, subscribed: trio.Event) -> None:
+    stale = [text for text in left.recall() if text not in filters] if session.session_present else []
+    # known before they are made: a subscription that nobody remembers stays as long as the session
+    await left.remember([*stale, *filters])
+    for begin in range(0, len(stale), FILTERS_AT_ONCE):
+        await session.unsubscribe(stale[begin : begin + FILTERS_AT_ONCE])
     for begin in range(0, len(filters), FILTERS_AT_ONCE):
         await session.subscribe(filters[begin : begin + FILTERS_AT_ONCE])
+    await left.remember(filters)
     subscribed.set()

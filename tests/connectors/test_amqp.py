@@ -479,7 +479,7 @@ async def test_a_full_disk_is_no_obstacle(nursery: trio.Nursery, caplog: pytest.
             raise SpoolUnavailable("the disk is full")
 
     await open_once(nursery, Full(), DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
-    assert "bindings cannot be remembered, so stale ones may stay: the disk is full" in caplog.text
+    assert "bindings cannot be remembered, so stale ones may stay at the broker: the disk is full" in caplog.text
 
 
 async def test_nothing_runs_after_the_block() -> None:

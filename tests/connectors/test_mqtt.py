@@ -17,13 +17,12 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from tests import pki
 from tests.mosquitto import free_port, running_mosquitto
 from tests.notebook import Notebook
-from tests.wire.scripted_broker import CONNACK, FromClient, ScriptedBroker, puback, publish
+from tests.wire.scripted_broker import CONNACK, FromClient, ScriptedBroker, puback
 from tpxd.config import SecretSources
-from tpxd.connector import REGISTRY, Context, Incoming, Outgoing
+from tpxd.connector import REGISTRY, Context, Outgoing
 from tpxd.connectors.mqtt import MqttConfig, open_mqtt_connection
-from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused
+from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost
 from tpxd.lorawan.uplink import Uplink
-from tpxd.wire.mqtt_session import UNREAD
 from tpxd.wire.streams import Endpoint, open_stream
 from tpxd.wire.tls import TlsContextCache
 from tpxd.wire.websocket import WebSocket
@@ -305,56 +304,6 @@ async def test_no_receipt_within_the_action_timeout(autojump_clock: MockClock) -
         with pytest.raises(LinkLost, match="acknowledged nothing for 4 s"):
             await body(Site(nursery, script))
     assert trio.current_time() - begun == pytest.approx(4)
-
-
-async def test_commands() -> None:
-    async def script(broker: ScriptedBroker) -> None:
-        connect = await broker.accept()
-        assert connect.rest[7] == 0, "the session must be persistent"
-        subscribe = await broker.expect("SUBSCRIBE")
-        assert subscribe.rest == b"\0\x0cplant/+/down\1"
-        await broker.send(b"\x90\x03" + subscribe.packet_id.to_bytes(2, "big") + b"\1")
-        await broker.send(publish("plant/1/down", b"go", 9))
-        assert (await broker.expect("PUBACK")).packet_id == 9
-
-    async with trio.open_nursery() as nursery:
-        site = Site(nursery, script)
-        settings = config(downlinkTopicPattern="plant/{DevEUI}/down")
-        async with open_mqtt_connection(settings, site.context) as transport:
-            incoming = await transport.receive()
-            assert incoming == Incoming("plant/1/down", b"go", receipt=incoming.receipt)
-            await transport.acknowledge(incoming)
-
-
-async def test_more_waiting_commands_than_fit_before_the_subscription_is_confirmed(autojump_clock: MockClock) -> None:
-    """A resumed session pours out what it kept: opening must not wait for what comes behind it."""
-    count = UNREAD * 4
-
-    async def script(broker: ScriptedBroker) -> None:
-        await broker.expect("CONNECT")
-        await broker.send(b"\x20\x02\x01\x00" + b"".join(publish("d", b"x", n) for n in range(1, count + 1)))
-        subscribe = await broker.expect("SUBSCRIBE")
-        await broker.send(b"\x90\x03" + subscribe.packet_id.to_bytes(2, "big") + b"\1")
-
-    settings = config(downlinkTopicPattern="d")
-    async with (
-        trio.open_nursery() as nursery,
-        open_mqtt_connection(settings, Site(nursery, script).context) as transport,
-    ):
-        for _ in range(count):
-            await transport.receive()
-
-
-async def test_a_refused_subscription() -> None:
-    async def script(broker: ScriptedBroker) -> None:
-        await broker.accept()
-        await broker.expect("SUBSCRIBE")
-        await broker.send(b"\x90\x03\0\1\x80")
-
-    async with trio.open_nursery() as nursery:
-        with pytest.raises(Refused, match="subscription to d"):
-            async with open_mqtt_connection(config(downlinkTopicPattern="d"), Site(nursery, script).context):
-                await trio.sleep_forever()
 
 
 async def test_nothing_runs_after_the_block() -> None:

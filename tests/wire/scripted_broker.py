@@ -10,6 +10,8 @@ from tpxd.wire.mqtt_codec import split
 
 NAMES = {1: "CONNECT", 3: "PUBLISH", 4: "PUBACK", 8: "SUBSCRIBE", 10: "UNSUBSCRIBE", 12: "PINGREQ", 14: "DISCONNECT"}
 CONNACK = b"\x20\x02\x00\x00"
+RESUMED = b"\x20\x02\x01\x00"
+"""A CONNACK that tells of a session from before."""
 PINGRESP = b"\xd0\x00"
 
 
@@ -74,6 +76,27 @@ class ScriptedBroker:
 
 def puback(packet_id: int) -> bytes:
     return b"\x40\x02" + packet_id.to_bytes(2, "big")
+
+
+def suback(packet_id: int, *codes: int) -> bytes:
+    return bytes((0x90, 2 + len(codes))) + packet_id.to_bytes(2, "big") + bytes(codes)
+
+
+def unsuback(packet_id: int) -> bytes:
+    return b"\xb0\x02" + packet_id.to_bytes(2, "big")
+
+
+def filters_of(packet: FromClient) -> list[str]:
+    """The topic filters of a SUBSCRIBE, which must ask for QoS 1, or of an UNSUBSCRIBE."""
+    rest, found = packet.rest, []
+    while rest:
+        end = 2 + int.from_bytes(rest[:2], "big")
+        found.append(rest[2:end].decode())
+        rest = rest[end:]
+        if packet.name == "SUBSCRIBE":
+            assert rest[0] == 1
+            rest = rest[1:]
+    return found
 
 
 def publish(topic: str, body: bytes, packet_id: int | None = None) -> bytes:

@@ -15,13 +15,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
-import orjson
 import trio
 from pydantic import AfterValidator, Field, model_validator
 
 from tpxd.config import AmqpPattern, Part
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
-from tpxd.errors import ConnectFailed, PatternError, Refused, SpoolUnavailable, Unresolvable
+from tpxd.errors import ConnectFailed, PatternError, Refused, Unresolvable
+from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
 from tpxd.lorawan.patterns import Pattern
 from tpxd.secret import plain
@@ -222,30 +222,6 @@ async def open_amqp_connection(config: AmqpConfig, context: Context) -> AsyncIte
         yield AmqpTransport(session, config, context)
 
 
-async def _prepare(session: AmqpSession, config: AmqpConfig, context: Context) -> None:
-    await declare_exchange(session, config.exchangeName)
-    queue = config.downlinkQueue or f"tpxd.{context.instance}.{context.connection_id}.downlink"
-    wanted = [Binding(queue, config.exchangeName, key) for key in (config.command_sources if context.commands else [])]
-    if wanted:
-        await declare_queue(session, queue)
-    await _bind(session, wanted, Bindings(config, context))
-    if wanted:
-        await consume(session, queue)
-
-
-async def _bind(session: AmqpSession, wanted: list[Binding], known: Bindings) -> None:
-    """Make the bindings that are wanted, and remove those of earlier versions of the file."""
-    before = known.recall()
-    # known before they are made: a binding that nobody remembers stays for ever
-    await known.remember([*wanted, *(binding for binding in before if binding not in wanted)])
-    for binding in wanted:
-        await bind(session, *binding)
-    for binding in before:
-        if binding not in wanted:
-            await known.remove(session, binding)
-    await known.remember(wanted)
-
-
 class Binding(NamedTuple):
     """What lets messages of an exchange into a queue."""
 
@@ -254,32 +230,27 @@ class Binding(NamedTuple):
     routing_key: str
 
 
-class Bindings:
-    """The bindings that this connection made at this broker, remembered since AMQP cannot list them."""
+async def _prepare(session: AmqpSession, config: AmqpConfig, context: Context) -> None:
+    await declare_exchange(session, config.exchangeName)
+    queue = config.downlinkQueue or f"tpxd.{context.instance}.{context.connection_id}.downlink"
+    wanted = [Binding(queue, config.exchangeName, key) for key in (config.command_sources if context.commands else [])]
+    if wanted:
+        await declare_queue(session, queue)
+    await _bind(session, wanted, context, LeftAtBroker(context, "bindings", f"{config.hostName} {config.virtualHost}"))
+    if wanted:
+        await consume(session, queue)
 
-    def __init__(self, config: AmqpConfig, context: Context) -> None:
-        self._broker = f"{config.hostName} {config.virtualHost}"
-        self._context = context
-        self._key = f"connector/{context.connection_id}/bindings"
 
-    def recall(self) -> list[Binding]:
-        """What was remembered last; nothing where that was at another broker."""
-        document = orjson.loads(self._context.memory.recall(self._key) or "{}")
-        return [Binding(*parts) for parts in document.get(self._broker, [])]
-
-    async def remember(self, bindings: list[Binding]) -> None:
-        """Keep these instead, as far as the disk allows."""
-        text = orjson.dumps({self._broker: [list(binding) for binding in bindings]} if bindings else {}).decode()
-        if text == (self._context.memory.recall(self._key) or "{}"):
-            return
-        try:
-            await self._context.memory.remember(self._key, text)
-        except SpoolUnavailable as error:
-            self._context.log.warning("bindings cannot be remembered, so stale ones may stay: %s", error)
-
-    async def remove(self, session: AmqpSession, binding: Binding) -> None:
-        """Undo it at the broker, where the broker lets us."""
+async def _bind(session: AmqpSession, wanted: list[Binding], context: Context, left: LeftAtBroker) -> None:
+    """Make the bindings that are wanted, and remove those of earlier versions of the file."""
+    stale = [binding for parts in left.recall() if (binding := Binding(*parts)) not in wanted]
+    # known before they are made: a binding that nobody remembers stays for ever
+    await left.remember([*stale, *wanted])
+    for binding in wanted:
+        await bind(session, *binding)
+    for binding in stale:
         try:
             await unbind(session, *binding)
         except Refused as error:
-            self._context.log.warning("a binding that is not wanted any more stays: %s", error)
+            context.log.warning("a binding that is not wanted any more stays: %s", error)
+    await left.remember(wanted)

@@ -25,6 +25,7 @@ from tpxd.aws_iot_config import AwsIotConfig, topic_limit
 from tpxd.aws_things import ThingRules, Things
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.errors import LinkLost, Refused
+from tpxd.left_at_broker import LeftAtBroker
 from tpxd.mqtt_transport import THE_TOPIC, MqttTransport, open_subscribed, patterns_by_port, topic_refusal
 from tpxd.wire.aws_registry import Registry, open_registry
 from tpxd.wire.mqtt import MqttOptions
@@ -55,7 +56,8 @@ async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[
     """Connect, introduce ourselves, subscribe where commands are wanted; the registry is asked when it is needed."""
     timeout_s = config.connectionTimeout / 1000
     deadline = trio.current_time() + timeout_s
-    stream = await context.dial(config.data_endpoint(context.tls, datetime.now(UTC)), timeout_s)
+    endpoint = config.data_endpoint(context.tls, datetime.now(UTC))
+    stream = await context.dial(endpoint, timeout_s)
     context.authenticating()
     filters = config.command_sources if context.commands else []
     options = MqttOptions(
@@ -66,7 +68,8 @@ async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[
         window=MAX_IN_FLIGHT,
     )
     with _policies_named(options.client_id):
-        async with open_subscribed(stream, options, filters) as session:
+        left = LeftAtBroker(context, "filters", f"{endpoint} {options.client_id}")
+        async with open_subscribed(stream, options, filters, left) as session:
             mqtt = MqttTransport(
                 session,
                 config.uplinkTopicPattern,

@@ -2,7 +2,8 @@
 
 Wire:     one PUBLISH per uplink, QoS 1 unless told otherwise; delivered at its own PUBACK. With QoS 0, delivered means
           handed to the system.
-Session:  persistent where commands are wanted, so that the broker keeps them while we are away; clean otherwise.
+Session:  persistent where commands are wanted, so that the broker keeps them while we are away; clean otherwise. Topic
+          filters of an earlier version of the file are unsubscribed from.
 Limits:   a topic has at most 65,535 bytes (MQTT 3.1.1, 4.7.3).
 Source:   ThingPark X IoT Flow, "MQTT connector"; MQTT 3.1.1.
 """
@@ -21,6 +22,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tpxd.config import MqttPattern
 from tpxd.connector import Context, Transport, connector
+from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
 from tpxd.mqtt_transport import MqttTransport, PortTopics, open_subscribed, patterns_by_port, topic_filters
 from tpxd.secret import plain
@@ -99,7 +101,8 @@ async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIte
         connect_timeout_s=max(deadline - trio.current_time(), 0.1),
         answer_timeout_s=config.actionTimeout / 1000,
     )
-    async with open_subscribed(stream, options, filters) as session:
+    left = LeftAtBroker(context, "filters", f"{config.hostName} {options.client_id}")
+    async with open_subscribed(stream, options, filters, left) as session:
         yield MqttTransport(
             session,
             config.uplinkTopicPattern,
