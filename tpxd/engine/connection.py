@@ -149,7 +149,34 @@ async def open_once(live: Live) -> TransportError | None:
     Returns:
         What ended it, or None when it was asked to stop, or had no uplink for so long that it is opened anew.
     """
-    context = Context(
+    configuration = live.file.configuration
+    live.health.turn(State.OPENING)
+    error: TransportError | None = None
+    opened = False
+    with live.stopping.bounds(lambda: live.stop_grace_s if live.health.state is State.OPENED else 0.0):
+        try:
+            async with live.connector.open(configuration, context_of(live)) as transport:
+                opened = True
+                live.health.turn(State.OPENED)
+                await use_link(live, transport)
+                live.health.turn(State.CLOSING)
+        except TransportError as alone:
+            error = alone
+        except BaseExceptionGroup as group:
+            error = what_ended_it(group)
+    if opened and isinstance(error, LinkLost) and not isinstance(error, Refused):
+        oldest = live.flight.oldest_unsettled() if live.flight.sending else None
+        if live.flight.poison.lost(oldest):
+            error = LinkLost(f"{EVERY_PUBLISH} ({error.message})", hint=error.hint)
+    live.flight.sending = 0
+    if error is not None and (way := configuration.way()) and way not in error.message:
+        error.message = f"{error.message} (through {way})"
+    return error
+
+
+def context_of(live: Live) -> Context:
+    """What the connector of this connection may touch."""
+    return Context(
         connection_id=live.id,
         instance=live.instance,
         log=logging.LoggerAdapter(logger, {"connection": live.id}),
@@ -160,29 +187,6 @@ async def open_once(live: Live) -> TransportError | None:
         commands=live.commands is not None,
         proven=lambda: live.flight.proven,
     )
-    configuration = live.file.configuration
-    live.health.turn(State.OPENING)
-    error: TransportError | None = None
-    opened = False
-    with live.stopping.bounds(lambda: live.stop_grace_s if live.health.state is State.OPENED else 0.0):
-        try:
-            async with live.connector.open(configuration, context) as transport:
-                opened = True
-                live.health.turn(State.OPENED)
-                await use_link(live, transport)
-                live.health.turn(State.CLOSING)
-        except TransportError as alone:
-            error = alone
-        except BaseExceptionGroup as group:
-            error = _what_ended_it(group)
-    if opened and isinstance(error, LinkLost) and not isinstance(error, Refused):
-        oldest = live.flight.oldest_unsettled() if live.flight.sending else None
-        if live.flight.poison.lost(oldest):
-            error = LinkLost(f"{EVERY_PUBLISH} ({error.message})", hint=error.hint)
-    live.flight.sending = 0
-    if error is not None and (way := configuration.way()) and way not in error.message:
-        error.message = f"{error.message} (through {way})"
-    return error
 
 
 async def use_link(live: Live, transport: Transport) -> None:
@@ -212,7 +216,7 @@ async def use_link(live: Live, transport: Transport) -> None:
         link.cancel_scope.cancel()
 
 
-def _what_ended_it(group: BaseExceptionGroup[BaseException]) -> TransportError:
+def what_ended_it(group: BaseExceptionGroup[BaseException]) -> TransportError:
     """The first transport error of a group that holds nothing else; anything else goes on upwards."""
     transport, rest = group.split(TransportError)
     if transport is None or rest is not None:

@@ -25,6 +25,7 @@ from tpxd.engine.downlink_urls import DownlinkUrls
 from tpxd.engine.expiry import ExpiryWatch
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health, State
+from tpxd.engine.leaving import take_leave
 from tpxd.engine.outbound import Outbound, format_of, url_field
 from tpxd.engine.plan import plan
 from tpxd.engine.validity import ClockWatch
@@ -330,9 +331,13 @@ class Supervisor:
     async def _retire(self, id: str) -> None:
         """The file is gone: its queue stays for a while, in case it comes back."""
         slot = self._slots[id]
-        if slot.live is not None:
-            slot.live.stopping.request()
-            await slot.live.finished.wait()
-        if not slot.present:
-            await self._spool.retire(id)
-            self._report(Event("file", f"{id}: the file is gone; its queue is kept for a while", id))
+        live = slot.live
+        if live is not None:
+            live.stopping.request()
+            await live.finished.wait()
+        if slot.present:
+            return
+        await self._spool.retire(id)
+        self._report(Event("file", f"{id}: the file is gone; its queue is kept for a while", id))
+        if live is not None:
+            await take_leave(live, lambda: slot.live is live and not slot.present)
