@@ -1,7 +1,6 @@
 """An AMQP session over a byte stream: the tasks around `amqp.AmqpClient`, which makes all decisions.
 
-One task reads, one writes, one keeps the link alive. Only the writer calls `send_all`, so that no cancelled command
-cuts a frame in half, and what many commands append goes out in one piece.
+One task reads; a `LinkWriter` writes and keeps the link alive.
 """
 
 from __future__ import annotations
@@ -28,14 +27,13 @@ from tpxd.wire.amqp_events import (
     Settled,
 )
 from tpxd.wire.amqp_login import AmqpOptions, State
+from tpxd.wire.link_writer import LinkWriter
 from tpxd.wire.streams import explain, one_error
 
 READ_BYTES = 1 << 16
 # messages that the broker may send before we acknowledge the first of them
 PREFETCH = 32
 GOODBYE_S = 1.0
-# a writer that fails leaves the reader this long to find out why
-REASON_S = 1.0
 
 
 @dataclass(slots=True)
@@ -90,9 +88,7 @@ class AmqpSession:
         self._options = options
         self._core = AmqpClient(options, trio.current_time())
         self._opened = trio.Event()
-        self._to_write = trio.lowlevel.ParkingLot()
-        self._written = trio.lowlevel.ParkingLot()
-        self._writing = False
+        self._writer = LinkWriter(stream, self._core, self._core.ended)
         self._flights: dict[int, tuple[_Flight, int]] = {}
         self._settled = trio.lowlevel.ParkingLot()
         self._questions: dict[int, _Question] = {}
@@ -131,7 +127,7 @@ class AmqpSession:
                 for message in messages[queued : queued + max(room, 0)]:
                     self._publish(message, flight, queued)
                     queued += 1
-                self._to_write.unpark_all()
+                self._writer.wake()
                 await self._next_receipt(flight, receipt_timeout_s)
         finally:
             flight.abandoned = True
@@ -164,12 +160,12 @@ class AmqpSession:
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that the message is ours now."""
         self._core.acknowledge(delivery.tag)
-        self._to_write.unpark_all()
+        self._writer.wake()
 
     def reject(self, delivery: Delivery) -> None:
         """Tell the broker that nobody wants this message."""
         self._core.reject(delivery.tag)
-        self._to_write.unpark_all()
+        self._writer.wake()
 
     async def ask(self, method: Method) -> Method | ChannelClosed:
         """Ask on the channel for declarations and deliveries, which is opened where it is not.
@@ -190,7 +186,7 @@ class AmqpSession:
 
     async def _answer_to(self, method: Method) -> Method | ChannelClosed:
         question = self._questions[self._core.ask(method)] = _Question()
-        self._to_write.unpark_all()
+        self._writer.wake()
         with trio.move_on_after(self._options.answer_timeout_s):
             await question.answered.wait()
         if question.answer is None:
@@ -209,7 +205,7 @@ class AmqpSession:
                     else:
                         self._dispatch(event, now)
                 if self._core.has_outgoing:
-                    self._to_write.unpark_all()
+                    self._writer.wake()
         except RemoteViolation as error:
             raise LinkLost(f"the broker broke the protocol: {error}") from error
         except trio.BrokenResourceError as error:
@@ -245,32 +241,6 @@ class AmqpSession:
         question.answer = answer
         question.answered.set()
 
-    async def _write(self) -> None:
-        try:
-            while True:
-                await self._send()
-                self._written.unpark_all()
-                await self._to_write.park()
-        except trio.BrokenResourceError as error:
-            # the reader meets the same end, often with the reason, such as a TLS alert
-            await trio.sleep(REASON_S)
-            raise self._core.ended(*explain(error)) from error
-
-    async def _send(self) -> None:
-        """Send all that there is; `_writing` stays set when a frame may have been cut in half."""
-        while self._core.has_outgoing:
-            # a cancellation that is already here must not meet us with frames in our hands
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._writing = True
-            await self._stream.send_all(self._core.outgoing(trio.current_time()))
-            self._writing = False
-
-    async def _keep_alive(self) -> None:
-        while True:
-            await trio.sleep_until(self._core.next_deadline())
-            self._core.tick(trio.current_time())
-            self._to_write.unpark_all()
-
     async def _connect(self) -> None:
         with trio.move_on_after(self._options.connect_timeout_s):
             await self._opened.wait()
@@ -280,21 +250,15 @@ class AmqpSession:
             hint="is this the port of an AMQP broker, and is it alive?",
         )
 
-    async def _flush(self) -> None:
-        """Let the writer send what there is, for a short time."""
-        with trio.move_on_after(GOODBYE_S):
-            while self._core.has_outgoing or self._writing:
-                await self._written.park()
-
     async def _say_goodbye(self) -> None:
         """Connection.Close, or the answer to the broker's own: best effort, also while we are being cancelled."""
-        if self._core.state not in (State.CONNECTED, State.CLOSED) or self._writing:
+        if self._core.state not in (State.CONNECTED, State.CLOSED) or self._writer.cut:
             return
         with trio.move_on_after(GOODBYE_S, shield=True):
             if self._core.state is State.CONNECTED:
                 self._core.disconnect()
             try:
-                await self._send()
+                await self._writer.send()
                 await self._await_end()
             except (trio.BrokenResourceError, trio.ClosedResourceError, RemoteViolation):
                 # the link ended by itself, which is what we wanted
@@ -321,11 +285,11 @@ async def open_amqp(stream: trio.abc.Stream, options: AmqpOptions) -> AsyncItera
         with one_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session._read)
-                nursery.start_soon(session._write)
+                nursery.start_soon(session._writer.run)
                 await session._connect()
-                nursery.start_soon(session._keep_alive)
+                nursery.start_soon(session._writer.keep_alive)
                 yield session
-                await session._flush()
+                await session._writer.flush()
                 nursery.cancel_scope.cancel()
     finally:
         await session._say_goodbye()

@@ -1,7 +1,6 @@
 """An MQTT session over a byte stream: the tasks around `mqtt.MqttClient`, which makes all decisions.
 
-One task reads, one writes, one keeps the link alive. Only the writer calls `send_all`, so that no cancelled command
-cuts a packet in half, and what many commands append goes out in one piece.
+One task reads; a `LinkWriter` writes and keeps the link alive.
 """
 
 from __future__ import annotations
@@ -9,23 +8,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
 from tpxd.errors import ConnectFailed, LinkLost, Refused, RemoteViolation
+from tpxd.wire.link_writer import LinkWriter
 from tpxd.wire.mqtt import MqttClient, MqttOptions, QoS, State
 from tpxd.wire.mqtt_codec import ConnAck, Packet, PubAck, Publish, SubAck, UnsubAck
 from tpxd.wire.streams import explain, one_error
 
 READ_BYTES = 1 << 16
-# messages from the broker that wait to be received; beyond that nothing more is read from the link
-UNREAD = 32
+# Messages from the broker that wait to be received; beyond that nothing more is read from the link, receipts neither.
+# No broker that we know of sends more without a PUBACK (AWS IoT: 100), so that receipts come while nobody receives.
+UNREAD = 128
 GOODBYE_S = 1.0
 WHY_NO_CONNACK = "does it accept this client id, user name and MQTT 3.1.1? its log may tell"
 """The hint where a link ends before its CONNACK, and nobody knows why."""
-
-# a writer that fails leaves the reader this long to find out why
-REASON_S = 1.0
 
 
 @dataclass(slots=True)
@@ -74,11 +73,8 @@ class MqttSession:
         self._options = options
         self._core = MqttClient(options, trio.current_time())
         self._connected = trio.Event()
-        self._to_write = trio.lowlevel.ParkingLot()
-        self._written = trio.lowlevel.ParkingLot()
-        self._writing = False
+        self._writer = LinkWriter(stream, self._core, self._lost)
         self._flights: dict[int, tuple[_Flight, int]] = {}
-        self._unsent: list[tuple[_Flight, int]] = []
         self._questions: dict[int, _Question] = {}
         self._received, self._unread = trio.open_memory_channel[Publish](UNREAD)
 
@@ -105,7 +101,7 @@ class MqttSession:
                 for message in messages[queued : queued + max(room, 0)]:
                     self._publish(message, flight, queued)
                     queued += 1
-                self._to_write.unpark_all()
+                self._writer.wake()
                 await self._next_receipt(flight, receipt_timeout_s)
         finally:
             flight.abandoned = True
@@ -114,7 +110,7 @@ class MqttSession:
         packet_id = self._core.publish(message.topic, message.body, qos=message.qos, retain=message.retain)
         flight.under_way += 1
         if packet_id is None:
-            self._unsent.append((flight, index))
+            self._writer.on_sent.append(partial(flight.receipt, index))
         else:
             self._flights[packet_id] = flight, index
 
@@ -160,7 +156,7 @@ class MqttSession:
 
     async def _ask(self, what: str, packet_id: int) -> tuple[int, ...]:
         question = self._questions[packet_id] = _Question()
-        self._to_write.unpark_all()
+        self._writer.wake()
         with trio.move_on_after(self._options.answer_timeout_s):
             await question.answered.wait()
             return question.codes
@@ -174,7 +170,7 @@ class MqttSession:
         """Tell the broker that the message is ours now; nothing happens for QoS 0."""
         if message.packet_id is not None:
             self._core.acknowledge(message.packet_id)
-            self._to_write.unpark_all()
+            self._writer.wake()
 
     # ---- the tasks of the link
 
@@ -211,36 +207,6 @@ class MqttSession:
             return LinkLost(f"connection lost: {reason}", hint=hint)
         return ConnectFailed(f"no CONNACK: {reason}", hint=hint or WHY_NO_CONNACK)
 
-    async def _write(self) -> None:
-        try:
-            while True:
-                await self._send()
-                self._written.unpark_all()
-                await self._to_write.park()
-        except trio.BrokenResourceError as error:
-            # the reader meets the same end, often with the reason, such as a TLS alert
-            await trio.sleep(REASON_S)
-            raise self._lost(*explain(error)) from error
-
-    async def _send(self) -> None:
-        """Send all that there is; `_writing` stays set when a packet may have been cut in half."""
-        while self._core.has_outgoing:
-            # a cancellation that is already here must not meet us with packets in our hands
-            await trio.lowlevel.checkpoint_if_cancelled()
-            unsent, self._unsent = self._unsent, []
-            self._writing = True
-            await self._stream.send_all(self._core.outgoing(trio.current_time()))
-            self._writing = False
-            now = trio.current_time()
-            for flight, index in unsent:
-                flight.receipt(index, now)
-
-    async def _keep_alive(self) -> None:
-        while True:
-            await trio.sleep_until(self._core.next_deadline())
-            self._core.tick(trio.current_time())
-            self._to_write.unpark_all()
-
     async def _connect(self) -> None:
         with trio.move_on_after(self._options.connect_timeout_s):
             await self._connected.wait()
@@ -250,20 +216,14 @@ class MqttSession:
             hint="is this the port of an MQTT broker, and is it alive?",
         )
 
-    async def _flush(self) -> None:
-        """Let the writer send what there is, for a short time."""
-        with trio.move_on_after(GOODBYE_S):
-            while self._core.has_outgoing or self._writing:
-                await self._written.park()
-
     async def _say_goodbye(self) -> None:
         """DISCONNECT, where the link still allows it: best effort, also while we are being cancelled."""
-        if self._core.state is not State.CONNECTED or self._writing:
+        if self._core.state is not State.CONNECTED or self._writer.cut:
             return
         with trio.move_on_after(GOODBYE_S, shield=True):
             self._core.disconnect()
             try:
-                await self._send()
+                await self._writer.send()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 # the link ended by itself, which is what we wanted
                 return
@@ -285,11 +245,11 @@ async def open_mqtt(stream: trio.abc.Stream, options: MqttOptions) -> AsyncItera
         with one_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session._read)
-                nursery.start_soon(session._write)
+                nursery.start_soon(session._writer.run)
                 await session._connect()
-                nursery.start_soon(session._keep_alive)
+                nursery.start_soon(session._writer.keep_alive)
                 yield session
-                await session._flush()
+                await session._writer.flush()
                 nursery.cancel_scope.cancel()
     finally:
         await session._say_goodbye()
