@@ -20,6 +20,10 @@ class ConnectionFile(Part):
 
     connectorId: str = Field(description="Which connector carries the uplinks; `tpxd connectors` lists them.")
     name: str = Field(min_length=1, description="What people call the connection.")
+    brand: str | None = Field(
+        None,
+        description='ThingPark\'s mark of a variant of the connector, such as "TAGO"; kept for people, default none.',
+    )
     active: bool = Field(True, description="false is a pause: uplinks wait; default true.")
     configuration: ConnectorConfig = Field(description="The connector's own settings.")
     health: HealthConfig | None = Field(None, description="A health endpoint of this connection alone; default none.")

@@ -62,7 +62,7 @@ VALUES: Final = {
 
 
 NOT_YET: Final = {
-    "brand", "upOperations", "flow.driver",
+    "upOperations", "flow.driver",
 }  # fmt: skip
 NOT_YET_CONNECTORS: Final[set[str]] = set()
 """What is documented and not there; the tests fail for what is there and still named here."""
