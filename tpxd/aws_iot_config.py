@@ -27,9 +27,10 @@ from pydantic import (
 from tpxd.config import HostAndPort, HostPort, MqttPattern, Secret
 from tpxd.link_config import check_ports
 from tpxd.lorawan.patterns import Pattern
-from tpxd.mqtt_transport import PortTopics, topic_filters
+from tpxd.mqtt_transport import PortTopics
 from tpxd.secret import plain
 from tpxd.tls_config import TlsConfig, TlsContexts
+from tpxd.topics import command_filters
 from tpxd.wire.proxy import host_and_port
 from tpxd.wire.sigv4 import Signer
 from tpxd.wire.streams import Endpoint
@@ -118,6 +119,11 @@ class AwsIotConfig(TlsConfig):
         None, description="The ARN of a certificate that is attached to each device registered; default none."
     )
     downlinkTopicPattern: MqttPattern | None = Field(None, description="The topic to take commands from; default none.")
+    downlinkStatusTopicPattern: MqttPattern | None = Field(
+        None,
+        description="The topic of DevEUI_downlink_Rejected and DevEUI_downlink_Sent reports, instead of "
+        "uplinkTopicPattern; default none.",
+    )
     topics: list[PortTopics] = Field(default_factory=list, description="Other topics for uplinks of some FPorts.")
     clientId: str | None = Field(
         None,
@@ -162,7 +168,7 @@ class AwsIotConfig(TlsConfig):
             return f"{value}:{443 if info.data.get('protocol') == 'WSS' else 8883}"
         return value
 
-    @field_validator("uplinkTopicPattern", "downlinkTopicPattern")
+    @field_validator("uplinkTopicPattern", "downlinkTopicPattern", "downlinkStatusTopicPattern")
     @classmethod
     def _check_topic(cls, pattern: Pattern | None) -> Pattern | None:
         if pattern is not None and (fault := topic_limit(pattern.literal)):
@@ -185,9 +191,7 @@ class AwsIotConfig(TlsConfig):
     @property
     def command_sources(self) -> list[str]:
         """The topic filters to subscribe to, each once."""
-        if not self.downlinkEnabled:
-            return []
-        return topic_filters([self.downlinkTopicPattern, *(entry.downlinkTopicPattern for entry in self.topics)])
+        return command_filters(self, "+")
 
     @property
     def domain(self) -> str:

@@ -75,6 +75,7 @@ class Incoming:
         source: topic or routing key.
         redelivered: the protocol marks it as sent before (MQTT DUP, AMQP redelivered).
         retained: an MQTT retained message.
+        f_port: that of a command without one, where the source tells.
         receipt: what `acknowledge` needs; opaque.
     """
 
@@ -82,6 +83,7 @@ class Incoming:
     body: bytes
     redelivered: bool = False
     retained: bool = False
+    f_port: int | None = None
     receipt: Any = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ from pydantic import Field
 
 from tpxd.config import MqttPattern, Part
 from tpxd.connector import Incoming, Outgoing, Receipts
-from tpxd.errors import PatternError, Unresolvable
+from tpxd.errors import PatternError
 from tpxd.left_at_broker import LeftAtBroker
-from tpxd.lorawan.patterns import Pattern
+from tpxd.topics import CommandPorts, UplinkTopics
 from tpxd.wire.mqtt import MqttOptions, QoS
 from tpxd.wire.mqtt_codec import topic_fault
 from tpxd.wire.mqtt_session import Message, MqttSession, open_mqtt
@@ -24,31 +24,21 @@ SUBSCRIBED_S = 0.5
 # AWS IoT, which the plain MQTT connector may speak to as well, takes no more in one SUBSCRIBE
 FILTERS_AT_ONCE = 8
 
-THE_TOPIC = "the topic that uplinkTopicPattern makes of it"
-
 
 class PortTopics(Part):
     """Topics for one FPort, instead of the connection's own."""
 
-    fPort: int = Field(ge=0, le=255, description="The uplinks' FPort, 0 to 255.")
+    fPort: int = Field(
+        ge=0, le=255, description="The FPort, 0 to 255, of uplinks, and of commands by this topic that bring none."
+    )
     uplinkTopicPattern: MqttPattern | None = Field(None, description="The topic of these uplinks; default as the rest.")
     downlinkTopicPattern: MqttPattern | None = Field(None, description="One more topic to take commands from.")
-
-
-def patterns_by_port(topics: Iterable[PortTopics]) -> dict[str, Pattern]:
-    """The uplinks' topics by FPort, where they have their own."""
-    return {str(entry.fPort): entry.uplinkTopicPattern for entry in topics if entry.uplinkTopicPattern}
-
-
-def topic_filters(patterns: Iterable[Pattern | None]) -> list[str]:
-    """The topic filters that fit all that the patterns can become, each once."""
-    return list(dict.fromkeys(pattern.subscription("+") for pattern in patterns if pattern is not None))
 
 
 def topic_refusal(topic: str, body: bytes) -> str | None:
     """Why no broker can take a message of this topic, or None."""
     fault = topic_fault(topic)
-    return f"{THE_TOPIC} {fault}" if fault else None
+    return f"its topic {fault}" if fault else None
 
 
 @dataclass(slots=True)
@@ -56,13 +46,13 @@ class MqttTransport:
     """An open session, and the topics that uplinks go to.
 
     Attributes:
-        pattern_by_port: instead of `pattern`, by FPort.
+        ports: the FPorts of commands without one.
         refusal: says why a topic or a body is not to be published, or None.
     """
 
     session: MqttSession
-    pattern: Pattern
-    pattern_by_port: dict[str, Pattern]
+    topics: UplinkTopics
+    ports: CommandPorts
     receipt_timeout_s: float
     qos: QoS = 1
     retain: bool = False
@@ -74,10 +64,7 @@ class MqttTransport:
         places: list[int] = []
         for index, item in enumerate(batch):
             try:
-                topic = self._topic(item)
-            except Unresolvable as error:
-                receipts.rejected(index, f"{error}, which uplinkTopicPattern asks for")
-                continue
+                topic = self.topics.render(item)
             except PatternError as error:
                 receipts.rejected(index, str(error))
                 continue
@@ -92,17 +79,11 @@ class MqttTransport:
 
         await self.session.publish_all(messages, acknowledged, receipt_timeout_s=self.receipt_timeout_s)
 
-    def _topic(self, item: Outgoing) -> str:
-        pattern = self.pattern
-        if self.pattern_by_port:
-            pattern = self.pattern_by_port.get(str(item.uplink.fields.get("FPort")), pattern)
-        topic, item.replaced = pattern.render(item.uplink)
-        return topic
-
     async def receive(self) -> Incoming:
         """Wait for the next message of the subscriptions."""
         message = await self.session.receive()
-        return Incoming(message.topic, message.body, message.duplicate, message.retained, receipt=message)
+        port = self.ports.of(message.topic)
+        return Incoming(message.topic, message.body, message.duplicate, message.retained, port, receipt=message)
 
     async def acknowledge(self, incoming: Incoming) -> None:
         """Send the PUBACK."""

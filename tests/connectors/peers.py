@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, ClassVar
 
 import orjson
 import trio
-from pamqp.commands import Basic, Connection, Exchange
+from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
 from pamqp.heartbeat import Heartbeat
 from trio.testing import memory_stream_pair
 
 from tests import pki
 from tests.notebook import Notebook
 from tests.wire import scripted_rabbit as amqp
-from tests.wire.scripted_broker import CONNACK, PINGRESP, parse, puback
+from tests.wire.scripted_broker import CONNACK, PINGRESP, filters_of, parse, puback, publish, suback
 from tests.wire.scripted_registry import KEY_ID, REGION, SECRET, ScriptedRegistry
 from tests.wire.websocket_server import accept_websocket
 from tpxd.aws_iot_config import AwsIotConfig
@@ -32,6 +32,7 @@ from tpxd.connectors.http import HttpConfig
 from tpxd.connectors.mqtt import MqttConfig
 from tpxd.errors import ConnectFailed
 from tpxd.lorawan.uplink import Uplink
+from tpxd.wire.amqp_session import PREFETCH
 from tpxd.wire.mqtt_codec import split
 from tpxd.wire.streams import Endpoint
 from tpxd.wire.tls import TlsContextCache
@@ -49,11 +50,66 @@ class Fate(Enum):
     STAY_SILENT = auto()
 
 
+SendCommand = Callable[[int, bytes, bool], Awaitable[None]]
+"""Sends one command under this number; True where it was sent before."""
+
+
+class Outbox:
+    """The commands that a broker keeps until they are acknowledged, over as many links as that takes.
+
+    Attributes:
+        window: so many may be under way at once.
+        acknowledged: in order.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.acknowledged: list[bytes] = []
+        self._kept: dict[bytes, bool] = {}
+        self._under_way: dict[int, bytes] = {}
+        self._last = 0
+        self._send: SendCommand | None = None
+
+    async def put(self, *bodies: bytes) -> None:
+        """Keep these, and send them if somebody listens."""
+        self._kept |= dict.fromkeys(bodies, False)
+        await self._pour()
+
+    async def listen(self, send: SendCommand) -> None:
+        """Somebody listens: everything that was not acknowledged is sent, again or for the first time."""
+        self._send, self._under_way = send, {}
+        await self._pour()
+
+    async def acknowledge(self, number: int) -> None:
+        """The command of this number need not be kept any longer."""
+        body = self._under_way.pop(number)
+        del self._kept[body]
+        self.acknowledged.append(body)
+        await self._pour()
+
+    async def _pour(self) -> None:
+        while self._send is not None and len(self._under_way) < self.window:
+            body = next((body for body in self._kept if body not in self._under_way.values()), None)
+            if body is None:
+                return
+            self._last += 1
+            self._under_way[self._last] = body
+            try:
+                await self._send(self._last, body, self._kept[body])
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._send = None
+            else:
+                self._kept[body] = True
+
+
 class Peer(ABC):
     """The far end of one connector.
 
     Attributes:
+        config_model, settings: the least that a file must say, with a pattern that names DevEUI, and credentials.
         can_refuse: the protocol has an answer that refuses one message for good.
+        can_command: commands come over its links.
+        outbox: those commands.
         decide: the fate of an uplink, by its body.
         credentials_wrong: whoever comes is turned away.
         away: nobody can connect.
@@ -61,7 +117,11 @@ class Peer(ABC):
     """
 
     connector_id: ClassVar[str]
-    can_refuse: ClassVar[bool]
+    config_model: ClassVar[type[ConnectorConfig]]
+    settings: ClassVar[dict[str, Any]]
+    can_refuse: ClassVar[bool] = False
+    can_command: ClassVar[bool] = True
+    window: ClassVar[int] = 0
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.decide: Callable[[bytes], Fate] = lambda body: Fate.TAKE
@@ -69,12 +129,13 @@ class Peer(ABC):
         self.away = False
         self.taken: list[bytes] = []
         self.near_ends: list[trio.abc.Stream] = []
+        self.outbox = Outbox(self.window)
         self._far_ends: list[trio.abc.Stream] = []
         self._nursery = nursery
 
-    @abstractmethod
-    def config(self) -> ConnectorConfig:
-        """The least that a file must say, with a pattern that names DevEUI, and credentials."""
+    def config(self, **more: Any) -> ConnectorConfig:
+        """The settings, and more."""
+        return self.config_model.model_validate(self.settings | more)
 
     @abstractmethod
     async def serve(self, stream: trio.abc.Stream) -> None:
@@ -102,7 +163,7 @@ class Peer(ABC):
         for stream in self._far_ends:
             await trio.aclose_forcefully(stream)
 
-    def context(self) -> Context:
+    def context(self, *, commands: bool = True) -> Context:
         """What the connector is opened with."""
         return Context(
             connection_id="plant",
@@ -113,6 +174,7 @@ class Peer(ABC):
             memory=Notebook(),
             authenticating=lambda: None,
             proven=lambda: False,
+            commands=commands,
         )
 
 
@@ -120,12 +182,13 @@ class HttpPeer(Peer):
     """A web server."""
 
     connector_id = "actility-http-iot"
+    config_model: ClassVar[type[ConnectorConfig]] = HttpConfig
+    settings: ClassVar[dict[str, Any]] = {
+        "destinationURL": "http://as.example.net/in",
+        "headers": {"Authorization": "Bearer fAke-t0ken", "X-Thing": "{DevEUI}"},
+    }
     can_refuse = True
-
-    def config(self) -> ConnectorConfig:
-        """See `Peer`."""
-        headers = {"Authorization": "Bearer fAke-t0ken", "X-Thing": "{DevEUI}"}
-        return HttpConfig.model_validate({"destinationURL": "http://as.example.net/in", "headers": headers})
+    can_command = False
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """See `Peer`."""
@@ -157,22 +220,29 @@ class MqttPeer(Peer):
     """An MQTT 3.1.1 broker, which cannot refuse a message."""
 
     connector_id = "actility-mqtt-iot"
-    can_refuse = False
-
-    def config(self) -> ConnectorConfig:
-        """See `Peer`."""
-        return MqttConfig.model_validate(
-            {
-                "hostName": "broker.example.net:1883",
-                "protocol": "TCP",
-                "username": "tpx",
-                "password": "fAke",
-                "uplinkTopicPattern": "plant/{DevEUI}/up",
-            }
-        )
+    config_model: ClassVar[type[ConnectorConfig]] = MqttConfig
+    settings: ClassVar[dict[str, Any]] = {
+        "hostName": "broker.example.net:1883",
+        "protocol": "TCP",
+        "username": "tpx",
+        "password": "fAke",
+        "uplinkTopicPattern": "plant/{DevEUI}/up",
+    }
+    # as many as AWS IoT; other brokers have fewer
+    window = 100
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """See `Peer`."""
+        lock = trio.Lock()
+
+        async def say(data: bytes) -> None:
+            async with lock:
+                await stream.send_all(data)
+
+        async def command(number: int, body: bytes, again: bool) -> None:
+            packet = publish("plant/1/down", body, number)
+            await say(bytes((packet[0] | again << 3,)) + packet[1:])
+
         unread = bytearray()
         while data := await stream.receive_some():
             unread += data
@@ -180,14 +250,20 @@ class MqttPeer(Peer):
                 packet = parse(first, rest)
                 match packet.name:
                     case "CONNECT":
-                        await stream.send_all(b"\x20\x02\x00\x05" if self.credentials_wrong else CONNACK)
+                        await say(b"\x20\x02\x00\x05" if self.credentials_wrong else CONNACK)
                     case "PINGREQ":
-                        await stream.send_all(PINGRESP)
+                        await say(PINGRESP)
+                    case "SUBSCRIBE":
+                        assert filters_of(packet) == ["plant/+/down"]
+                        await say(suback(packet.packet_id, 1))
+                        await self.outbox.listen(command)
+                    case "PUBACK":
+                        await self.outbox.acknowledge(packet.packet_id)
                     case "PUBLISH":
                         match self.decide(packet.rest):
                             case Fate.TAKE:
                                 self.taken.append(packet.rest)
-                                await stream.send_all(puback(packet.packet_id))
+                                await say(puback(packet.packet_id))
                             case Fate.HANG_UP:
                                 return
 
@@ -195,10 +271,7 @@ class MqttPeer(Peer):
 class WebSocketPeer(MqttPeer):
     """The same broker behind a WebSocket."""
 
-    def config(self) -> ConnectorConfig:
-        """See `Peer`."""
-        values = {"hostName": "broker.example.net", "protocol": "WSS", "uplinkTopicPattern": "plant/{DevEUI}/up"}
-        return MqttConfig.model_validate(values | {"username": "tpx", "password": "fAke"})
+    settings: ClassVar[dict[str, Any]] = MqttPeer.settings | {"hostName": "broker.example.net", "protocol": "WSS"}
 
     async def dial(self, endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
         """See `connector.Dial`; TLS is left out."""
@@ -216,25 +289,21 @@ class AwsIotPeer(MqttPeer):
     """AWS IoT: its registry stands beside the broker, and links to it come and go."""
 
     connector_id = "actility-aws-iot"
+    config_model: ClassVar[type[ConnectorConfig]] = AwsIotConfig
+    settings: ClassVar[dict[str, Any]] = {
+        "region": REGION,
+        "accountPrefix": "abc-ats",
+        "accessKeyId": KEY_ID,
+        "secretAccessKey": SECRET,
+        "deviceType": "sensor",
+        "uplinkTopicPattern": "plant/{DevEUI}/up",
+        "certificate": pki.client().certificate,
+        "privateKey": pki.client().private_key,
+    }
 
     def __init__(self, nursery: trio.Nursery) -> None:
         super().__init__(nursery)
         self.registry = ScriptedRegistry()
-
-    def config(self) -> ConnectorConfig:
-        """See `Peer`."""
-        return AwsIotConfig.model_validate(
-            {
-                "region": REGION,
-                "accountPrefix": "abc-ats",
-                "accessKeyId": KEY_ID,
-                "secretAccessKey": SECRET,
-                "deviceType": "sensor",
-                "uplinkTopicPattern": "plant/{DevEUI}/up",
-                "certificate": pki.client().certificate,
-                "privateKey": pki.client().private_key,
-            }
-        )
 
     async def dial(self, endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
         """See `Peer`."""
@@ -247,24 +316,31 @@ class AwsIotPeer(MqttPeer):
         return near
 
 
+GRANTED: dict[type[Any], Any] = {
+    Channel.Open: Channel.OpenOk(),
+    Exchange.Declare: Exchange.DeclareOk(),
+    Queue.Declare: Queue.DeclareOk("q", 0, 0),
+    Queue.Bind: Queue.BindOk(),
+    Basic.Qos: Basic.QosOk(),
+}
+"""What a client asks for, and the answer."""
+
+
 class AmqpPeer(Peer):
     """An AMQP 0-9-1 broker; its only refusal, Basic.Nack, holds an uplink and does not reject it."""
 
     connector_id = "actility-amqp-0.9.1-iot"
-    can_refuse = False
-
-    def config(self) -> ConnectorConfig:
-        """See `Peer`."""
-        return AmqpConfig.model_validate(
-            {
-                "hostName": "broker.example.net",
-                "protocol": "TCP",
-                "username": "tpx",
-                "password": "fAke",
-                "exchangeName": "plant",
-                "uplinkTopicPattern": "plant.{DevEUI}.up",
-            }
-        )
+    config_model: ClassVar[type[ConnectorConfig]] = AmqpConfig
+    settings: ClassVar[dict[str, Any]] = {
+        "hostName": "broker.example.net",
+        "protocol": "TCP",
+        "username": "tpx",
+        "password": "fAke",
+        "exchangeName": "plant",
+        "uplinkTopicPattern": "plant.{DevEUI}.up",
+    }
+    # what the client asks for
+    window = PREFETCH
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """See `Peer`."""
@@ -275,7 +351,15 @@ class AmqpPeer(Peer):
             await broker.expect(Connection.CloseOk)
             return
         await broker.accept()
-        await broker.grant(Exchange.Declare, Exchange.DeclareOk())
+        lock = trio.Lock()
+
+        async def say(data: bytes) -> None:
+            async with lock:
+                await broker.send(data)
+
+        async def command(number: int, body: bytes, again: bool) -> None:
+            await say(amqp.deliver(number, "plant.1.down", body, redelivered=again))
+
         tag = 0
         while True:
             match await broker.next():
@@ -285,15 +369,22 @@ class AmqpPeer(Peer):
                     match self.decide(body):
                         case Fate.TAKE:
                             self.taken.append(body)
-                            await broker.send(amqp.ack(tag))
+                            await say(amqp.ack(tag))
                         case Fate.REFUSE:
-                            await broker.send(amqp.nack(tag))
+                            await say(amqp.nack(tag))
                         case Fate.HANG_UP:
                             return
+                case _, Basic.Ack(delivery_tag=number):
+                    await self.outbox.acknowledge(number)
+                case channel, Basic.Consume():
+                    await say(amqp.on(channel, Basic.ConsumeOk("tpxd")))
+                    await self.outbox.listen(command)
+                case channel, question if type(question) in GRANTED:
+                    await say(amqp.on(channel, GRANTED[type(question)]))
                 case _, Heartbeat():
-                    await broker.say(0, Heartbeat())
+                    await say(amqp.on(0, Heartbeat()))
                 case _, Connection.Close():
-                    await broker.say(0, Connection.CloseOk())
+                    await say(amqp.on(0, Connection.CloseOk()))
                     return
 
 

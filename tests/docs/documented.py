@@ -47,9 +47,16 @@ OF_CONNECTOR: Final = {
 
 OURS: Final = {
     "actility-http-iot": {"strictMode", "tunnelInterfaceAuthenticationKey", "debugMode", *TRUSTED, *CERTIFICATES},
-    "actility-mqtt-iot": {"clientId", "retain", "qos", "debugMode", *PROXY},
-    "actility-amqp-0.9.1-iot": {"virtualHost", "unroutable", "downlinkQueue", "debugMode", *TRUSTED},
-    "actility-aws-iot": {"clientId", "endpoint", "apiEndpoint", "debugMode"},
+    "actility-mqtt-iot": {"clientId", "retain", "qos", "downlinkStatusTopicPattern", "debugMode", *PROXY},
+    "actility-amqp-0.9.1-iot": {
+        "virtualHost",
+        "unroutable",
+        "downlinkQueue",
+        "downlinkStatusTopicPattern",
+        "debugMode",
+        *TRUSTED,
+    },
+    "actility-aws-iot": {"clientId", "endpoint", "apiEndpoint", "downlinkStatusTopicPattern", "debugMode"},
 }
 
 VALUES: Final = {

@@ -225,6 +225,27 @@ def test_a_downlink_pattern_becomes_a_filter(text: str, target: Target, wildcard
     assert compile_pattern(text, target).subscription(wildcard) == subscription
 
 
+@pytest.mark.parametrize(
+    ("text", "fitting", "other"),
+    [
+        ("plant.{DevEUI}.down", ["plant.1.down", "plant..down"], ["plant.down", "plant.1.2.down", "Plant.1.down"]),
+        ("plant.*.down", ["plant.1.down"], ["plant.1.2.down"]),
+        ("plant.#", ["plant", "plant.1", "plant.1.2"], ["plan", ""]),
+        ("#.{FPort}.#.down", ["1.down", "a.b.c.down", "1.down.down"], ["down", "1.down.x"]),
+        ("#", ["", "a", "a.b"], []),
+    ],
+)
+def test_what_a_filter_fits(text: str, fitting: list[str], other: list[str]) -> None:
+    pattern = compile_pattern(text, Target.AMQP_KEY)
+    assert [key for key in (*fitting, *other) if pattern.fits(key, "*")] == fitting
+
+
+def test_a_star_is_no_wildcard_in_a_topic() -> None:
+    pattern = compile_pattern("plant/*/{DevEUI}", Target.MQTT_TOPIC)
+    assert pattern.fits("plant/*/1", "+")
+    assert not pattern.fits("plant/x/1", "+")
+
+
 def test_nobody_subscribes_to_headers() -> None:
     with pytest.raises(LocalMisuse):
         compile_pattern("{DevEUI}", Target.HEADER).subscription("+")
@@ -271,6 +292,8 @@ def test_no_value_changes_the_shape_of_what_is_made(text: str, fields: dict[str,
             levels = pattern.subscription("\0").split(separator)
             assert len(rendered.split(separator)) == len(levels)
             assert all(level in ("\0", made) for level, made in zip(levels, rendered.split(separator), strict=True))
+            assert pattern.fits(rendered, "\0")
+            assert not pattern.fits(f"{rendered}{separator}x", "\0")
         else:
             rendered.encode("latin-1")
         if text.startswith("{") and target is Target.MQTT_TOPIC:

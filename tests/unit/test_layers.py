@@ -22,7 +22,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "control intake",
         "engine",
         "connectors",
-        "aws_iot_config aws_things connector left_at_broker mqtt_transport",
+        "aws_iot_config aws_things connector left_at_broker mqtt_transport topics",
         "codecs spool",
         "alarms config connection_file flow link_config log problems secret settings tls_config toml_source",
         "wire",

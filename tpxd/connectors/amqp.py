@@ -20,11 +20,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tpxd.config import AmqpPattern, Part
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
-from tpxd.errors import ConnectFailed, PatternError, Refused, Unresolvable
+from tpxd.errors import ConnectFailed, PatternError, Refused
 from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
-from tpxd.lorawan.patterns import Pattern
 from tpxd.secret import plain
+from tpxd.topics import CommandPorts, UplinkTopics, command_filters
 from tpxd.wire.amqp_codec import name_fault
 from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
 from tpxd.wire.amqp_events import Refusal
@@ -46,7 +46,9 @@ Name = Annotated[str, AfterValidator(_name)]
 class PortTopics(Part):
     """Routing keys for one FPort, instead of the connection's own."""
 
-    fPort: int = Field(ge=0, le=255, description="The uplinks' FPort, 0 to 255.")
+    fPort: int = Field(
+        ge=0, le=255, description="The FPort, 0 to 255, of uplinks, and of commands by this key that bring none."
+    )
     uplinkTopicPattern: AmqpPattern | None = Field(None, description="The key of these uplinks; default as the rest.")
     downlinkTopicPattern: AmqpPattern | None = Field(None, description="One more key to take commands from.")
 
@@ -62,6 +64,11 @@ class AmqpConfig(LinkConfig):
     uplinkTopicPattern: AmqpPattern = Field(description="The routing key that an uplink is published with.")
     downlinkTopicPattern: AmqpPattern | None = Field(
         None, description="The routing key to take commands from; default none."
+    )
+    downlinkStatusTopicPattern: AmqpPattern | None = Field(
+        None,
+        description="The routing key of DevEUI_downlink_Rejected and DevEUI_downlink_Sent reports, instead of "
+        "uplinkTopicPattern; default none.",
     )
     topics: list[PortTopics] = Field(default_factory=list, description="Other routing keys for uplinks of some FPorts.")
     downlinkQueue: Name | None = Field(
@@ -83,10 +90,7 @@ class AmqpConfig(LinkConfig):
     @property
     def command_sources(self) -> list[str]:
         """The routing keys to bind the queue with, each once."""
-        if not self.downlinkEnabled:
-            return []
-        patterns = [self.downlinkTopicPattern, *(entry.downlinkTopicPattern for entry in self.topics)]
-        return list(dict.fromkeys(pattern.subscription("*") for pattern in patterns if pattern is not None))
+        return command_filters(self, "*")
 
 
 @dataclass(slots=True)
@@ -101,14 +105,13 @@ class AmqpTransport:
     config: AmqpConfig
     context: Context
     unroutable: int = 0
-    _pattern_by_port: dict[str, Pattern] = field(init=False)
+    _topics: UplinkTopics = field(init=False)
+    _ports: CommandPorts = field(init=False)
     _warn_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        topics = self.config.topics
-        self._pattern_by_port = {
-            str(entry.fPort): entry.uplinkTopicPattern for entry in topics if entry.uplinkTopicPattern
-        }
+        self._topics = UplinkTopics(self.config)
+        self._ports = CommandPorts(self.config, "*")
 
     async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
         """Publish in order; an uplink that has no legal routing key is rejected.
@@ -121,10 +124,7 @@ class AmqpTransport:
         held: list[tuple[str, Refusal]] = []
         for index, item in enumerate(batch):
             try:
-                key = self._routing_key(item)
-            except Unresolvable as error:
-                receipts.rejected(index, f"{error}, which uplinkTopicPattern asks for")
-                continue
+                key = self._topics.render(item)
             except PatternError as error:
                 receipts.rejected(index, str(error))
                 continue
@@ -152,13 +152,6 @@ class AmqpTransport:
         message_id = f"{self.context.instance}-{uplink.received_ms}-{uplink.seq}"
         return Message(self.config.exchangeName, key, item.body, message_id, uplink.received_ms // 1000)
 
-    def _routing_key(self, item: Outgoing) -> str:
-        pattern = self.config.uplinkTopicPattern
-        if self._pattern_by_port:
-            pattern = self._pattern_by_port.get(str(item.uplink.fields.get("FPort")), pattern)
-        key, item.replaced = pattern.render(item.uplink)
-        return key
-
     def _refused(self, key: str, refusal: Refusal) -> Refused:
         if refusal.unroutable:
             return Refused(
@@ -181,7 +174,8 @@ class AmqpTransport:
         while True:
             message = await self.session.receive()
             if len(message.body) == message.body_bytes:
-                return Incoming(message.routing_key, message.body, message.redelivered, receipt=message)
+                port = self._ports.of(message.routing_key)
+                return Incoming(message.routing_key, message.body, message.redelivered, f_port=port, receipt=message)
             self.context.log.warning("a command of %d bytes is too long and was rejected", message.body_bytes)
             self.session.reject(message)
 

@@ -26,7 +26,8 @@ from tpxd.aws_things import ThingRules, Things
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.errors import LinkLost, Refused
 from tpxd.left_at_broker import LeftAtBroker
-from tpxd.mqtt_transport import THE_TOPIC, MqttTransport, open_subscribed, patterns_by_port, topic_refusal
+from tpxd.mqtt_transport import MqttTransport, open_subscribed, topic_refusal
+from tpxd.topics import CommandPorts, UplinkTopics
 from tpxd.wire.aws_registry import Registry, open_registry
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_session import WHY_NO_CONNACK
@@ -41,7 +42,7 @@ def _refusal(topic: str, body: bytes) -> str | None:
     if len(body) > MAX_BODY_BYTES:
         return f"the uplink has {len(body)} bytes, and AWS IoT takes {MAX_BODY_BYTES}"
     fault = topic_limit(topic)
-    return f"{THE_TOPIC} {fault}" if fault else topic_refusal(topic, body)
+    return f"its topic {fault}" if fault else topic_refusal(topic, body)
 
 
 @connector(
@@ -72,8 +73,8 @@ async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[
         async with open_subscribed(stream, options, filters, left) as session:
             mqtt = MqttTransport(
                 session,
-                config.uplinkTopicPattern,
-                patterns_by_port(config.topics),
+                UplinkTopics(config),
+                CommandPorts(config, "+"),
                 config.actionTimeout / 1000,
                 refusal=_refusal,
             )

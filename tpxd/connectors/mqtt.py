@@ -24,8 +24,9 @@ from tpxd.config import MqttPattern
 from tpxd.connector import Context, Transport, connector
 from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
-from tpxd.mqtt_transport import MqttTransport, PortTopics, open_subscribed, patterns_by_port, topic_filters
+from tpxd.mqtt_transport import MqttTransport, PortTopics, open_subscribed
 from tpxd.secret import plain
+from tpxd.topics import CommandPorts, UplinkTopics, command_filters
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_codec import MAX_TEXT_BYTES
 from tpxd.wire.streams import Endpoint
@@ -54,6 +55,11 @@ class MqttConfig(LinkConfig):
     )
     uplinkTopicPattern: MqttPattern = Field(description="The topic that an uplink is published to.")
     downlinkTopicPattern: MqttPattern | None = Field(None, description="The topic to take commands from; default none.")
+    downlinkStatusTopicPattern: MqttPattern | None = Field(
+        None,
+        description="The topic of DevEUI_downlink_Rejected and DevEUI_downlink_Sent reports, instead of "
+        "uplinkTopicPattern; default none.",
+    )
     topics: list[PortTopics] = Field(default_factory=list, description="Other topics for uplinks of some FPorts.")
     qos: Literal[0, 1] = Field(1, description="1 waits for the broker's receipt, 0 sends and forgets; default 1.")
     retain: bool = Field(False, description="true lets the broker keep the last uplink of each topic; default false.")
@@ -75,9 +81,7 @@ class MqttConfig(LinkConfig):
     @property
     def command_sources(self) -> list[str]:
         """The topic filters to subscribe to, each once."""
-        if not self.downlinkEnabled:
-            return []
-        return topic_filters([self.downlinkTopicPattern, *(entry.downlinkTopicPattern for entry in self.topics)])
+        return command_filters(self, "+")
 
 
 @connector(
@@ -105,8 +109,8 @@ async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIte
     async with open_subscribed(stream, options, filters, left) as session:
         yield MqttTransport(
             session,
-            config.uplinkTopicPattern,
-            patterns_by_port(config.topics),
+            UplinkTopics(config),
+            CommandPorts(config, "+"),
             config.actionTimeout / 1000,
             config.qos,
             config.retain,

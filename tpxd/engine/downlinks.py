@@ -36,7 +36,7 @@ class Inbox:
 
     Attributes:
         connection: its id.
-        default_port: for commands without an FPort.
+        default_port: for commands without an FPort, where their topic tells none.
         messages: see `Messages`.
         wall: seconds since the epoch.
     """
@@ -55,7 +55,7 @@ class Inbox:
         taken: Taken | None = book.redelivered(connection, mark, self._met) if incoming.redelivered else None
         if taken is None:
             again = incoming.retained and book.taken_before(connection, mark)
-            taken = () if again else self._enter(incoming.body, mark)
+            taken = () if again else self._enter(incoming, mark)
         if isinstance(taken, StoredCommand):
             self._met.add(taken.id)
         return taken
@@ -65,10 +65,11 @@ class Inbox:
         self._met.discard(command.id)
         self.commands.book.acknowledge(command)
 
-    def _enter(self, body: bytes, mark: str) -> Taken:
+    def _enter(self, incoming: Incoming, mark: str) -> Taken:
         commands, connection = self.commands, self.connection
         try:
-            wanted = parse_downlink(body, default_port=self.default_port, now_s=self.wall())
+            port = incoming.f_port or self.default_port
+            wanted = parse_downlink(incoming.body, default_port=port, now_s=self.wall())
         except NotJson:
             commands.ignored(connection, json=False)
             return ()
@@ -76,7 +77,7 @@ class Inbox:
             return commands.enter(connection, error, mark)
         if isinstance(wanted, NotACommand):
             commands.ignored(connection, json=True)
-            return tuple(self.messages(body))
+            return tuple(self.messages(incoming.body))
         return commands.enter(connection, wanted, mark)
 
 

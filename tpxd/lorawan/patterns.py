@@ -159,6 +159,22 @@ class Pattern:
         marked = "".join(part if isinstance(part, str) else "\0" for part in self._parts)
         return separator.join(wildcard if "\0" in level else level for level in marked.split(separator))
 
+    def fits(self, text: str, wildcard: str) -> bool:
+        """Whether the filter of `subscription` fits a topic or routing key; "#", as AMQP has it, fits any levels."""
+        separator = self._rules.separator
+        if separator is None:
+            raise LocalMisuse("nobody subscribes to a header value")
+        words = text.split(separator)
+        ends = {0}
+        for level in self.subscription(wildcard).split(separator):
+            if level == "#":
+                ends = set(range(min(ends), len(words) + 1))
+            else:
+                ends = {end + 1 for end in ends if end < len(words) and level in (wildcard, words[end])}
+            if not ends:
+                return False
+        return len(words) in ends
+
 
 def compile_pattern(text: str, target: Target) -> Pattern:
     """Compile a pattern, once, when its file is read.

@@ -1,0 +1,132 @@
+"""Which topic or routing key goes with what, for every connector that has some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import ValidationError
+
+from tests.connectors.peers import PEERS
+from tests.intake.doubles import MemoryStore
+from tests.intake.test_downlinks import Disk
+from tpxd.connector import Incoming, Outgoing
+from tpxd.engine.commands import open_commands
+from tpxd.engine.downlinks import Inbox
+from tpxd.errors import PatternError
+from tpxd.events import EventLog
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool import StoredCommand
+from tpxd.topics import CommandPorts, UplinkTopics
+
+WITH_TOPICS = sorted(id for id, peer in PEERS.items() if peer.can_command)
+LANE = "70B3D5E75E00A1C4"
+
+
+@pytest.fixture(params=WITH_TOPICS)
+def connector(request: pytest.FixtureRequest) -> str:
+    id: str = request.param
+    return id
+
+
+def config(connector: str, **values: Any) -> Any:
+    """A configuration of this connector; patterns are written with slashes and become what it has."""
+    base = PEERS[connector].settings | {"downlinkTopicPattern": "plant/{DevEUI}/down"} | values
+    text = orjson.dumps({key: value for key, value in base.items() if "attern" in key or key == "topics"}).decode()
+    if "amqp" in connector:
+        text = text.replace("/", ".")
+    return PEERS[connector].config_model.model_validate(base | orjson.loads(text))
+
+
+def plain(text: str) -> str:
+    return text.replace(".", "/")
+
+
+def report(kind: str = "DevEUI_uplink", **fields: Any) -> Outgoing:
+    body = orjson.dumps({kind: {"DevEUI": LANE, **fields}})
+    return Outgoing(Uplink(1, 0, kind, LANE, "", body), body)
+
+
+# ---- reports about commands
+
+
+def test_reports_about_commands_go_to_a_topic_of_their_own(connector: str) -> None:
+    topics = [{"fPort": 5, "uplinkTopicPattern": "plant/five"}]
+    made = UplinkTopics(config(connector, downlinkStatusTopicPattern="status/{DevEUI}/{FPort|'none'}", topics=topics))
+    assert plain(made.render(report("DevEUI_downlink_Rejected", FPort=5))) == f"status/{LANE}/5"
+    assert plain(made.render(report("DevEUI_downlink_Sent", FPort=5))) == f"status/{LANE}/5"
+    assert plain(made.render(report("DevEUI_downlink_Rejected"))) == f"status/{LANE}/none"
+    assert plain(made.render(report(FPort=5))) == "plant/five"
+    for kind in ("DevEUI_uplink", "DevEUI_location", "DevEUI_notification", "DevEUI_multicast_summary"):
+        assert plain(made.render(report(kind))) == f"plant/{LANE}/up"
+
+
+def test_without_one_they_go_where_uplinks_go(connector: str) -> None:
+    made = UplinkTopics(config(connector, topics=[{"fPort": 5, "uplinkTopicPattern": "plant/five"}]))
+    assert plain(made.render(report("DevEUI_downlink_Sent", FPort=5))) == "plant/five"
+    assert plain(made.render(report("DevEUI_downlink_Rejected", FPort=6))) == f"plant/{LANE}/up"
+
+
+def test_what_cannot_be_made_names_its_pattern(connector: str) -> None:
+    made = UplinkTopics(config(connector, downlinkStatusTopicPattern="status/{Name}", uplinkTopicPattern="up/{Name}"))
+    for kind, pattern in (("DevEUI_uplink", "uplink"), ("DevEUI_downlink_Rejected", "downlinkStatus")):
+        with pytest.raises(PatternError, match=f"the uplink has no Name, which {pattern}TopicPattern asks for"):
+            made.render(report(kind))
+
+
+def test_it_is_checked_as_the_other_patterns_are(connector: str) -> None:
+    with pytest.raises(ValidationError, match="downlinkStatusTopicPattern"):
+        config(connector, downlinkStatusTopicPattern="status/{DevEUI")
+    long = "/".join("12345678")
+    if connector == "actility-aws-iot":
+        assert config(connector, downlinkStatusTopicPattern=long)
+        with pytest.raises(ValidationError, match="8 slashes, and AWS IoT takes 7"):
+            config(connector, downlinkStatusTopicPattern=long + "/9")
+        with pytest.raises(ValidationError, match="257 bytes, and AWS IoT takes 256"):
+            config(connector, downlinkStatusTopicPattern="x" * 257)
+
+
+# ---- the FPort of commands that bring none
+
+
+def entries(*topics: tuple[int, str | None]) -> list[dict[str, Any]]:
+    return [{"fPort": port, "downlinkTopicPattern": text} for port, text in topics]
+
+
+def ports(connector: str, *topics: tuple[int, str | None], **values: Any) -> CommandPorts:
+    return CommandPorts(config(connector, topics=entries(*topics), **values), "*" if "amqp" in connector else "+")
+
+
+def of(found: CommandPorts, connector: str, topic: str) -> int | None:
+    return found.of(topic.replace("/", ".") if "amqp" in connector else topic)
+
+
+def test_the_topic_of_a_port_tells_the_port(connector: str) -> None:
+    found = ports(connector, (2, "plant/{DevEUI}/two"), (3, "three"), (4, None))
+    for topic, port in (("plant/1/two", 2), ("three", 3), ("plant/1/down", None), ("elsewhere", None)):
+        assert of(found, connector, topic) == port
+
+
+def test_a_topic_that_is_for_several_tells_nothing(connector: str) -> None:
+    found = ports(connector, (2, "plant/{CustomerID}/down"), (3, "both"), (4, "both"), (5, "five"))
+    for topic, port in (("plant/1/down", None), ("both", None), ("five", 5)):
+        assert of(found, connector, topic) == port
+
+
+def test_a_port_that_no_command_may_have_is_none(connector: str) -> None:
+    found = ports(connector, (0, "zero"), (225, "high"), (224, "highest"), (1, "lowest"))
+    expected = {"zero": None, "high": None, "highest": 224, "lowest": 1}
+    assert {topic: of(found, connector, topic) for topic in expected} == expected
+
+
+async def test_a_command_without_a_port_is_for_that_of_its_topic_or_of_its_connection() -> None:
+    def body(**fields: Any) -> bytes:
+        return orjson.dumps({"DevEUI_downlink": {"DevEUI": LANE, "payload_hex": "02ff", **fields}})
+
+    report = EventLog().report
+    async with open_commands(Disk(), MemoryStore().append, report) as commands:
+        inbox = Inbox("plant", commands, 9)
+        taken = [inbox.take(Incoming("t", body(), f_port=port)) for port in (2, None)]
+        taken.append(inbox.take(Incoming("t", body(FPort=5), f_port=2)))
+        assert [command.f_port for command in taken if isinstance(command, StoredCommand)] == [2, 9, 5]
