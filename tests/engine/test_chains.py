@@ -198,6 +198,9 @@ async def test_nobody_waits_for_a_later_link(tmp_path: Path, far: Far) -> None:
 
 async def test_what_is_wrong_with_a_chain_is_told_in_its_file(tmp_path: Path, far: Far) -> None:
     async with supervised(tmp_path, far) as site:  # type: ignore[arg-type]
+        await site.write("plant", file())
+        await site.write("a", file("plnat"))
+        assert (site.supervisor.health("a") or {})["file"]["error"].endswith('did you mean "plant"?')
         await site.write("a", file("b"))
         error = (site.supervisor.health("a") or {})["file"]["error"]
         assert error.startswith(
@@ -209,8 +212,8 @@ async def test_what_is_wrong_with_a_chain_is_told_in_its_file(tmp_path: Path, fa
         assert "b -> a -> b is a circle" in (site.supervisor.health("b") or {})["file"]["error"]
         assert (site.supervisor.health("a") or {})["file"]["error"] is None
         await append(site.spool, body(1))
-        await settles(site, "a", "b")
-        assert far.received == {"a": [body(1)], "b": [body(1)]}
+        await settles(site, "a", "b", "plant")
+        assert far.received == {"a": [body(1)], "b": [body(1)], "plant": [body(1)]}
 
 
 async def test_numbers_are_ids_too(tmp_path: Path, far: Far) -> None:

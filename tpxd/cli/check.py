@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
@@ -143,7 +143,7 @@ def _one_connection(path: Path, findings: Findings) -> None:
     _entries(Directory({entry.id: entry}, ()), findings, beside)
 
 
-def _entries(directory: Directory, findings: Findings, ids: Container[str]) -> None:
+def _entries(directory: Directory, findings: Findings, ids: Collection[str]) -> None:
     loaded = [entry for entry in directory.entries.values() if isinstance(entry, Loaded)]
     clashing = clashes(loaded, ids)
     for entry in directory.entries.values():

@@ -10,7 +10,7 @@ Nothing here remembers or decides; `config_dir` does.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -186,7 +186,7 @@ def file_model(connector_id: str, config: type[ConnectorConfig]) -> type[Connect
     )
 
 
-def clashes(loaded: Iterable[Loaded], ids: Container[str]) -> dict[str, tuple[Problem, ...]]:
+def clashes(loaded: Iterable[Loaded], ids: Collection[str]) -> dict[str, tuple[Problem, ...]]:
     """What files that are fine by themselves may not say together; earlier ones of `loaded` keep what both want.
 
     Args:
@@ -207,13 +207,14 @@ def clashes(loaded: Iterable[Loaded], ids: Container[str]) -> dict[str, tuple[Pr
     return found
 
 
-def _chain_problems(entry: Loaded, ids: Container[str], names: dict[str, list[str]]) -> Iterable[Problem]:
+def _chain_problems(entry: Loaded, ids: Collection[str], names: dict[str, list[str]]) -> Iterable[Problem]:
     """What is wrong with whom a file names; what is right with it is added to `names`."""
     for index, named in enumerate(entry.file.configuration.chainedWithConnectionIds):
         path = ("configuration", "chainedWithConnectionIds", index)
         fault = None
         if named not in ids:
-            fault = f'"{named}" is no connection here; name the stem of a file beside this one'
+            hint = suggestion(named, ids) or "; name the stem of a file beside this one"
+            fault = f'"{named}" is no connection here{hint}'
         elif way := circle(names | {entry.id: [*names.get(entry.id, ()), named]}, entry.id):
             fault = f"{' -> '.join(way)} is a circle; one of these connections must not name the next"
         if fault is None:
