@@ -7,11 +7,10 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
 import pytest
 import trio
-from pamqp.body import ContentBody
-from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
-from pamqp.header import ContentHeader
+from pamqp.commands import Channel, Connection, Exchange
 from pydantic import ValidationError
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
@@ -19,11 +18,12 @@ from tests import pki
 from tests.connectors.peers import LANES, Receipts, outgoing
 from tests.notebook import Notebook
 from tests.rabbitmq import PASSWORD, Rabbit
-from tests.wire.scripted_rabbit import ScriptedRabbit, ack, closed_channel, deliver, nack, returned
+from tests.wire.scripted_rabbit import ScriptedRabbit, ack, nack, returned
 from tpxd.config import SecretSources
-from tpxd.connector import REGISTRY, Context, Incoming, Outgoing
+from tpxd.connector import REGISTRY, Context, Outgoing
 from tpxd.connectors.amqp import AmqpConfig, AmqpTransport, open_amqp_connection
-from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, SpoolUnavailable
+from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused
+from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.streams import Endpoint, open_stream
 from tpxd.wire.tls import TlsContextCache
 
@@ -231,6 +231,26 @@ async def test_routing_keys_per_port() -> None:
     assert receipts.delivered_ == [0, 1, 2]
 
 
+async def test_reports_about_commands_have_a_key_of_their_own() -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        keys = [(await broker.expect_publish()).routing_key for _ in range(3)]
+        assert keys == [f"plant.{DEV_EUI}.up", f"plant.{DEV_EUI}.status", f"plant.{DEV_EUI}.status"]
+        await broker.send(ack(3, multiple=True))
+        await broker.goodbye()
+
+    batch = [outgoing(1)]
+    for seq, kind in enumerate(("DevEUI_downlink_Sent", "DevEUI_downlink_Rejected"), 2):
+        body = orjson.dumps({kind: {"DevEUI": DEV_EUI, "FPort": 2}})
+        batch.append(Outgoing(Uplink(seq, 0, kind, DEV_EUI, "", body), body))
+    settings = config(downlinkStatusTopicPattern="plant.{DevEUI}.status")
+    async with trio.open_nursery() as nursery:
+        receipts = Receipts()
+        async with open_amqp_connection(settings, Site(nursery, script).context) as transport:
+            await transport.send(batch, receipts)
+    assert receipts.delivered_ == [0, 1, 2]
+
+
 async def test_uplinks_without_a_legal_routing_key_are_rejected_and_the_rest_delivered() -> None:
     async def script(broker: ScriptedRabbit) -> None:
         await accept(broker)
@@ -371,115 +391,7 @@ async def test_no_receipt_within_the_action_timeout(autojump_clock: MockClock) -
     assert trio.current_time() - begun == pytest.approx(4)
 
 
-# ---- commands
-
-DOWN = config(downlinkTopicPattern="plant.{DevEUI}.down")
-
-
-async def declare(broker: ScriptedRabbit, queue: str, *changes: tuple[type[Any], str]) -> None:
-    """Let the client declare its queue, and bind and unbind these keys, in this order."""
-    await accept(broker)
-    if queue:
-        declared = await broker.grant(Queue.Declare, Queue.DeclareOk(queue, 0, 0))
-        assert isinstance(declared, Queue.Declare)
-        assert declared.queue == queue
-    for kind, key in changes:
-        change = await broker.grant(kind, Queue.BindOk() if kind is Queue.Bind else Queue.UnbindOk())
-        assert isinstance(change, Queue.Bind | Queue.Unbind)
-        assert (change.queue, change.exchange, change.routing_key) == (QUEUE, "IotFlowExchange", key)
-    if queue:
-        await broker.grant(Basic.Qos, Basic.QosOk())
-        await broker.grant(Basic.Consume, Basic.ConsumeOk("tpxd"))
-
-
-async def test_commands() -> None:
-    async def script(broker: ScriptedRabbit) -> None:
-        await declare(broker, QUEUE, (Queue.Bind, "plant.*.down"))
-        await broker.send(deliver(9, "plant.1.down", b"go", redelivered=True))
-        assert (await broker.expect(Basic.Ack, 2)).delivery_tag == 9
-        await broker.goodbye()
-
-    async with (
-        trio.open_nursery() as nursery,
-        open_amqp_connection(DOWN, Site(nursery, script).context) as transport,
-    ):
-        incoming = await transport.receive()
-        assert incoming == Incoming("plant.1.down", b"go", redelivered=True, receipt=incoming.receipt)
-        await transport.acknowledge(incoming)
-
-
-async def test_a_command_that_is_too_long_is_rejected(caplog: pytest.LogCaptureFixture) -> None:
-    async def script(broker: ScriptedRabbit) -> None:
-        await declare(broker, QUEUE, (Queue.Bind, "plant.*.down"))
-        head, body = Basic.Deliver("tpxd", 1, False, "x", "plant.1.down"), bytes(100_000)
-        parts = [ContentBody(body) for _ in range(11)]
-        await broker.say(2, head, ContentHeader(0, 1_100_000), *parts)
-        await broker.send(deliver(2, "plant.2.down", b"go"))
-        assert (await broker.expect(Basic.Reject, 2)).delivery_tag == 1
-        await broker.goodbye()
-
-    async with (
-        trio.open_nursery() as nursery,
-        open_amqp_connection(DOWN, Site(nursery, script).context) as transport,
-    ):
-        assert (await transport.receive()).body == b"go"
-    assert "a command of 1100000 bytes is too long" in caplog.text
-
-
-async def open_once(
-    nursery: trio.Nursery, memory: Notebook, settings: AmqpConfig, script: Callable[[ScriptedRabbit], Awaitable[None]]
-) -> None:
-    async def whole(broker: ScriptedRabbit) -> None:
-        await script(broker)
-        await broker.goodbye()
-
-    site = Site(nursery, whole)
-    site.memory = memory
-    async with open_amqp_connection(settings, site.context):
-        await wait_all_tasks_blocked()
-
-
-async def test_bindings_follow_the_file(nursery: trio.Nursery) -> None:
-    memory = Notebook()
-    other = config(downlinkTopicPattern="plant.commands")
-    await open_once(nursery, memory, DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
-    await open_once(nursery, memory, DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
-    changed = ((Queue.Bind, "plant.commands"), (Queue.Unbind, "plant.*.down"))
-    await open_once(nursery, memory, other, lambda b: declare(b, QUEUE, *changed))
-    await open_once(nursery, memory, config(), lambda b: declare(b, "", (Queue.Unbind, "plant.commands")))
-    await open_once(nursery, memory, config(), lambda b: declare(b, ""))
-
-
-async def test_bindings_at_another_broker_are_left_alone(nursery: trio.Nursery) -> None:
-    memory = Notebook()
-    await open_once(nursery, memory, DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
-    await open_once(nursery, memory, config(hostName="elsewhere"), lambda b: declare(b, ""))
-
-
-async def test_a_binding_that_cannot_be_removed_is_no_obstacle(
-    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
-) -> None:
-    memory = Notebook()
-    await open_once(nursery, memory, DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
-
-    async def refuse(broker: ScriptedRabbit) -> None:
-        await accept(broker)
-        await broker.expect(Queue.Unbind)
-        await broker.send(closed_channel(403, "ACCESS_REFUSED", 2))
-        await broker.expect(Channel.CloseOk)
-
-    await open_once(nursery, memory, config(), refuse)
-    assert "a binding that is not wanted any more stays" in caplog.text
-
-
-async def test_a_full_disk_is_no_obstacle(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> None:
-    class Full(Notebook):
-        async def remember(self, key: str, value: str) -> None:
-            await trio.lowlevel.checkpoint()
-            raise SpoolUnavailable("the disk is full")
-
-    await open_once(nursery, Full(), DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
-    assert "bindings cannot be remembered, so stale ones may stay at the broker: the disk is full" in caplog.text
+# ---- the end
 
 
 async def test_nothing_runs_after_the_block() -> None:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.connectors.test_mqtt import Site, config, context
+from tests.connectors.test_mqtt import DEV_EUI, Receipts, Site, config, context
 from tests.mosquitto import Mosquitto, running_mosquitto
 from tests.notebook import Notebook
 from tests.wire.scripted_broker import (
@@ -22,9 +23,10 @@ from tests.wire.scripted_broker import (
     suback,
     unsuback,
 )
-from tpxd.connector import Incoming, Transport
+from tpxd.connector import Incoming, Outgoing, Transport
 from tpxd.connectors.mqtt import MqttConfig, open_mqtt_connection
 from tpxd.errors import LinkLost, Refused
+from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_session import UNREAD, Message, open_mqtt
 from tpxd.wire.streams import Endpoint, open_stream
@@ -269,3 +271,25 @@ async def test_mosquitto_marks_what_it_retained(tmp_path: Path) -> None:
                 await say(broker, ("d", b"now"))
                 (now,) = await take(transport, 1)
                 assert (now.body, now.retained) == (b"now", False)
+
+
+@pytest.mark.broker
+async def test_mosquitto_gets_reports_about_commands_at_a_topic_of_their_own(tmp_path: Path) -> None:
+    kinds = ("DevEUI_uplink", "DevEUI_downlink_Sent", "DevEUI_downlink_Rejected")
+    batch = []
+    for seq, kind in enumerate(kinds, 1):
+        body = orjson.dumps({kind: {"DevEUI": DEV_EUI}})
+        batch.append(Outgoing(Uplink(seq, 0, kind, DEV_EUI, "", body), body))
+    async with running_mosquitto(tmp_path) as broker:
+        stream = await open_stream(Endpoint("127.0.0.1", broker.port), 5)
+        settings = at(broker, downlinkStatusTopicPattern="plant/{DevEUI}/down/status")
+        async with (
+            open_mqtt(stream, MqttOptions("application")) as application,
+            open_mqtt_connection(settings, context()) as transport,
+        ):
+            await application.subscribe(["plant/#"])
+            await transport.send(batch, Receipts())
+            with trio.fail_after(10):
+                topics = [(await application.receive()).topic for _ in kinds]
+    status = f"plant/{DEV_EUI}/down/status"
+    assert topics == [f"plant/{DEV_EUI}/up", status, status]
