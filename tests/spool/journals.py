@@ -31,9 +31,10 @@ def store(journal: Journal, sizes: Sequence[int], stored_ms: int = 1_795_000_000
 def drain(journal: Journal, id: str) -> dict[int, bytes]:
     """Read everything that a cursor waits for, without moving it; the bodies by seq."""
     bodies: dict[int, bytes] = {}
-    after = journal.state.cursors[id].position
+    row = journal.state.cursors[id]
+    after = row.position
     while after < journal.state.last_seq:
         page = ledger.read_page(journal, after)
-        bodies |= {uplink.seq: uplink.body for uplink in page.uplinks}
+        bodies |= {uplink.seq: uplink.body for uplink in page.uplinks if uplink.seq not in row.ahead}
         after = page.through
     return bodies

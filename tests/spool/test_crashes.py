@@ -9,6 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -35,8 +36,13 @@ class Known:
     """What the oracle knows of one cursor."""
 
     base: int
-    position: int
+    done: frozenset[int]
     ledger: Ledger = NOTHING
+
+    def counting(self, seq: int, word: str) -> Known:
+        """One more uplink came to this end."""
+        counted = replace(self.ledger, **{word: getattr(self.ledger, word) + 1})
+        return replace(self, done=self.done | {seq}, ledger=counted)
 
 
 class Spools(RuleBasedStateMachine):
@@ -68,24 +74,30 @@ class Spools(RuleBasedStateMachine):
     def ensure(self, id: str) -> None:
         with self.journal.transaction():
             ledger.ensure(self.journal, id)
-        self.cursors.setdefault(id, Known(len(self.bodies), len(self.bodies)))
+        self.cursors.setdefault(id, Known(len(self.bodies), frozenset()))
+
+    def waiting(self, known: Known) -> list[int]:
+        return [seq for seq in range(known.base + 1, len(self.bodies) + 1) if seq not in known.done]
 
     @rule(id=IDS, fates=st.lists(FATES, min_size=1, max_size=6))
     def settle(self, id: str, fates: list[Settled]) -> None:
-        known = self.cursors.get(id)
-        if known is None:
-            return
-        settled = [
-            (seq, fate) for seq, fate in zip(range(known.position + 1, len(self.bodies) + 1), fates, strict=False)
-        ]
+        if (known := self.cursors.get(id)) is not None:
+            self.settle_these(id, self.waiting(known), fates, in_order=True)
+
+    @rule(id=IDS, fates=st.lists(FATES, min_size=1, max_size=6), chance=st.randoms(use_true_random=False))
+    def settle_ahead(self, id: str, fates: list[Settled], chance: Random) -> None:
+        if (known := self.cursors.get(id)) is not None:
+            shuffled = self.waiting(known)
+            chance.shuffle(shuffled)
+            self.settle_these(id, shuffled, fates, in_order=False)
+
+    def settle_these(self, id: str, seqs: list[int], fates: list[Settled], *, in_order: bool) -> None:
+        settled = list(zip(seqs, fates, strict=False))
         with self.journal.transaction():
-            ledger.settle(self.journal, id, settled, 0)
+            ledger.settle(self.journal, id, settled, 0, in_order=in_order)
         for seq, fate in settled:
             word = "rejected" if isinstance(fate, Rejected) else fate.value
-            known = replace(
-                known, position=seq, ledger=replace(known.ledger, **{word: getattr(known.ledger, word) + 1})
-            )
-        self.cursors[id] = known
+            self.cursors[id] = self.cursors[id].counting(seq, word)
 
     @rule(id=IDS)
     def forget(self, id: str) -> None:
@@ -111,9 +123,10 @@ class Spools(RuleBasedStateMachine):
         self.first = self.journal.state.first_seq
         word = "dropped" if validity_s is None else "expired"
         for id, known in self.cursors.items():
-            gone = max(0, self.first - 1 - known.position)
-            counted = replace(known.ledger, **{word: getattr(known.ledger, word) + gone})
-            self.cursors[id] = replace(known, position=known.position + gone, ledger=counted)
+            for seq in self.waiting(known):
+                if seq < self.first:
+                    known = known.counting(seq, word)
+            self.cursors[id] = known
 
     @rule()
     def checkpoint(self) -> None:
@@ -146,10 +159,13 @@ class Spools(RuleBasedStateMachine):
         assert state.cursors.keys() == self.cursors.keys()
         for id, known in self.cursors.items():
             found = drain(self.journal, id)
-            assert list(found) == list(range(known.position + 1, len(self.bodies) + 1))
+            assert list(found) == self.waiting(known)
             assert all(self.bodies[seq] == body for seq, body in found.items())
             expected = replace(known.ledger, received=len(self.bodies) - known.base, waiting=len(found))
-            assert state.ledger(state.cursors[id]) == expected
+            row = state.cursors[id]
+            assert state.ledger(row) == expected
+            assert row.position + 1 == min([*found, len(self.bodies) + 1]), "the position has come as far as it can"
+            assert row.ahead.count == sum(seq > row.position for seq in known.done)
             assert expected.imbalance == 0
 
     def teardown(self) -> None:

@@ -5,7 +5,7 @@ underway, recent, newest    its memories: what is being stored, duplicates, the 
 rounds, writer, keeping     the one thread: group commit, then room, retention, recounting
 room                        what goes when room is short                                     pure
 journal, reading, ledger    what the thread does with SQLite
-rows, state                 what is stored, and the arithmetic of the ledger                 pure
+rows, state, ahead          what is stored, and the arithmetic of the ledger                 pure
 database, starting          the file: made, opened, checked, locked
 commands                    commands and their counters, beside the journal
 wal, salvage                what can be read when bytes on the disk have changed             pure

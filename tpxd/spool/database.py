@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tpxd.errors import SpoolUnavailable
-from tpxd.spool.rows import APPLICATION_ID, COLUMNS, FORMAT, SCHEMA, with_crc
+from tpxd.spool.rows import APPLICATION_ID, COLUMNS, FORMAT, LATER, SCHEMA, with_crc
 
 CACHE_KIB = 4_096
 WAL_PAGES = 4_000
@@ -42,7 +42,6 @@ _HEADER = {
     18: b"\2\2\0\x40\x20\x20",  # written and read with a write-ahead log, nothing reserved, fractions of a payload
     44: (4).to_bytes(4, "big"),  # schema format
     56: (1).to_bytes(4, "big"),  # UTF-8
-    60: FORMAT.to_bytes(4, "big"),
     64: (1).to_bytes(4, "big"),  # incremental vacuum
     68: APPLICATION_ID.to_bytes(4, "big"),
     72: bytes(20),
@@ -163,21 +162,39 @@ def header_problem(header: bytes) -> str | None:
     page_size = int.from_bytes(header[16:18], "big")
     if page_size != 1 and not (512 <= page_size <= 32_768 and page_size & (page_size - 1) == 0):
         return "its page size is impossible"
+    if not 1 <= int.from_bytes(header[60:64], "big") <= FORMAT:
+        return "its format is unknown"
     for start, expected in _HEADER.items():
         if header[start : start + len(expected)] != expected:
             return f"its header is wrong at byte {start}"
     return None
 
 
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Give a file of an older format the tables that came later."""
+    (((version,),), found) = connection.execute("PRAGMA user_version").fetchall(), _tables(connection)
+    missing = SCHEMA.keys() - found.keys()
+    if version == FORMAT or not missing <= LATER:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    for name in missing:
+        connection.execute(SCHEMA[name])
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+    connection.execute("COMMIT")
+
+
 def verify(connection: sqlite3.Connection) -> None:
     """Check that the tables are ours, and the whole structure where the file is small; raises `Damaged`."""
-    found = {name.decode(): sql.decode() for name, sql in connection.execute("SELECT name, sql FROM sqlite_schema")}
-    if found != SCHEMA:
+    if _tables(connection) != SCHEMA:
         raise Damaged("the tables are not those of a spool")
     if used_bytes(connection) <= QUICK_CHECK_BYTES:
         answer = connection.execute("PRAGMA quick_check(1)").fetchall()
         if answer != [(b"ok",)]:
             raise Damaged(answer[0][0].decode(errors="replace") if answer else "the check gave no answer")
+
+
+def _tables(connection: sqlite3.Connection) -> dict[str, str]:
+    return {name.decode(): sql.decode() for name, sql in connection.execute("SELECT name, sql FROM sqlite_schema")}
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +18,10 @@ import orjson
 
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool.database import Damaged, connect, insertion, translated, verify
+from tpxd.spool.ahead import NOTHING, Ahead
+from tpxd.spool.database import Damaged, connect, insertion, translated, upgrade, verify
 from tpxd.spool.reading import Reader
-from tpxd.spool.rows import CursorRow, Field, Hole, checked, journal_crc, with_crc
+from tpxd.spool.rows import FORMAT, CursorRow, Field, Hole, checked, journal_crc, with_crc
 from tpxd.spool.state import State
 
 CHUNK = 64
@@ -46,6 +47,7 @@ class Journal:
         self.evicted = 0
         self.touched: set[str] = set()
         self._connection = connection
+        self._before = self.state
         self._changed_cursors: set[str] = set()
         self._changed_meta: set[str] = set()
 
@@ -57,7 +59,7 @@ class Journal:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside becomes durable together at the end or, after an error, nothing of it."""
-        before = self.state.copy()
+        before = self._before = self.state.copy()
         self._changed_cursors.clear()
         self._changed_meta.clear()
         committed = False
@@ -78,10 +80,22 @@ class Journal:
     def _write_changes(self) -> None:
         state = self.state
         self._insert("cursors", [state.cursors[id].to_row() for id in self._changed_cursors if id in state.cursors])
+        for id in self._changed_cursors:
+            self._write_ahead(id)
         keys = list(state.meta) if self._changed_meta else []
         self._insert(
             "meta", [with_crc("meta", (keys.index(key) + 1, key, state.meta[key])) for key in self._changed_meta]
         )
+
+    def _write_ahead(self, id: str) -> None:
+        """Write the blocks of what a cursor settled ahead that are not as they were before this transaction."""
+        row, before = self.state.cursors.get(id), self._before.cursors.get(id)
+        if row is None or row.ahead is (NOTHING if before is None else before.ahead):
+            return
+        old, new = {} if before is None else before.ahead.blocks, row.ahead.blocks
+        for block in old.keys() - new.keys():
+            self._connection.execute("DELETE FROM ahead WHERE n = ?", (row.block_key(block),))
+        self._insert("ahead", [row.block_row(block) for block in new if new[block] != old.get(block)])
 
     def _insert(self, table: str, rows: Sequence[tuple[Field, ...]]) -> None:
         for start in range(0, len(rows), CHUNK):
@@ -124,6 +138,8 @@ class Journal:
         row = self.state.cursors.pop(id)
         self.touched.add(id)
         self._connection.execute("DELETE FROM cursors WHERE n = ?", (row.n,))
+        blocks = (row.block_key(0), replace(row, n=row.n + 1).block_key(0))
+        self._connection.execute("DELETE FROM ahead WHERE n >= ? AND n < ?", blocks)
         self._note_cursor_ids()
 
     def put_meta(self, key: str, value: str) -> None:
@@ -140,9 +156,14 @@ class Journal:
         state = self.state
         for row in list(state.cursors.values()):
             lost = state.present(row.position, hole.last) - state.present(row.position, hole.first - 1)
+            settled = row.ahead.within(hole.first - 1, hole.last)
             if lost > 0:
-                self.put_cursor(replace(row, dropped=row.dropped + lost))
+                ahead = row.ahead.without(hole.first - 1, hole.last)
+                self.put_cursor(replace(row, dropped=row.dropped + lost - settled, ahead=ahead))
         state.holes = tuple(sorted((*state.holes, hole), key=lambda hole: hole.first))
+        for row in list(state.cursors.values()):
+            if (moved := state.moved_on(row)) != row:
+                self.put_cursor(moved)
         self._insert("holes", [with_crc("holes", (hole.first, hole.last))])
 
     def delete_through(self, seq: int) -> None:
@@ -199,7 +220,7 @@ class Journal:
 
 
 def open_journal(path: Path) -> Journal:
-    """Open a file that exists and read everything small in it.
+    """Open a file that exists and read everything small in it; one of an older format gets what it lacks.
 
     Raises:
         Damaged: something in it is not as tpxd wrote it.
@@ -209,10 +230,14 @@ def open_journal(path: Path) -> Journal:
         connection = connect(path)
     try:
         with translated(path):
+            upgrade(connection)
             verify(connection)
             journal = Journal(path, connection)
             journal.state = _load(connection)
             journal.touched.update(journal.state.cursors)
+        if journal.state.meta["format"] != str(FORMAT):
+            with journal.transaction():
+                journal.put_meta("format", str(FORMAT))
     except (Damaged, SpoolUnavailable):
         connection.close()
         raise
@@ -231,6 +256,7 @@ def _load(connection: sqlite3.Connection) -> State:
     if sorted(state.cursors) != orjson.loads(state.meta["cursors"]):
         raise Damaged("a cursor is missing")
     state.holes = tuple(Hole(first, last) for first, last in _all(connection, "holes"))
+    _load_ahead(connection, state)
     for row in connection.execute("SELECT * FROM commits ORDER BY last_seq DESC LIMIT 1"):
         match checked("commits", row):
             case (int(last_seq), _, int(stored_ms), _):
@@ -246,7 +272,22 @@ def _load(connection: sqlite3.Connection) -> State:
     ((state.dead_letters, state.dead_letter_bytes, state.last_dead_letter),) = connection.execute(
         "SELECT count(*), coalesce(sum(length(body)), 0), coalesce(max(id), 0) FROM dead_letters"
     ).fetchall()
+    for row in state.cursors.values():
+        if state.ledger(row).imbalance < 0:
+            raise Damaged(f"more is settled for {row.id} than is known which")
     return state
+
+
+def _load_ahead(connection: sqlite3.Connection, state: State) -> None:
+    blocks: dict[str, dict[int, int]] = {}
+    for key, id, base, block, content in _texts(_all(connection, "ahead"), (1,)):
+        row = state.cursors.get(id)
+        if row is None or row.base != base or row.block_key(block) != key:
+            raise Damaged("something is settled ahead for a cursor that is not there")
+        blocks.setdefault(id, {})[block] = int.from_bytes(content, "little")
+    for id, held in blocks.items():
+        row = state.cursors[id]
+        state.cursors[id] = replace(row, ahead=Ahead.of(held).without(0, row.position))
 
 
 def _all(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
@@ -257,9 +298,9 @@ def _all(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]
         yield fields
 
 
-def _texts(rows: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:
+def _texts(rows: Iterator[tuple[Any, ...]], places: Collection[int] = range(99)) -> Iterator[list[Any]]:
     for row in rows:
-        yield [field.decode() if isinstance(field, bytes) else field for field in row]
+        yield [field.decode() if isinstance(field, bytes) and at in places else field for at, field in enumerate(row)]
 
 
 _INSERT_UPLINKS = [insertion("journal", rows) for rows in range(CHUNK + 1)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from tpxd.lorawan.uplink import Uplink
+from tpxd.spool.ahead import BLOCK, MAX_BLOCKS, NOTHING
 from tpxd.spool.journal import Journal
 from tpxd.spool.reading import Page
 from tpxd.spool.rows import CursorRow, Hole, Rejected, Settled, Verdict
+from tpxd.spool.state import State
 
 
 def ensure(journal: Journal, id: str) -> None:
@@ -45,20 +47,24 @@ def newest_of(journal: Journal, lane: str, after: int, through: int, limit: int)
     return [uplink for seq in seqs for uplink in journal.reader.page(journal.state, seq - 1, 1).uplinks]
 
 
-def settle(journal: Journal, id: str, settled: Sequence[tuple[int, Settled]], at_ms: int) -> int:
-    """Move a cursor past uplinks whose fate is known, in ascending order; returns its position before.
+def settle(
+    journal: Journal, id: str, settled: Sequence[tuple[int, Settled]], at_ms: int, *, in_order: bool = True
+) -> Collection[int]:
+    """Note uplinks whose fate is known, and move the cursor; returns those that were not settled before.
 
-    What is at or before the position, lost, or not stored is left out of account; what lies between and was not
-    named counts as dropped, so that the ledger balances whatever the caller does.
+    What is settled already, lost, or not stored is left out of account. In order, the position moves to the last of
+    them; what lies between and was not named counts as dropped, so that the ledger balances whatever the caller does.
+    Else it moves as far as there is no gap, and the others are settled ahead.
     """
     state = journal.state
     row = state.cursors.get(id)
     if row is None:
-        return state.last_seq
+        return ()
     fates = {seq: fate for seq, fate in settled if row.position < seq <= state.last_seq and not state.in_hole(seq)}
+    if row.ahead.count:
+        fates = {seq: fate for seq, fate in fates.items() if seq not in row.ahead}
     if not fates:
-        return row.position
-    position = max(fates)
+        return ()
     counts = dict.fromkeys(Verdict, 0)
     rejected: dict[int, str] = {}
     for seq, fate in fates.items():
@@ -68,32 +74,64 @@ def settle(journal: Journal, id: str, settled: Sequence[tuple[int, Settled]], at
             counts[fate] += 1
     if rejected:
         journal.add_dead_letters(id, rejected, at_ms)
-    journal.put_cursor(
-        replace(
-            row,
-            position=position,
-            delivered=row.delivered + counts[Verdict.DELIVERED],
-            filtered=row.filtered + counts[Verdict.FILTERED],
-            expired=row.expired + counts[Verdict.EXPIRED],
-            rejected=row.rejected + len(rejected),
-            dropped=row.dropped + state.present(row.position, position) - len(fates),
-        )
+    row = replace(
+        row,
+        delivered=row.delivered + counts[Verdict.DELIVERED],
+        filtered=row.filtered + counts[Verdict.FILTERED],
+        expired=row.expired + counts[Verdict.EXPIRED],
+        rejected=row.rejected + len(rejected),
     )
-    return row.position
+    if in_order:
+        through = max(fates)
+        skipped = state.waiting_between(row, row.position, through) - len(fates)
+        journal.put_cursor(_moved(state, replace(row, dropped=row.dropped + skipped), through))
+    else:
+        journal.put_cursor(_bounded(state, state.moved_on(replace(row, ahead=row.ahead.adding(fates)))))
+    return fates
+
+
+def _moved(state: State, row: CursorRow, through: int) -> CursorRow:
+    return state.moved_on(replace(row, position=through, ahead=row.ahead.without(0, through)))
+
+
+def _bounded(state: State, row: CursorRow) -> CursorRow:
+    """The cursor, moved over its oldest gaps where it has settled too much beyond them; what is lost by it is dropped.
+
+    Only a cursor that was lost and put back at the oldest row, while its connection went on, comes as far.
+    """
+    blocks = sorted(row.ahead.blocks)
+    if len(blocks) <= 2 * MAX_BLOCKS:
+        return row
+    through = blocks[-2 * MAX_BLOCKS] * BLOCK - 1
+    lost = state.waiting_between(row, row.position, through)
+    return _moved(state, replace(row, dropped=row.dropped + lost), through)
+
+
+def lanes_waiting(journal: Journal, id: str, after: int, through: int, besides: Collection[int]) -> dict[str, int]:
+    """The lanes for which a cursor waits in a part of the journal, and the last uplink of each there.
+
+    Args:
+        after: not before the position.
+        besides: seqs that do not count.
+    """
+    row = journal.state.cursors.get(id)
+    ahead = NOTHING if row is None else row.ahead
+    found = journal.reader.lanes(after, through)
+    return {lane: seq for seq, lane in found if seq not in ahead and seq not in besides}
 
 
 def pass_over(journal: Journal, through: int, *, expired: bool) -> dict[str, int]:
     """Move every cursor at least to `through`; returns how many uplinks each of the laggards lost by it."""
+    state = journal.state
     lost: dict[str, int] = {}
-    for row in list(journal.state.cursors.values()):
+    for row in list(state.cursors.values()):
         if row.position < through:
-            count = journal.state.present(row.position, through)
-            moved = replace(row, position=through)
+            count = state.waiting_between(row, row.position, through)
             if expired:
-                moved = replace(moved, expired=row.expired + count)
+                counted = replace(row, expired=row.expired + count)
             else:
-                moved = replace(moved, dropped=row.dropped + count)
-            journal.put_cursor(moved)
+                counted = replace(row, dropped=row.dropped + count)
+            journal.put_cursor(_moved(state, counted, through))
             if count:
                 lost[row.id] = count
     return lost

@@ -36,6 +36,9 @@ _ARRIVALS = """
     SELECT group_concat(seq || ',' || cast(coalesce(received_ms, 0) AS INTEGER) || ',' || coalesce(length(body), 0))
     FROM (SELECT seq, received_ms, body FROM journal WHERE seq > ? ORDER BY seq LIMIT ?)"""
 _OF_LANE = "SELECT group_concat(seq) FROM (SELECT seq FROM journal WHERE seq > ? AND seq <= ? AND lane = ?)"
+_LANES = """
+    SELECT group_concat(seq || ' ' || hex(lane), char(10))
+    FROM (SELECT seq, lane FROM journal WHERE seq > ? AND seq <= ?)"""
 _DONE_BEFORE = """
     SELECT coalesce(max(last_seq), 0) || ''
     FROM (SELECT last_seq, stored_ms FROM commits ORDER BY last_seq LIMIT 256) WHERE stored_ms < ?"""
@@ -174,6 +177,12 @@ class Reader:
     def seqs_of(self, lane: str, after: int, through: int) -> list[int]:
         """Seqs of one device's rows after one seq and up to another, newest first."""
         return sorted(self._numbers(_OF_LANE, (after, through, lane)), reverse=True)
+
+    def lanes(self, after: int, through: int) -> list[tuple[int, str]]:
+        """(seq, lane) of the rows after one seq and up to another, ascending; their checksums are not looked at."""
+        text = self._text(_LANES, (after, through))
+        pairs = [line.split(b" ") for line in text.split(b"\n")] if text else []
+        return sorted((int(seq), unhexlify(lane).decode(errors="replace")) for seq, lane in pairs)
 
     def used_bytes(self) -> int:
         """Bytes of the pages in use."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import orjson
 
+from tpxd.spool.ahead import BLOCK, Ahead
 from tpxd.spool.database import fresh_meta, insertion
-from tpxd.spool.rows import CursorRow, Field, Hole, with_crc
+from tpxd.spool.rows import FORMAT, CursorRow, Field, Hole, with_crc
 from tpxd.spool.salvage import Found
 from tpxd.spool.state import State
 
@@ -40,6 +42,7 @@ class Rebuild:
         self._meta_numbers: set[int] = set()
         self._cursors: dict[str, CursorRow] = {}
         self._holes: set[Hole] = set()
+        self._ahead: defaultdict[tuple[str, int, int], int] = defaultdict(int)
         self._commands: dict[int, tuple[Field, ...]] = {}
 
     @property
@@ -71,6 +74,9 @@ class Rebuild:
                     yield "commits", with_crc("commits", fields)
                 case "holes", (int(first), int(last)) if not one.weak:
                     self._holes.add(Hole(first, last))
+                case "ahead", (_, bytes(id), int(base), int(block), bytes(bits)):
+                    # Bits are only ever added until the position has passed them, so every version is right.
+                    self._ahead[id.decode(), base, block] |= int.from_bytes(bits, "little")
                 case "cursors", fields:
                     self._see_cursor(CursorRow(*_all_texts(fields)), weak=one.weak)
                 case "commands", (int(id), int(version), *_) as fields:
@@ -80,7 +86,9 @@ class Rebuild:
 
     def _see_cursor(self, row: CursorRow, *, weak: bool) -> None:
         known = self._cursors.get(row.id)
-        if known is None or row.position > known.position or (row.position == known.position and not weak):
+        progress = (row.position, row.settled)
+        before = (-1, 0) if known is None else (known.position, known.settled)
+        if progress > before or (progress == before and not weak):
             self._cursors[row.id] = row
 
     def _see_command(self, id: int, version: int, fields: tuple[Field, ...], *, weak: bool) -> None:
@@ -109,7 +117,8 @@ class Rebuild:
         self.lost_dead_letters = letters or 0
         positions = [row.position for row in self._cursors.values()]
         state = State()
-        state.last_seq = max(self._floor, newest or 0, committed or 0, *positions, 0)
+        settled = [block * BLOCK + bits.bit_length() - 1 for (_, _, block), bits in self._ahead.items()]
+        state.last_seq = max(self._floor, newest or 0, committed or 0, *positions, *settled, 0)
         if "first_seq" in self._meta:
             state.first_seq = int(self._meta["first_seq"])
         else:
@@ -122,12 +131,14 @@ class Rebuild:
         for id in self.lost_cursors:
             self._cursors[id] = CursorRow(0, id, state.first_seq - 1, state.first_seq - 1)
         cursors = [
-            _balanced(replace(row, n=n), state) for n, row in enumerate(sorted(self._cursors.values(), key=_id_of), 1)
+            self._balanced(replace(row, n=n), state)
+            for n, row in enumerate(sorted(self._cursors.values(), key=_id_of), 1)
         ]
         own = {"first_seq": str(state.first_seq), "cursors": orjson.dumps(sorted(self._cursors)).decode()}
-        meta = {**fresh_meta(), **self._meta, **own}
+        meta = {**fresh_meta(), **self._meta, **own, "format": str(FORMAT)}
         tables: dict[str, list[tuple[Field, ...]]] = {
             "cursors": [row.to_row() for row in cursors],
+            "ahead": [row.block_row(block) for row in cursors for block in row.ahead.blocks],
             "holes": [with_crc("holes", (hole.first, hole.last)) for hole in state.holes],
             "commands": [with_crc("commands", fields) for fields in self._commands.values()],
             "meta": [with_crc("meta", (n, key, value)) for n, (key, value) in enumerate(meta.items(), 1)],
@@ -139,11 +150,19 @@ class Rebuild:
         connection.execute("DELETE FROM commits WHERE last_seq > ?", (state.last_seq,))
         connection.execute(insertion("commits", 1).replace("INSERT", "INSERT OR IGNORE", 1), newest)
 
+    def _balanced(self, row: CursorRow, state: State) -> CursorRow:
+        """The cursor with everything that is neither settled nor there counted as dropped.
 
-def _balanced(row: CursorRow, state: State) -> CursorRow:
-    """The cursor with everything that is neither settled nor there counted as dropped."""
-    row = replace(row, position=max(row.position, state.first_seq - 1))
-    return replace(row, dropped=row.dropped + max(0, state.ledger(row).imbalance))
+        What it settled ahead, where nothing tells any more which it was, is put in again.
+        """
+        row = replace(row, position=max(row.position, state.first_seq - 1))
+        blocks = {block: bits for (id, base, block), bits in self._ahead.items() if (id, base) == (row.id, row.base)}
+        ahead = Ahead.of(blocks).without(0, row.position)
+        for hole in state.holes:
+            ahead = ahead.without(hole.first - 1, hole.last)
+        row = state.moved_on(replace(row, ahead=ahead))
+        imbalance = state.ledger(row).imbalance
+        return replace(row, dropped=row.dropped + max(0, imbalance), retried=row.retried + max(0, -imbalance))
 
 
 def _gaps(connection: sqlite3.Connection, first: int, last: int) -> Iterator[Hole]:

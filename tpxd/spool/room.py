@@ -1,8 +1,8 @@
 """The order of sacrifice: which of the oldest rows go when room is short. Pure.
 
 Oldest first: what every cursor is done with; then what has expired for all that still wait for it; then what still
-waits. Only the oldest row needs to be looked at: who waits for it also waits for every younger one, and younger ones
-expire later, so what may go is always a beginning of the journal.
+waits. Only the oldest row needs to be looked at: who waits for it also waits for every younger one but those it settled
+ahead, and younger ones expire later, so what may go is always a beginning of the journal.
 """
 
 from __future__ import annotations

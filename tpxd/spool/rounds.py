@@ -36,7 +36,7 @@ class Call:
 
     Attributes:
         handed: what else is appended in this transaction, each under a seq of the journal; only those whose seq is
-            later than the position that `run` returns.
+            among the ones that `run` returns.
     """
 
     run: Callable[[Journal], Any]

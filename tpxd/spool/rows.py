@@ -9,10 +9,14 @@ knowing nothing but the number of columns. Times are milliseconds since the epoc
 from __future__ import annotations
 
 import zlib
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from enum import Enum
 
-FORMAT = 1
+from tpxd.spool.ahead import NOTHING, Ahead
+
+FORMAT = 2
+"""1 had no `LATER` tables; it is read, and made to be 2, when it is opened."""
+
 APPLICATION_ID = 0x74707864
 """`tpxd` in ASCII."""
 
@@ -27,11 +31,18 @@ SCHEMA = {
     " reason, at_ms, body, crc)",
     "commands": "CREATE TABLE commands(id INTEGER PRIMARY KEY, version, connection, received_ms, state, acknowledged,"
     " details, as_key, crc)",
+    "ahead": "CREATE TABLE ahead(n INTEGER PRIMARY KEY, id, base, block, bits, crc)",
 }
-"""Each table has its own number of columns: 7, 5, 12, 4, 3, 10 and 9. `salvage` tells them apart by it."""
+"""Each table has its own number of columns: 7, 5, 12, 4, 3, 10, 9 and 6. `salvage` tells them apart by it."""
+
+LATER = frozenset({"commands", "ahead"})
+"""Tables that a file of format 1 may lack."""
 
 COLUMNS = {name: text.count(",") + 1 for name, text in SCHEMA.items()}
 """How many columns each table has, the key included."""
+
+BLOCK_BITS = 40
+"""Of the key of a row of `ahead`, for the number of the block."""
 
 Field = int | str | bytes | None
 """What a column may hold."""
@@ -64,6 +75,7 @@ class CursorRow:
         n: key of the row.
         base: the journal's last seq when the queue began: `received` counts from here.
         position: the connection is done with everything up to here.
+        ahead: what it is done with beyond; never the very next row, never one in a hole.
         retried: dead letters that were put in again.
         retired_ms: when the connection's file was removed; None while it is there.
     """
@@ -79,10 +91,27 @@ class CursorRow:
     dropped: int = 0
     retried: int = 0
     retired_ms: int | None = None
+    ahead: Ahead = NOTHING
 
     def to_row(self) -> tuple[Field, ...]:
-        """The row as it is stored, checksum included."""
-        return with_crc("cursors", astuple(self))
+        """The row as it is stored, checksum included; `ahead` has a table of its own."""
+        counters = (self.delivered, self.filtered, self.expired, self.rejected, self.dropped, self.retried)
+        return with_crc("cursors", (self.n, self.id, self.base, self.position, *counters, self.retired_ms))
+
+    @property
+    def settled(self) -> int:
+        """Grows with everything that becomes of an uplink: tells an older version of a row from a newer one."""
+        return self.delivered + self.filtered + self.expired + self.rejected + self.dropped
+
+    def block_key(self, block: int) -> int:
+        """The key of a block of `ahead`; those of one cursor lie together."""
+        return self.n << BLOCK_BITS | block
+
+    def block_row(self, block: int) -> tuple[Field, ...]:
+        """A block of `ahead` as it is stored. The base tells it from one of an older queue of the same id."""
+        bits = self.ahead.blocks[block]
+        content = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+        return with_crc("ahead", (self.block_key(block), self.id, self.base, block, content))
 
 
 @dataclass(frozen=True, slots=True)

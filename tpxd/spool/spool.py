@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -184,9 +184,7 @@ class Spool:
 
     async def dead_letters(self, connection: str, limit: int = 100) -> list[DeadLetter]:
         """The newest dead letters of a connection, newest first."""
-        letters, damaged = await self._call(
-            lambda journal: journal.reader.dead_letters(connection, limit), writes=False
-        )
+        letters, damaged = await self.look(lambda journal: journal.reader.dead_letters(connection, limit))
         if damaged:
             text = f"{damaged} dead letters of {connection} are damaged on the disk"
             self._report(Event("damage", text, connection, logging.ERROR, more={"count": damaged}))
@@ -203,7 +201,7 @@ class Spool:
         while through > oldest and len(found) < limit:
             after = max(oldest, through - TRACE_STEP)
             find = partial(ledger.newest_of, lane=lane, after=after, through=through, limit=limit - len(found))
-            found += await self._call(find, writes=False)
+            found += await self.look(find)
             through = after
         return found
 
@@ -249,17 +247,21 @@ class Spool:
         """Run something in the writer's next transaction; returns when it is durable."""
         return await self._call(run, writes=True)
 
-    async def settle(self, run: Callable[[Journal], int], handed: Sequence[tuple[int, Uplink]]) -> None:
+    async def settle(self, run: Callable[[Journal], Collection[int]], handed: Sequence[tuple[int, Uplink]]) -> None:
         """Settle uplinks, see `ledger.settle`, and append what is handed on of them, in one transaction."""
         await self._call(run, writes=True, handed=self._underway.hand_on(handed, self.now_ms()) if handed else ())
 
     async def read(self, after: int) -> Page:
         """Read a page of the journal from the disk; rows that are damaged become holes."""
-        page = await self._call(partial(ledger.read_page, after=after), writes=False)
+        page = await self.look(partial(ledger.read_page, after=after))
         for seq in page.damaged:
             text = f"uplink {seq} is damaged on the disk; it is dropped"
             self._report(Event("damage", text, level=logging.ERROR, more={"seq": seq}))
         return page
+
+    async def look(self, run: Callable[[Journal], T]) -> T:
+        """Run something that only reads, between the writer's transactions."""
+        return await self._call(run, writes=False)
 
     async def arrival(self) -> None:
         """Wait until something was stored."""

@@ -1,13 +1,14 @@
 """What the spool knows without reading: the arithmetic of the ledger. Pure.
 
 One journal serves all connections. Each uplink is one row; its key `seq` is dense and ascending. A cursor is a prefix
-position: its connection is done with everything up to there. Rows are only ever appended at the end and deleted at the
-beginning, so every number of the ledger but those of a cursor's own row follows from two seqs and a few holes:
+position: its connection is done with everything up to there, and with what it settled ahead. Rows are only appended at
+the end and deleted at the beginning, so every number of the ledger but those of a cursor's own row follows from two
+seqs and a few holes:
 
-    received = last_seq - base + retried        waiting = rows after the position that are no holes
+    received = last_seq - base + retried        waiting = rows after the position that are no holes, nor settled ahead
 
 A hole is a run of rows that damage has destroyed. It is entered once, counted `dropped` at that moment for every cursor
-that still waited for it, and counted by nobody afterwards.
+that still waited for it, and counted by nobody afterwards; nothing in it is settled ahead.
 """
 
 from __future__ import annotations
@@ -74,7 +75,22 @@ class State:
 
     def waiting(self, row: CursorRow) -> int:
         """How many rows a cursor is not done with."""
-        return self.present(row.position, self.last_seq)
+        return self.waiting_between(row, row.position, self.last_seq)
+
+    def waiting_between(self, row: CursorRow, after: int, through: int) -> int:
+        """How many rows a cursor is not done with, after one seq and up to another; all after its position."""
+        rows = self.present(after, through)
+        return rows - row.ahead.within(after, through) if row.ahead.count else rows
+
+    def moved_on(self, row: CursorRow) -> CursorRow:
+        """The cursor with its position moved over what is settled ahead, or lost, without a gap."""
+        position = -1
+        while row.ahead.count and position != row.position:
+            position = row.position
+            end = row.ahead.run_from(position)
+            end = next((hole.last for hole in self.holes if hole.first <= end + 1 <= hole.last), end)
+            row = replace(row, position=end, ahead=row.ahead.without(0, end))
+        return row
 
     def ledger(self, row: CursorRow) -> Ledger:
         """The whole ledger of one cursor."""

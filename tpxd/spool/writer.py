@@ -178,7 +178,7 @@ class Writer:
                     call.error = SpoolUnavailable(FULL, hint=FULL_HINT)
                     continue
                 call.result = call.run(journal)
-                rows += [pending for seq, pending in call.handed if seq > call.result]
+                rows += [pending for seq, pending in call.handed if seq in call.result]
             room = bool(appends) and self._make_room(appends)
             if room:
                 rows = rows + appends if rows else appends
