@@ -26,6 +26,7 @@ from tpxd.aws_things import ThingRules, Things
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.errors import LinkLost, Refused
 from tpxd.left_at_broker import LeftAtBroker
+from tpxd.lorawan.reports import DOWNLINK_REJECTED
 from tpxd.mqtt_transport import MqttTransport, open_subscribed, topic_refusal
 from tpxd.topics import CommandPorts, UplinkTopics
 from tpxd.wire.aws_registry import Registry, open_registry
@@ -130,7 +131,8 @@ class AwsIotTransport:
 
     async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
         """Publish what known devices sent, then see to the registry and publish the rest, in order per device."""
-        lanes = dict.fromkeys(item.uplink.lane for item in batch)
+        # that a command was refused shows no device: whoever mistyped a DevEUI wants none registered
+        lanes = dict.fromkeys(item.uplink.lane for item in batch if item.uplink.kind != DOWNLINK_REJECTED)
         strangers = [lane for lane in lanes if len(lane) == DEV_EUI_CHARACTERS and not self.things.known(lane)]
         if not strangers:
             await self.mqtt.send(batch, receipts)
