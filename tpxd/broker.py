@@ -10,6 +10,8 @@ misbehaves away from the uplinks.
 
 What it keeps is in memory and bounded: a client's persistent session outlives its connection by a day and holds the
 newest `MAX_QUEUED` messages; a broker that grows past `MAX_RESIDENT_BYTES` all the same ends and is started anew.
+
+What this does not do: keep a message whose receiver leaves, or needs longer than five seconds, before its PUBACK.
 """
 
 from __future__ import annotations
@@ -56,13 +58,38 @@ class BoundQueues(BasePlugin[BrokerContext]):  # type: ignore[misc]  # amqtt is 
             session.retained_messages.get_nowait()
 
 
+class StricterBroker(Broker):  # type: ignore[misc]  # amqtt is untyped
+    """amqtt's broker without two of its errors, which would lose commands and send others twice.
+
+    Both methods are amqtt's own and private: where a later amqtt has them no more, it is plain amqtt again.
+    """
+
+    async def _publish_session_retained_messages(self, session: Session) -> None:
+        """Send what waited for an absent client; amqtt marks it as retained, which it is not (MQTT 3.1.1, 3.3.1.3)."""
+        handler, sending = self._get_handler(session), []
+        while handler is not None and not session.retained_messages.empty():
+            waiting = session.retained_messages.get_nowait()
+            sent = handler.mqtt_publish(waiting.topic, waiting.data, waiting.qos, retain=False)
+            sending.append(asyncio.ensure_future(sent))
+        if sending:
+            await asyncio.wait(sending)
+
+    async def _publish_retained_messages_for_subscription(
+        self, subscription: tuple[str, int], session: Session
+    ) -> None:
+        """Send retained messages to whoever subscribes; amqtt sends those of all subscriptions to all who connect."""
+        subscribers = self._subscriptions.get(subscription[0], ())
+        if any(subscriber.client_id == session.client_id for subscriber, _ in subscribers):
+            await super()._publish_retained_messages_for_subscription(subscription, session)
+
+
 async def serve(address: str) -> None:
     """Serve MQTT 3.1.1 at `host:port` until SIGTERM or SIGINT; raises `BrokerError` when that is not possible."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    broker = Broker(
+    broker = StricterBroker(
         {
             "listeners": {"default": {"type": "tcp", "bind": address, "max_connections": MAX_CONNECTIONS}},
             "plugins": {"tpxd.broker.AdmitEveryone": {}, "tpxd.broker.BoundQueues": {}},
