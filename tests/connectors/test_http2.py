@@ -1,0 +1,231 @@
+"""`http2 = true`: against hypercorn, and what the contract suite does not ask."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import h2.connection
+import h2.errors
+import h2.exceptions
+import hypercorn.config
+import hypercorn.trio
+import pytest
+import trio
+from pydantic import ValidationError
+from trio.testing import MockClock
+
+from tests import pki
+from tests.connectors.http2_peer import FallbackPeer, Http2Peer
+from tests.connectors.peers import Receipts, batch_of, outgoing
+from tpxd.connector import Outgoing, Transport
+from tpxd.connectors.http import HttpConfig, open_http
+from tpxd.errors import ConnectFailed, LinkLost
+from tpxd.wire.http_client import IDLE_S
+from tpxd.wire.streams import open_stream
+
+
+def test_it_needs_tls() -> None:
+    with pytest.raises(ValidationError, match="http2 = true needs https://"):
+        HttpConfig.model_validate({"destinationURL": "http://as.example.net/in", "http2": True})
+
+
+# ---- hypercorn
+
+
+@dataclass
+class Seen:
+    """What a request was, as the application behind hypercorn sees it."""
+
+    version: str
+    method: str
+    path: str
+    query: bytes
+    headers: dict[bytes, bytes]
+    client: Any
+    body: bytes
+
+
+@dataclass
+class Site:
+    """hypercorn on a port of its own."""
+
+    url: str = ""
+    seen: list[Seen] = field(default_factory=list)
+    answer: bytes = b"taken"
+
+    async def application(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """ASGI."""
+        while scope["type"] == "lifespan":
+            await send({"type": f"{(await receive())['type']}.complete"})
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self.seen.append(
+            Seen(
+                scope["http_version"], scope["method"], scope["path"], scope["query_string"], dict(scope["headers"]),
+                scope["client"], body,
+            )
+        )  # fmt: skip
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": self.answer})
+
+
+@asynccontextmanager
+async def hypercorn_site(directory: Path, *, versions: tuple[str, ...] = ("h2", "http/1.1")) -> AsyncIterator[Site]:
+    site = Site()
+    config = hypercorn.config.Config()
+    certificate, key = pki.server().write(directory, "server")
+    config.certfile, config.keyfile = str(certificate), str(key)
+    config.alpn_protocols = list(versions)
+    config.bind = ["127.0.0.1:0"]
+    config.errorlog = None
+    async with trio.open_nursery() as nursery:
+        (bound,) = await nursery.start(hypercorn.trio.serve, site.application, config)
+        site.url = bound.replace("127.0.0.1", "localhost")
+        yield site
+        nursery.cancel_scope.cancel()
+
+
+def transport_to(site: Site, **more: Any) -> Any:
+    settings = {
+        "destinationURL": f"{site.url}/lora/in?site=n",
+        "http2": True,
+        "trustedCaCertificate": pki.ca().certificate,
+        "headers": {"X-Thing": "{DevEUI}"},
+    }
+    context = replace(Http2Peer(None).context(), dial=open_stream)  # type: ignore[arg-type] # it starts nothing here
+    return open_http(HttpConfig.model_validate(settings | more), context)
+
+
+async def deliver(transport: Transport, batch: list[Outgoing]) -> None:
+    receipts = Receipts()
+    with trio.fail_after(10):
+        await transport.send(batch, receipts)
+    assert sorted(receipts.delivered_) == list(range(len(batch)))
+
+
+async def test_requests_share_one_link_and_arrive_byte_for_byte(tmp_path: Path) -> None:
+    async with hypercorn_site(tmp_path) as site, transport_to(site) as transport:
+        batch = batch_of(40)
+        await deliver(transport, batch)
+        assert sorted(seen.body for seen in site.seen) == sorted(item.body for item in batch)
+        first = site.seen[0]
+        assert {(seen.version, seen.method, seen.path, seen.query) for seen in site.seen} == {
+            ("2", "POST", "/lora/in", b"site=n")
+        }
+        assert {seen.client for seen in site.seen} == {first.client}
+        assert first.headers[b"content-type"] == b"application/json"
+        assert first.headers[b"content-length"] == b"%d" % len(first.body)
+        assert {seen.headers[b"x-thing"].decode() for seen in site.seen} == {item.uplink.lane for item in batch}
+        for lane in {item.uplink.lane for item in batch}:
+            came = [seen.body for seen in site.seen if seen.headers[b"x-thing"].decode() == lane]
+            assert came == [item.body for item in batch if item.uplink.lane == lane]
+
+
+async def test_bodies_and_answers_larger_than_a_window(tmp_path: Path) -> None:
+    async with hypercorn_site(tmp_path) as site, transport_to(site) as transport:
+        site.answer = b"x" * 300_000
+        large = [replace(item, body=b'"%b"' % (b"x" * 200_000)) for item in batch_of(6)]
+        await deliver(transport, large)
+        await deliver(transport, batch_of(3))
+        assert [len(seen.body) for seen in site.seen] == [200_002] * 6 + [len(item.body) for item in batch_of(3)]
+
+
+async def test_a_server_that_only_knows_1_1_gets_that(tmp_path: Path) -> None:
+    async with hypercorn_site(tmp_path, versions=("http/1.1",)) as site, transport_to(site) as transport:
+        await deliver(transport, batch_of(9))
+        assert {seen.version for seen in site.seen} == {"1.1"}
+
+
+async def test_a_certificate_of_another_authority_is_told(tmp_path: Path) -> None:
+    stranger = pki.issue("Other CA", is_ca=True).certificate
+    async with hypercorn_site(tmp_path) as site:
+        with pytest.raises(ConnectFailed, match="TLS") as caught:
+            async with transport_to(site, trustedCaCertificate=stranger):
+                pytest.fail("it opened")
+        assert "trustedCaCertificate" in (caught.value.hint or "")
+
+
+# ---- ends of links
+
+
+@asynccontextmanager
+async def opened(peer: Http2Peer, **more: Any) -> AsyncIterator[Transport]:
+    config = peer.config(**more)
+    assert isinstance(config, HttpConfig)
+    async with open_http(config, peer.context()) as transport:
+        yield transport
+
+
+@pytest.mark.parametrize("kind", [Http2Peer, FallbackPeer])
+async def test_a_link_that_died_while_idle_is_replaced(
+    kind: type[Http2Peer], nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    peer = kind(nursery)
+    async with opened(peer) as transport:
+        for n in range(3):
+            await deliver(transport, [outgoing(n)])
+            await peer.hang_up()
+        assert len(peer.near_ends) == 3
+
+
+async def test_a_first_link_that_waited_for_too_long_is_not_used(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    peer = Http2Peer(nursery)
+    async with opened(peer) as transport:
+        assert len(peer.near_ends) == 1
+        await trio.sleep(IDLE_S + 1)
+        await deliver(transport, [outgoing(1)])
+        assert len(peer.near_ends) == 2
+
+
+class Goodbye(Http2Peer):
+    """Ends the link, or one request, with a word of HTTP/2."""
+
+    word: Callable[[h2.connection.H2Connection, int], None]
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """See `Peer`; what still comes after a GOAWAY is of no interest."""
+        with suppress(h2.exceptions.ProtocolError):
+            await super().serve(stream)
+
+    def _settle(self, link: h2.connection.H2Connection, stream_id: int, body: bytes) -> bool:
+        self.word(link, stream_id)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (lambda link, id: link.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM), "GOAWAY, ENHANCE_YOUR_CALM"),
+        (lambda link, id: link.reset_stream(id, h2.errors.ErrorCodes.REFUSED_STREAM), "gave the request up"),
+    ],
+)
+async def test_the_words_of_the_far_end_are_told(
+    word: Callable[[h2.connection.H2Connection, int], None],
+    expected: str,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+) -> None:
+    peer = Goodbye(nursery)
+    peer.word = word
+    async with opened(peer) as transport:
+        with pytest.raises(LinkLost, match=expected):
+            await transport.send([outgoing(1)], Receipts())
+
+
+async def test_an_answer_that_stays_away(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    peer = Goodbye(nursery)
+    peer.word = lambda link, id: None
+    async with opened(peer, actionTimeout=2_000) as transport:
+        begun = trio.current_time()
+        with pytest.raises(LinkLost, match="no answer within 2000 ms"):
+            await transport.send([outgoing(1)], Receipts())
+        assert trio.current_time() - begun == pytest.approx(2, abs=0.1)

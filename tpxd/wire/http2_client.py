@@ -1,0 +1,226 @@
+"""POSTs over HTTP/2, for servers that want it: one link for many requests, by httpcore, the transport of httpx.
+
+The far end chooses by ALPN; one that chooses HTTP/1.1 gets that, over as many links as there are requests at once. The
+links are dialled as all others of tpxd are, so that proxies, certificates and error texts are the same. This is slower
+than `http_client`, which is made for the many small requests of uplinks.
+
+Source: RFC 9113; RFC 7301 (ALPN).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import h2.errors
+import h2.events
+import httpcore
+import trio
+
+from tpxd.errors import LinkLost
+from tpxd.wire.http1_client import KEPT_BYTES, Answer
+from tpxd.wire.http_client import IDLE_S, Dial
+from tpxd.wire.streams import Endpoint, explain
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Http2Client:
+    """What the body of `open_http2_client` posts through."""
+
+    def __init__(self, pool: httpcore.AsyncConnectionPool, links: _Links, origin: str, answer_timeout_s: float) -> None:
+        self._pool = pool
+        self._links = links
+        self._origin = origin
+        self._answer_timeout_s = answer_timeout_s
+
+    async def post(self, head: bytes, body: bytes) -> Answer:
+        """Send one request and wait for its answer.
+
+        A request that finds the link dead that carried others before is sent once more, over a new link. It is not
+        known whether such a request was served.
+
+        Args:
+            head: from `http1_client.request_head`, with further `header_lines` or without.
+
+        Raises:
+            ConnectFailed: no link could be opened.
+            LinkLost: the link ended before the answer was complete, or no answer came in time.
+
+        Cancellation: the request may have been served; the link stays.
+        """
+        target, headers = _read_head(head)
+        headers.append((b"Content-Length", b"%d" % len(body)))
+        with trio.move_on_after(self._answer_timeout_s):
+            opened_before = self._links.opened
+            try:
+                return await self._exchange(target, headers, body)
+            except (httpcore.ProtocolError, httpcore.NetworkError) as error:
+                if self._links.opened != opened_before:
+                    raise _lost(error) from error
+            try:
+                return await self._exchange(target, headers, body)
+            except (httpcore.ProtocolError, httpcore.NetworkError) as error:
+                raise _lost(error) from error
+        raise LinkLost(
+            f"no answer within {self._answer_timeout_s * 1000:.0f} ms",
+            hint="is the server overloaded, or actionTimeout too short for it?",
+        )
+
+    async def _exchange(self, target: str, headers: Headers, body: bytes) -> Answer:
+        url, content = self._origin + target, _Content(body)
+        async with self._pool.stream("POST", url, headers=headers, content=content) as response:
+            kept = b""
+            # to its end, however long it is: httpcore keeps a link in order only then, and the time is limited
+            async for part in response.aiter_stream():
+                kept += part[: KEPT_BYTES - len(kept)]
+            return Answer(response.status, {name.lower(): value for name, value in response.headers}, kept)
+
+
+class _Content:
+    """A body in one piece. httpcore would make a generator of it, and leave that lying around when a link ends."""
+
+    def __init__(self, body: bytes) -> None:
+        self._left = [body]
+
+    def __aiter__(self) -> _Content:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+class _Links(httpcore.AsyncNetworkBackend):
+    """Opens links for the pool, the first one ahead of time.
+
+    Attributes:
+        opened: how many the pool got.
+    """
+
+    def __init__(self, dial: Callable[[], Awaitable[trio.abc.Stream]]) -> None:
+        self.opened = 0
+        self._dial = dial
+        self._prepared: tuple[trio.abc.Stream, float] | None = None
+
+    async def prepare(self) -> None:
+        """Open a link that waits for the first request; raises ConnectFailed."""
+        self._prepared = await self._dial(), trio.current_time()
+
+    async def forget(self) -> None:
+        """Close the link that waits, if it still does."""
+        if self._prepared is not None:
+            stream, _ = self._prepared
+            self._prepared = None
+            await trio.aclose_forcefully(stream)
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A link to the one server that there is, TLS included; one that was idle for too long is not used."""
+        if self._prepared is not None and trio.current_time() - self._prepared[1] < IDLE_S:
+            stream, _ = self._prepared
+            self._prepared = None
+        else:
+            await self.forget()
+            stream = await self._dial()
+        self.opened += 1
+        return _Stream(stream)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A stream of ours as httpcore sees one."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(max_bytes))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise httpcore.ReadError from error
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        try:
+            await self._stream.send_all(buffer)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise httpcore.WriteError from error
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self._stream)
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """TLS stands already."""
+        return self
+
+    def get_extra_info(self, info: str) -> Any:
+        """The TLS connection, of which httpcore asks what ALPN chose."""
+        return self._stream if info == "ssl_object" and isinstance(self._stream, trio.SSLStream) else None
+
+
+def _read_head(head: bytes) -> tuple[str, Headers]:
+    """Take apart what `request_head` made: the target, and the headers."""
+    request, *lines = head.split(b"\r\n")
+    headers = [line.split(b": ", 1) for line in lines if line]
+    return request.split(b" ")[1].decode("ascii"), [(name, value) for name, value in headers]
+
+
+def _lost(error: Exception) -> LinkLost:
+    match error.args[:1]:
+        case (h2.events.ConnectionTerminated() as event,):
+            return LinkLost(f"the far end ended the link: GOAWAY, {_code(event.error_code)}")
+        case (h2.events.StreamReset() as event,):
+            return LinkLost(f"the far end gave the request up: {_code(event.error_code)}")
+    if isinstance(error, httpcore.ProtocolError) and str(error) != "Server disconnected":
+        return LinkLost(f"HTTP went wrong: {error}", hint="does an HTTP server listen on this port?")
+    reason, hint = explain(error)
+    return LinkLost(f"{reason} before it answered", hint=hint)
+
+
+def _code(code: h2.errors.ErrorCodes | int | None) -> str:
+    return code.name if isinstance(code, h2.errors.ErrorCodes) else f"error {code}"
+
+
+@asynccontextmanager
+async def open_http2_client(
+    endpoint: Endpoint, dial: Dial, *, connect_timeout_s: float, answer_timeout_s: float, links: int
+) -> AsyncIterator[Http2Client]:
+    """Open a first link, which the first post uses, and yield what posts.
+
+    Args:
+        endpoint: with a TLS context that offers h2 and http/1.1 (ALPN).
+        answer_timeout_s: how long a post may take, each time, opening a link included.
+        links: the most links at once, to a server that chooses HTTP/1.1.
+
+    Raises:
+        ConnectFailed: the first link could not be opened.
+
+    Cancellation: all links are closed.
+    """
+    backend = _Links(lambda: dial(endpoint, connect_timeout_s))
+    await backend.prepare()
+    try:
+        async with httpcore.AsyncConnectionPool(
+            ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # never used: the links come with their TLS
+            max_connections=links,
+            keepalive_expiry=IDLE_S,
+            http2=True,
+            network_backend=backend,
+        ) as pool:
+            origin = f"https://{endpoint.host if ':' not in endpoint.host else f'[{endpoint.host}]'}:{endpoint.port}"
+            yield Http2Client(pool, backend, origin, answer_timeout_s)
+    finally:
+        await backend.forget()
