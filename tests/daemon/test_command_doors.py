@@ -1,0 +1,150 @@
+"""Commands come in through every door of the daemon and reach the LRC; what became of them is told in its place."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
+from tests.daemon.harness import DEVICES, Daemon, Lrc, Receiver, eventually, http_file, mqtt_file, uplink
+
+pytestmark = pytest.mark.broker
+
+DEVICE = DEVICES[0]
+
+
+def command(payload: str, **more: object) -> bytes:
+    fields = {"DevEUI": DEVICE, "FPort": 5, "payload_hex": payload, "ValidityTime": "60", **more}
+    return json.dumps({"DevEUI_downlink": fields}).encode()
+
+
+def lrc_settings(lrc: Receiver) -> str:
+    return f'[lrc]\ndownlink_url = "{lrc.url}/thingpark/lrc/rest/downlink"\n'
+
+
+def payloads(lrc: Receiver) -> list[str]:
+    """What the LRC was told, in order."""
+    return [parse_qs(urlsplit(path).query)["Payload"][0] for path, *_ in list(lrc.requests)]
+
+
+@contextmanager
+def client(port: int, name: str, *, clean: bool = True) -> Iterator[tuple[paho.Client, bool]]:
+    """A client that shares no code with tpxd, and whether the broker had a session of that name."""
+    connected = threading.Event()
+    present: list[bool] = []
+    made = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, clean_session=clean)
+
+    def on_connect(_client: paho.Client, _data: Any, flags: Any, *_: Any) -> None:
+        present.append(flags.session_present)
+        connected.set()
+
+    made.on_connect = on_connect
+    made.connect("127.0.0.1", port)
+    made.loop_start()
+    try:
+        assert connected.wait(10)
+        yield made, present[0]
+    finally:
+        made.disconnect()
+        made.loop_stop()
+
+
+def publish(port: int, topic: str, body: bytes) -> None:
+    with client(port, "application") as (application, _):
+        application.publish(topic, body, qos=1).wait_for_publish(10)
+
+
+def tpxd(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "tpxd", *arguments, "--config", str(daemon.config)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_every_door_leads_to_the_lrc(
+    make_daemon: MakeDaemon, broker: Broker, subscriber: Subscriber, receiver: Receiver
+) -> None:
+    lrc, web = receiver, Receiver()
+    patterns = {"downlinkTopicPattern": "down/{DevEUI}", "downlinkStatusTopicPattern": "status/{DevEUI}"}
+    daemon = make_daemon(lrc_settings(lrc), plant=mqtt_file(broker.port, **patterns), web=http_file(web.url)).start()
+    try:
+        daemon.opened("plant", "web")
+
+        publish(broker.port, f"down/{DEVICE}", command("01"))
+        eventually("the command from the topic is there", lambda: payloads(lrc) == ["01"])
+
+        assert Lrc(daemon.intake).post(uplink(DEVICE, 1)) == 200
+        (_, _, body, _) = eventually("the uplink is there", lambda: web.requests)[0]
+        url = json.loads(body)["DevEUI_uplink"]["downlinkUrl"]
+        here = f"http://127.0.0.1:{daemon.intake}{urlsplit(url).path}"
+        with urllib.request.urlopen(urllib.request.Request(here, command("02"), method="POST"), timeout=10) as answer:
+            assert answer.status == 202
+        eventually("the command from the URL is there", lambda: payloads(lrc) == ["01", "02"])
+
+        done = tpxd(daemon, "downlink", DEVICE, "--hex", "03", "--port", "7", "--wait")
+        assert (done.returncode, done.stdout.partition(":")[0]) == (0, f"command 3 to {DEVICE} is sent"), done.stderr
+        assert payloads(lrc) == ["01", "02", "03"]
+
+        lrc.status = lambda path, body: 350
+        publish(broker.port, f"down/{DEVICE}", command("04", CorrelationID="A1"))
+        verdict = eventually(
+            "the verdict is at its topic",
+            lambda: [json.loads(body) for topic, body in subscriber.messages if topic == f"status/{DEVICE}"],
+        )[0]["DevEUI_downlink_Rejected"]
+        assert (verdict["DeliveryStatus"], verdict["CorrelationID"]) == (350, "A1")
+        refused = tpxd(daemon, "downlink", DEVICE, "--hex", "05", "--port", "7", "--wait")
+        assert (refused.returncode, "is rejected" in refused.stdout) == (1, True)
+
+        traced = json.loads(tpxd(daemon, "trace", DEVICE, "--json").stdout)
+        states = [(entry["connection"], entry["state"]) for entry in traced if entry["type"] == "DevEUI_downlink"]
+        assert states == [("plant", "sent"), ("web", "sent"), (None, "sent"), ("plant", "rejected"), (None, "rejected")]
+        assert {"DevEUI_uplink", "DevEUI_downlink_Rejected"} <= {entry["type"] for entry in traced}
+    finally:
+        web.close()
+
+
+def test_commands_of_a_connection_that_is_paused_edited_and_removed(
+    make_daemon: MakeDaemon, broker: Broker, receiver: Receiver
+) -> None:
+    def file(topic: str, extra: str = "") -> str:
+        return extra + mqtt_file(broker.port, downlinkTopicPattern=topic, clientId="plant-client")
+
+    daemon = make_daemon(lrc_settings(receiver), plant=file("old/{DevEUI}")).start()
+    daemon.opened("plant")
+    daemon.write("plant", file("old/{DevEUI}", "active = false\n"))
+    eventually("it is paused", lambda: daemon.health("plant")["state"] == "DEACTIVATED")
+    publish(broker.port, f"old/{DEVICE}", command("01"))
+    daemon.end()
+    daemon.start()
+    publish(broker.port, f"old/{DEVICE}", command("02"))
+    assert payloads(receiver) == []
+    daemon.write("plant", file("old/{DevEUI}"))
+    eventually("what the broker kept is there", lambda: payloads(receiver) == ["01", "02"])
+
+    daemon.write("plant", file("new/{DevEUI}"))
+    eventually("the edit is at work", lambda: daemon.health("plant")["file"]["running"] == 4)
+    daemon.opened("plant")
+    publish(broker.port, f"old/{DEVICE}", command("03"))
+    publish(broker.port, f"new/{DEVICE}", command("04"))
+    eventually("only the new topic counts", lambda: payloads(receiver) == ["01", "02", "04"])
+
+    (daemon.connections / "plant.toml").unlink()
+    eventually("it is gone", lambda: daemon.get("/health/plant")[0] == 404)
+
+    def ended() -> bool:
+        with client(broker.port, "plant-client", clean=False) as (_, present):
+            return not present
+
+    # the session is ended some seconds later; whoever asks takes its place, so it is asked once only
+    threading.Event().wait(5)
+    assert ended()
+    assert payloads(receiver) == ["01", "02", "04"]
