@@ -28,7 +28,7 @@ from tpxd.intake.downlinks import FORGIVEN_S, GUESSES, PEERS, Guesses, downlink_
 from tpxd.intake.routes import Route
 from tpxd.lorawan.downlinks import MAX_BODY_BYTES
 from tpxd.lorawan.uplink import addressed_to
-from tpxd.spool import LoadedCommands
+from tpxd.spool import LoadedCommands, NewReport
 from tpxd.wire.http1 import Request, Response
 
 UUID = "6b1f0c9e-0000-4000-8000-00000000a1c4"
@@ -46,6 +46,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.rows: dict[int, tuple[Any, ...]] = {}
+        self.reports: list[NewReport] = []
         self.failing = False
 
     async def load(self) -> LoadedCommands:
@@ -53,12 +54,17 @@ class Disk:
         return LoadedCommands([], {}, 0)
 
     async def write(
-        self, rows: Sequence[tuple[Any, ...]], forgotten: Sequence[int], counts: Mapping[str, Mapping[str, int]]
+        self,
+        rows: Sequence[tuple[Any, ...]],
+        forgotten: Sequence[int],
+        counts: Mapping[str, Mapping[str, int]],
+        reports: Sequence[NewReport] = (),
     ) -> None:
         await trio.lowlevel.checkpoint()
         if self.failing:
             raise SpoolUnavailable("the disk is full")
         self.rows |= {row[0]: row for row in rows}
+        self.reports += reports
 
 
 @dataclass
@@ -163,7 +169,7 @@ async def test_what_is_no_command_or_a_wrong_one_is_told_at_once(content: bytes,
         assert getattr(plant.commands.book.counts("plant"), counted) == 1
         # the answer told it, so no report does
         await trio.testing.wait_all_tasks_blocked()
-        assert plant.verdicts.stored == []
+        assert plant.disk.reports == []
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), st.lists).map(orjson.dumps))

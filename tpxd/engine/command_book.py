@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Container
 from dataclasses import replace
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, Final
 
 from tpxd.engine.health import DownlinkCounts
@@ -41,7 +42,8 @@ class CommandBook:
         self._wall = wall
         self._commands: dict[int, StoredCommand] = {}
         self._counts = {id: DownlinkCounts(**counts) for id, counts in loaded.counts.items()}
-        self._open = 0
+        self._open: dict[int, StoredCommand] = {}
+        self._by_device: dict[str, dict[int, StoredCommand]] = {}
         self._last_id = 0
         self._final: deque[StoredCommand] = deque()
         self._marks: dict[tuple[str, str], int] = {}
@@ -49,11 +51,14 @@ class CommandBook:
         self._by_correlation: dict[tuple[str, int], StoredCommand] = {}
         for command in loaded.commands:
             self._add(command)
+        for counts in self._counts.values():
+            counts.balance()
 
     def _add(self, command: StoredCommand) -> None:
         self._last_id = max(self._last_id, command.id)
         self._commands[command.id] = command
-        if command.correlation_id:
+        self._by_device.setdefault(command.dev_eui, {})[command.id] = command
+        if command.correlation_id and command.command is not None:
             self._by_correlation[_correlation(command)] = command
         if command.mark:
             key = (command.connection, command.mark)
@@ -63,7 +68,7 @@ class CommandBook:
         if command.state.final:
             self._final.append(command)
         else:
-            self._open += 1
+            self._open[command.id] = command
             self.counts(command.connection).waiting += 1
 
     def counts(self, connection: str) -> DownlinkCounts:
@@ -73,17 +78,17 @@ class CommandBook:
     @property
     def open(self) -> list[StoredCommand]:
         """Everything that is not final, oldest first."""
-        return [command for command in self._commands.values() if not command.state.final]
+        return list(self._open.values())
 
     @property
     def open_count(self) -> int:
         """How many are not final."""
-        return self._open
+        return len(self._open)
 
     @property
     def full(self) -> bool:
         """So many wait that no further one is taken."""
-        return self._open >= MAX_OPEN
+        return len(self._open) >= MAX_OPEN
 
     def find(self, id: int) -> StoredCommand | None:
         """A command that is still kept."""
@@ -91,8 +96,7 @@ class CommandBook:
 
     def of_device(self, dev_eui: str, limit: int) -> list[StoredCommand]:
         """The newest commands of a device, newest first."""
-        found = (command for command in reversed(self._commands.values()) if command.dev_eui == dev_eui)
-        return [command for _, command in zip(range(limit), found, strict=False)]
+        return list(islice(reversed(self._by_device.get(dev_eui, {}).values()), limit))
 
     def of_report(self, dev_eui: str, fields: dict[str, Any]) -> StoredCommand | None:
         """The command that a DevEUI_downlink_Sent is about: by CorrelationID, else by the device and its counter."""
@@ -157,7 +161,7 @@ class CommandBook:
             self._final.remove(command)
         else:
             counts.waiting -= 1
-            self._open -= 1
+            del self._open[command.id]
         self._drop(command)
 
     def acknowledge(self, command: StoredCommand) -> None:
@@ -191,20 +195,26 @@ class CommandBook:
         if command.command is not None and command.command.as_key is not None:
             command.command = replace(command.command, as_key=None)
         self.counts(command.connection).settle(state)
-        self._open -= 1
+        del self._open[command.id]
         self._final.append(command)
         if is_unhappy(state) and command.connection and command.dev_eui:
             command.verdict = rejection(command, self._wall())
         self.changed(command)
-        if len(self._final) > KEPT:
-            oldest = self._final.popleft()
-            self._drop(oldest)
-            self.forgotten(oldest.id)
+        self._forget()
 
     def transmit(self, command: StoredCommand, fields: dict[str, Any]) -> None:
         """A DevEUI_downlink_Sent told what became of it on the air."""
         command.transmitted = transmission(fields)
         self.changed(command)
+
+    def _forget(self) -> None:
+        while len(self._final) > KEPT:
+            oldest = self._final.popleft()
+            if oldest.verdict is not None:
+                self._final.append(oldest)  # its sender does not know yet; the next one makes room for both
+                return
+            self._drop(oldest)
+            self.forgotten(oldest.id)
 
     def _settle_mark(self, command: StoredCommand) -> None:
         key = (command.connection, command.mark)
@@ -216,6 +226,10 @@ class CommandBook:
 
     def _drop(self, command: StoredCommand) -> None:
         del self._commands[command.id]
+        of_device = self._by_device[command.dev_eui]
+        del of_device[command.id]
+        if not of_device:
+            del self._by_device[command.dev_eui]
         if command.correlation_id and self._by_correlation.get(_correlation(command)) is command:
             del self._by_correlation[_correlation(command)]
         if command.mark:

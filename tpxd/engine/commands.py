@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import orjson
 import trio
 
 from tpxd.engine.command_book import CommandBook
+from tpxd.engine.verdicts import WRONG
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event, Report
 from tpxd.lorawan.downlinks import Command, DownlinkError
@@ -28,6 +29,11 @@ from tpxd.spool import Appended, CommandState, LoadedCommands, NewReport, Stored
 
 RETRY_S: Final = 1.0
 LAST_SAVE_S: Final = 2.0
+AT_ONCE: Final = 256
+"""Verdicts that share a transaction."""
+
+MAX_VERDICTS: Final = 20_000
+"""Verdicts that wait for the disk; beyond it no further command is taken."""
 
 CRASHED: Final = "the daemon ended while the LRC was being told"
 
@@ -39,13 +45,17 @@ class Store(Protocol):
         """Read everything."""
 
     async def write(
-        self, rows: Sequence[tuple[Any, ...]], forgotten: Sequence[int], counts: Mapping[str, Mapping[str, int]]
+        self,
+        rows: Sequence[tuple[Any, ...]],
+        forgotten: Sequence[int],
+        counts: Mapping[str, Mapping[str, int]],
+        reports: Sequence[NewReport] = (),
     ) -> None:
-        """Store, delete and count in one transaction."""
+        """Store, delete, count and put reports into the journal in one transaction."""
 
 
 Publish = Callable[[NewReport], Awaitable[Appended]]
-"""How a verdict gets into the queue of its connection; see `Spool.append`."""
+"""How a report gets into the journal; see `Spool.append`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,15 +93,14 @@ async def open_commands(
         text = f"{loaded.damaged} commands are damaged on the disk; what became of them is not known"
         report(Event("damage", text, level=logging.ERROR, more={"count": loaded.damaged}))
     commands = Commands(store, publish, loaded, refusal, wall)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(commands.keep_saved)
-        nursery.start_soon(commands.publish_verdicts)
-        try:
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(commands.keep_saved)
             yield commands
-        finally:
-            with trio.move_on_after(LAST_SAVE_S, shield=True):
-                await commands.save()
             nursery.cancel_scope.cancel()
+    finally:
+        with trio.move_on_after(LAST_SAVE_S, shield=True):
+            await commands.save()
 
 
 class Commands:
@@ -119,16 +128,17 @@ class Commands:
         self._publish = publish
         self._refusal = refusal
         self._unsaved: set[int] = set()
-        self._verdicts: deque[StoredCommand] = deque()
+        self._owed: dict[int, StoredCommand] = {}
         self._batch = Batch()
         self._saving = Batch()
         self._work = trio.Event()
-        self._verdict_work = trio.Event()
-        self._room = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()
         for command in loaded.commands:
             if command.state is CommandState.SENDING:
                 self.book.doubt(command, CRASHED)
-            self._tell(command)
+            if refusal is not None and not command.state.final:
+                self.book.end(command, CommandState.REJECTED, refusal, WRONG)
+            self._owe(command)
 
     @property
     def waiting(self) -> list[StoredCommand]:
@@ -138,13 +148,12 @@ class Commands:
     @property
     def full(self) -> bool:
         """So many wait that no further one should be taken."""
-        return self.book.full
+        return self.book.full or len(self._owed) >= MAX_VERDICTS
 
     async def room(self) -> None:
         """Wait until a further command is taken."""
-        while self.book.full:
-            self._room = trio.Event()
-            await self._room.wait()
+        while self.full:
+            await self._room.park()
 
     def enter(self, connection: str, wanted: Command | DownlinkError, mark: str = "") -> StoredCommand:
         """Take a command in, or the refusal of a wrong one; `saved` tells when it is on disk.
@@ -212,25 +221,28 @@ class Commands:
         self._batch.commands[command.id] = command
         self._batch.counted.add(command.connection)
         self._work.set()
-        if not self.book.full:
-            self._room.set()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        if not self.full:
+            self._room.unpark_all()
 
     def _forgotten(self, id: int) -> None:
+        self._unsaved.discard(id)
         self._batch.commands.pop(id, None)
         self._batch.forgotten.append(id)
 
     async def keep_saved(self) -> None:
-        """Save whatever was marked, for ever; while the disk refuses, try again each second."""
+        """Save whatever was marked and publish the verdicts, for ever; while the disk refuses, try each second."""
         while True:
             await self._work.wait()
             self._work = trio.Event()
-            await self.save()
-            if self._saving.error is not None:
+            if not await self.save() or not await self._publish_verdicts():
                 self._work.set()
                 await trio.sleep(RETRY_S)
 
-    async def save(self) -> None:
-        """Save what is marked now, in one transaction.
+    async def save(self) -> bool:
+        """Save what is marked now, in one transaction; False: the disk refused, and it stays marked.
 
         Cancellation: it stays marked, whether it was stored or not.
         """
@@ -252,6 +264,7 @@ class Commands:
             batch.done.set()
         if stored:
             self._hand_on(batch)
+        return stored
 
     def _hand_on(self, batch: Batch) -> None:
         for id, command in batch.commands.items():
@@ -259,12 +272,12 @@ class Commands:
                 self._unsaved.discard(id)
                 if not command.state.final:
                     self.due(command)
-            self._tell(command)
+            self._owe(command)
 
-    def _tell(self, command: StoredCommand) -> None:
-        if command.verdict is not None and command not in self._verdicts:
-            self._verdicts.append(command)
-            self._verdict_work.set()
+    def _owe(self, command: StoredCommand) -> None:
+        if command.verdict is not None:
+            self._owed[command.id] = command
+            self._work.set()
 
     async def surely_published(self, report: NewReport) -> None:
         """Put a report into the queue of the connection that it is for, however long the disk refuses.
@@ -278,19 +291,26 @@ class Commands:
             except SpoolUnavailable:
                 await trio.sleep(RETRY_S)
 
-    async def publish_verdicts(self) -> None:
-        """Put each verdict into the queue of its connection, for ever.
+    async def _publish_verdicts(self) -> bool:
+        """Put verdicts into the queues of their connections; False: the disk refused.
 
-        After a crash in between it is put there a second time, which the spool recognises as a duplicate.
+        The transaction that stores a verdict notes that it is published, so each is there once, whenever a crash comes.
         """
-        while True:
-            while self._verdicts:
-                command = self._verdicts[0]
-                body = command.verdict or b""
-                to = addressed_to(command.connection)
-                await self.surely_published(NewReport(DOWNLINK_REJECTED, command.dev_eui, to, body, orjson.loads(body)))
-                self._verdicts.popleft()
+        while self._owed:
+            batch = list(islice(self._owed.values(), AT_ONCE))
+            rows = [replace(command, verdict=None, version=command.version + 1).to_row() for command in batch]
+            try:
+                await self._store.write(rows, (), {}, [_verdict(command) for command in batch])
+            except SpoolUnavailable:
+                return False
+            for command in batch:
+                del self._owed[command.id]
                 command.verdict = None
-                self._mark(command)
-            self._verdict_work = trio.Event()
-            await self._verdict_work.wait()
+                command.version += 1
+            self._make_room()
+        return True
+
+
+def _verdict(command: StoredCommand) -> NewReport:
+    body = command.verdict or b""
+    return NewReport(DOWNLINK_REJECTED, command.dev_eui, addressed_to(command.connection), body, orjson.loads(body))

@@ -47,9 +47,13 @@ class DownlinkUrls:
         self._key = secrets.token_bytes(16)
         self._uuids: dict[str, str] = {}
         self._doors: dict[bytes, Door] = {}
+        self._told: dict[str, str] = {}
 
     async def open(self, connection: str, configuration: ConnectorConfig) -> None:
-        """Give a connection its address, or change or take it away, as its file says; a new one is on disk before."""
+        """Give a connection its address, or change or take it away, as its file says; a new one is on disk before.
+
+        What went wrong is told once; to be called again now and then.
+        """
         wanted = await self._uuid(connection, configuration) if configuration.downlinkEnabled else None
         before = self._uuids.get(connection)
         if before is not None and before != wanted:
@@ -61,12 +65,13 @@ class DownlinkUrls:
         if other.connection == connection:
             self._doors[digest] = door
             self._uuids[connection] = wanted
-        elif before != wanted:
-            text = f"{connection}: downlinkUuid is that of {other.connection}, which keeps it"
-            self._report(Event("file", text, connection, logging.WARNING))
+            self._told.pop(connection, None)
+        else:
+            self._tell("file", connection, f"downlinkUuid is that of {other.connection}, which keeps it")
 
     def close(self, connection: str) -> None:
         """The connection takes no commands over HTTP any more."""
+        self._told.pop(connection, None)
         known = self._uuids.pop(connection, None)
         if known is not None:
             del self._doors[self._digest(known)]
@@ -93,7 +98,11 @@ class DownlinkUrls:
             try:
                 await self._memory.remember(key, known)
             except SpoolUnavailable as error:
-                text = f"{connection}: uplinks carry no downlinkUrl until it can be stored: {error}"
-                self._report(Event("spool", text, connection, logging.WARNING))
+                self._tell("spool", connection, f"uplinks carry no downlinkUrl until it can be stored: {error}")
                 return None
         return known
+
+    def _tell(self, kind: str, connection: str, fault: str) -> None:
+        if self._told.get(connection) != fault:
+            self._told[connection] = fault
+            self._report(Event(kind, f"{connection}: {fault}", connection, logging.WARNING))

@@ -52,7 +52,8 @@ class Inbox:
         """Decide about one message."""
         book, connection = self.commands.book, self.connection
         mark = fingerprint(incoming.source, incoming.body)
-        taken: Taken | None = book.redelivered(connection, mark, self._met) if incoming.redelivered else None
+        repeats = incoming.redelivered or incoming.retained
+        taken: Taken | None = book.redelivered(connection, mark, self._met) if repeats else None
         if taken is None:
             again = incoming.retained and book.taken_before(connection, mark)
             taken = () if again else self._enter(incoming, mark)

@@ -86,6 +86,12 @@ class DownlinkCounts:
             case _:
                 self.rejected += 1
 
+    def balance(self) -> None:
+        """Make the sum right after damage on the disk: what waited and is lost counts as rejected."""
+        known = self.sent + self.rejected + self.expired + self.waiting
+        self.rejected += max(0, self.received - known)
+        self.received = max(self.received, known)
+
     def durable(self) -> dict[str, int]:
         """What is kept over a restart: all but `waiting`, which is counted anew from what waits."""
         return {name: count for name, count in asdict(self).items() if name != "waiting"}

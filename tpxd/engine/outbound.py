@@ -24,9 +24,11 @@ def format_of(config: ConnectorConfig) -> Format:
     return "payload" if config.sendRawDecodedFormat else "whole"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outbound:
     """Decides for each uplink of one connection: filtered, expired, or the body to send.
+
+    Not frozen: the address of a connection at work may become known, or known to be another's.
 
     Attributes:
         flow: which uplinks the connection takes.
@@ -64,22 +66,28 @@ class Outbound:
             if now is not None and now - emitted_s(uplink) > self.validity_s:
                 return Verdict.EXPIRED
         if self.form == "whole":
-            return self._with_url(uplink.body)
+            return self._with_url(uplink)
         if self.form == "fields":
             fields = orjson.dumps(uplink.fields)
-            return fields if b'"downlinkUrl":' in fields else fields[:-1] + self.url_field + b"}"
+            return fields if "downlinkUrl" in uplink.fields else self._inserted(fields, len(fields) - 1)
         payload = uplink.fields.get("payload")
-        return orjson.dumps(payload) if isinstance(payload, dict) else self._with_url(uplink.body)
+        return orjson.dumps(payload) if isinstance(payload, dict) else self._with_url(uplink)
 
-    def _with_url(self, body: bytes) -> bytes:
+    def _with_url(self, uplink: Uplink) -> bytes:
         """The report with its downlinkUrl, otherwise byte for byte as it came; one that has one already keeps it.
 
-        The last brace closes the report and the one before it the object inside the root, which is never empty.
+        The last brace closes the report, and the one before it the object inside the root.
         """
-        if not self.url_field or b'"downlinkUrl"' in body:
+        body = uplink.body
+        if not self.url_field or (b'"downlinkUrl"' in body and "downlinkUrl" in uplink.fields):
             return body
-        end = body.rindex(b"}", 0, body.rindex(b"}"))
-        return b"%b%b%b" % (body[:end], self.url_field, body[end:])
+        return self._inserted(body, body.rindex(b"}", 0, body.rindex(b"}")))
+
+    def _inserted(self, body: bytes, end: int) -> bytes:
+        """The body with the address in front of the brace at `end`."""
+        begin = body[:end]
+        field = self.url_field[1:] if begin.rstrip().endswith(b"{") else self.url_field
+        return b"%b%b%b" % (begin, field, body[end:])
 
 
 def url_field(url: str | None) -> bytes:

@@ -263,6 +263,8 @@ class Supervisor:
             return
         if self._urls is not None:
             await self._urls.open(id, model.configuration)
+            if slot.live is not None:
+                slot.live.outbound.url_field = url_field(self._urls.url(id))
         health.name, health.connector_id, health.active = model.name, model.connectorId, model.active
         slot.cursor.validity_s = model.configuration.uplinkTimeValidity
         if not model.active:

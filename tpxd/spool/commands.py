@@ -6,21 +6,24 @@ the start. Counters of a connection are a note beside them, written in the same 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import orjson
 
 from tpxd.lorawan.downlinks import Command
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool.contract import NewReport
 from tpxd.spool.journal import Journal
 from tpxd.spool.rows import Field, checked, with_crc
 
 COUNTS = "downlinks."
 """Before the ids of connections, among the spool's own notes."""
 
-T = TypeVar("T")
+REPORT = 0
+"""Under this number reports are handed to the spool: no uplink has it."""
 
 
 class CommandState(StrEnum):
@@ -142,10 +145,16 @@ class LoadedCommands:
 
 
 class Transactions(Protocol):
-    """The part of the spool that is needed here."""
+    """The part of the spool that is needed here; see `tpxd.spool.Spool`."""
+
+    def now_ms(self) -> int:
+        """Now, as the wall clock has it."""
 
     async def write(self, run: Any) -> Any:
         """Run something in the writer's next transaction; returns when it is durable."""
+
+    async def settle(self, run: Callable[[Journal], Collection[int]], handed: Sequence[tuple[int, Uplink]]) -> None:
+        """The same, and append the reports whose number is among those that `run` returns."""
 
 
 class CommandStore:
@@ -164,24 +173,34 @@ class CommandStore:
         return loaded
 
     async def write(
-        self, rows: Sequence[tuple[Field, ...]], forgotten: Sequence[int], counts: Mapping[str, Mapping[str, int]]
+        self,
+        rows: Sequence[tuple[Field, ...]],
+        forgotten: Sequence[int],
+        counts: Mapping[str, Mapping[str, int]],
+        reports: Sequence[NewReport] = (),
     ) -> None:
         """Store rows (new, or in place of those with the same id), delete others, note counters: all or nothing.
 
+        Args:
+            reports: go into the journal, in the same transaction.
+
         Raises:
-            SpoolUnavailable: the disk refuses; nothing has changed.
+            SpoolUnavailable: the disk refuses, or has no room for the reports; nothing has changed.
 
         Cancellation: it may have been stored or not.
         """
         notes = {f"{COUNTS}{id}": orjson.dumps(one).decode() for id, one in counts.items()}
+        now_ms = self._spool.now_ms()
+        handed = [(REPORT, Uplink(0, now_ms, r.kind, r.lane, r.lrn_infos, r.body, r.document)) for r in reports]
 
-        def run(journal: Journal) -> None:
+        def run(journal: Journal) -> tuple[int, ...]:
             journal.put_commands(rows)
             journal.delete_commands(forgotten)
             for key, value in notes.items():
                 journal.put_meta(key, value)
+            return (REPORT,)
 
-        await self._spool.write(run)
+        await self._spool.settle(run, handed)
 
 
 def _load(journal: Journal) -> LoadedCommands:

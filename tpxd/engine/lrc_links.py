@@ -1,0 +1,124 @@
+"""Links to the LRC: one for each request that may be under way. A request goes out, and its answer is read.
+
+What is not an answer is told apart by what the LRC may know: `NotTaken`, nothing of it, or it said so; `Unknown`, the
+request was written, at least in part. Whatever comes after the status of an answer only changes its text.
+
+Each link is an httpx transport of its own, since httpx's pool looks at all of its links for each request: with 32 of
+them that costs five times as much as the request itself.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Final
+
+import httpx
+import trio
+
+from tpxd.errors import TpxdError
+from tpxd.lorawan.downlink_request import Answer, Meaning, judge
+
+UNDER_WAY: Final = 32
+"""Requests at once."""
+
+CONNECT_S: Final = 5.0
+ANSWER_S: Final = 10.0
+TOGETHER_S: Final = 20.0
+"""A request and its whole answer, however slowly it trickles."""
+
+IDLE_S: Final = 4.0
+"""A kept link is closed sooner than most servers do it: a request that crosses the closing is in doubt."""
+
+KEPT_BYTES: Final = 4 * 1024
+"""How much of an answer is looked at."""
+
+UNWRITTEN: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+"""Nothing of the request went out."""
+
+_LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
+_TIMEOUTS = httpx.Timeout(ANSWER_S, connect=CONNECT_S).as_dict()
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "tpxd"}
+
+
+class NotTaken(TpxdError):
+    """The LRC certainly did not take the command."""
+
+
+class Unknown(TpxdError):
+    """The command was written, at least in part, and nobody knows whether the LRC took it."""
+
+
+class LrcLinks:
+    """See the module; made by `open_links`."""
+
+    def __init__(self, url: str, free: list[httpx.AsyncBaseTransport]) -> None:
+        self._free = free
+        self._begin = f"{url}{'&' if '?' in url else '?'}"
+        parsed = httpx.URL(url)
+        self._login = httpx.BasicAuth(parsed.username, parsed.password) if parsed.userinfo else httpx.Auth()
+
+    async def post(self, query: str) -> Answer:
+        """Tell the LRC about a command; at most `UNDER_WAY` may do so at once.
+
+        Raises:
+            NotTaken, Unknown: there is no answer of the LRC.
+
+        Cancellation: the LRC may know of it or not.
+        """
+        request = httpx.Request("POST", self._begin + query, headers=_HEADERS, extensions={"timeout": _TIMEOUTS})
+        link = self._free.pop()  # the one that was used last, so that those that nobody needs grow old
+        try:
+            answer = await _exchange(link, next(self._login.auth_flow(request)))
+        finally:
+            self._free.append(link)
+        match answer.meaning:
+            case Meaning.LATER:
+                raise NotTaken(answer.cause)
+            case Meaning.UNKNOWN:
+                raise Unknown(answer.cause)
+        return answer
+
+
+async def _exchange(link: httpx.AsyncBaseTransport, request: httpx.Request) -> Answer:
+    response: httpx.Response | None = None
+    body = b""
+    with trio.move_on_after(TOGETHER_S):
+        try:
+            response = await link.handle_async_request(request)
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            async with aclosing(response):
+                async for chunk in response.stream:
+                    body = (body + chunk)[:KEPT_BYTES]
+        except UNWRITTEN as error:
+            raise NotTaken(f"the LRC cannot be reached: {_reason(error)}", hint="see downlink_url in [lrc]") from None
+        except httpx.HTTPError as error:
+            if response is None:
+                raise Unknown(f"the LRC was told and did not answer: {_reason(error)}") from None
+    if response is None:
+        raise Unknown(f"the LRC was told and did not answer within {TOGETHER_S:g} s")
+    return judge(response.status_code, body)
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    """An error of httpx in a few words; it never holds the URL, which has the Token in it."""
+    return str(error) or type(error).__name__
+
+
+@asynccontextmanager
+async def open_links(url: str, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[LrcLinks]:
+    """Yield links to the LRC; each opens when it is first used.
+
+    Args:
+        transport: all links are this one instead; tests put an LRC there.
+
+    Cancellation: all links are closed.
+    """
+    async with AsyncExitStack() as stack:
+        if transport is not None:
+            yield LrcLinks(url, [transport] * UNDER_WAY)
+            return
+        tls: ssl.SSLContext | bool = httpx.create_ssl_context(trust_env=False) if url.startswith("https:") else False
+        links = [httpx.AsyncHTTPTransport(verify=tls, limits=_LIMITS, trust_env=False) for _ in range(UNDER_WAY)]
+        yield LrcLinks(url, [await stack.enter_async_context(link) for link in links])
