@@ -215,23 +215,33 @@ async def test_guesses_are_rationed_per_peer_and_forgiven(autojump_clock: MockCl
         assert (await plant.post(body(), peer=THERE)).status == 202
         await trio.sleep(FORGIVEN_S)
         assert (await plant.post(body())).status == 202
-        assert (await plant.post(body(), uuid="again")).status == 404
-        assert (await plant.post(body(), uuid="again")).status == 429
+        assert (await plant.post(body(), uuid="another")).status == 404
+        assert (await plant.post(body(), uuid="one-more-again")).status == 429
         await trio.sleep(FORGIVEN_S * GUESSES * 2)
-        statuses = [(await plant.post(body(), uuid="much later")).status for _ in range(GUESSES + 1)]
+        statuses = [(await plant.post(body(), uuid=f"later-{number}")).status for number in range(GUESSES + 1)]
         assert statuses == [404] * GUESSES + [429]
+
+
+async def test_an_application_that_was_not_told_locks_out_no_other() -> None:
+    async with site() as plant:
+        for _ in range(GUESSES * 2):
+            for gone in ("the-first-connection", "the-second-connection"):
+                assert (await plant.post(body(), uuid=gone)).status == 404
+        assert (await plant.post(body())).status == 202
 
 
 def test_peers_that_guess_are_bounded_and_the_newest_are_remembered() -> None:
     guesses = Guesses(lambda: 0.0)
-    for _ in range(GUESSES):
-        guesses.wrong("first")
-    for number in range(PEERS):
-        assert not guesses.allowed("first")
-        if number < PEERS - 1:
-            guesses.wrong(f"peer {number}")
-    for _ in range(GUESSES):
-        guesses.wrong("newest")
+
+    def exhaust(peer: str) -> None:
+        for number in range(GUESSES):
+            guesses.wrong(peer, f"address {number}")
+
+    exhaust("first")
+    for number in range(PEERS - 1):
+        guesses.wrong(f"peer {number}", "address")
+    assert not guesses.allowed("first")
+    exhaust("newest")
     assert guesses.allowed("first")
     assert not guesses.allowed("newest")
 

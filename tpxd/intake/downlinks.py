@@ -5,8 +5,9 @@ Source: ThingPark X IoT Flow, `downlinkUrl`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
@@ -20,7 +21,7 @@ from tpxd.wire.http1 import Request, Response
 
 GUESSES: Final = 20
 FORGIVEN_S: Final = 3.0
-"""A peer may guess wrong so often at once, and once more after so many seconds."""
+"""A peer may name so many wrong addresses at once, and one more after so many seconds."""
 
 PEERS: Final = 1_024
 RETRY_AFTER: Final = (b"Retry-After", b"5")
@@ -69,27 +70,46 @@ class Taker(Protocol):
         """Count what is no command."""
 
 
+@dataclass(slots=True)
+class Guesser:
+    """One peer: how many guesses it has left as of a moment, and the wrong addresses that it named last."""
+
+    left: float
+    at: float
+    named: deque[int]
+
+
 class Guesses:
-    """How often each peer named an address that does not exist; bounded, the peers that were quiet longest go first."""
+    """How many addresses that do not exist each peer named; bounded, the peers that were quiet longest go first.
+
+    The same one again is no guess: an application that was not told that its connection is gone locks out no other
+    behind the same peer.
+    """
 
     def __init__(self, now: Callable[[], float] = trio.current_time) -> None:
         self._now = now
-        self._peers: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._peers: OrderedDict[str, Guesser] = OrderedDict()
 
     def allowed(self, peer: str) -> bool:
         """Whether this peer may name another address."""
-        return self._left(peer) >= 1
+        return self._of(peer).left >= 1
 
-    def wrong(self, peer: str) -> None:
+    def wrong(self, peer: str, address: str) -> None:
         """It named one that does not exist."""
-        self._peers[peer] = (self._left(peer) - 1, self._now())
+        guesser = self._peers[peer] = self._of(peer)
         self._peers.move_to_end(peer)
         if len(self._peers) > PEERS:
             self._peers.popitem(last=False)
+        if hash(address) not in guesser.named:
+            guesser.named.append(hash(address))
+            guesser.left -= 1
 
-    def _left(self, peer: str) -> float:
-        left, at = self._peers.get(peer, (float(GUESSES), 0.0))
-        return min(float(GUESSES), left + (self._now() - at) / FORGIVEN_S)
+    def _of(self, peer: str) -> Guesser:
+        now = self._now()
+        guesser = self._peers.get(peer) or Guesser(float(GUESSES), now, deque(maxlen=GUESSES))
+        guesser.left = min(float(GUESSES), guesser.left + (now - guesser.at) / FORGIVEN_S)
+        guesser.at = now
+        return guesser
 
 
 def downlink_route(
@@ -111,9 +131,10 @@ def downlink_route(
     async def take_command(request: Request) -> Response:
         if not guesses.allowed(request.peer):
             return error_response(429, "too many wrong addresses came from there", [RETRY_AFTER])
-        door = find(request.path.rpartition("/")[2])
+        address = request.path.rpartition("/")[2]
+        door = find(address)
         if door is None:
-            guesses.wrong(request.peer)
+            guesses.wrong(request.peer, address)
             return error_response(404, "there is no such downlink address")
         if len(request.body) > MAX_BODY_BYTES:
             return error_response(413, f"a command has at most {MAX_BODY_BYTES} bytes")
