@@ -145,7 +145,8 @@ class Context:
         dial: opens byte streams; tests pass one that hands out memory streams.
         tls: makes TLS contexts.
         authenticating: call it when credentials go out; the state shows AUTHENTICATING.
-        commands: whether commands are taken; where not, nothing is subscribed to, since nobody would receive.
+        commands: whether commands are taken; where not, nothing is subscribed to, since nobody would receive, and what
+            earlier openings left for commands at the far end is removed: a session, bindings.
         memory: keeps what must outlive the process; begin keys with `connector/ID/`.
         proven: whether this version of the file ever had a receipt (an HTTP 403 means something else before).
     """

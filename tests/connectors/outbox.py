@@ -16,11 +16,13 @@ class Outbox:
     Attributes:
         window: so many may be under way at once.
         acknowledged: in order.
+        routed: whether the broker would keep a command for us now, also while we are away.
     """
 
     def __init__(self, window: int) -> None:
         self.window = window
         self.acknowledged: list[bytes] = []
+        self.routed = False
         self._kept: dict[bytes, bool] = {}
         self._under_way: dict[int, bytes] = {}
         self._last = 0

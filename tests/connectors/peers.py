@@ -79,6 +79,7 @@ class Peer(ABC):
         self.taken: list[bytes] = []
         self.near_ends: list[trio.abc.Stream] = []
         self.outbox = Outbox(self.window)
+        self.memory = Notebook()
         self._far_ends: list[trio.abc.Stream] = []
         self._nursery = nursery
 
@@ -120,7 +121,7 @@ class Peer(ABC):
             log=logging.LoggerAdapter(logging.getLogger("test")),
             dial=self.dial,
             tls=TlsContextCache(),
-            memory=Notebook(),
+            memory=self.memory,
             authenticating=lambda: None,
             proven=lambda: False,
             commands=commands,
@@ -199,11 +200,14 @@ class MqttPeer(Peer):
                 packet = parse(first, rest)
                 match packet.name:
                     case "CONNECT":
+                        # a clean session ends the one of before (MQTT 3.1.1, 3.1.2.4)
+                        self.outbox.routed &= not packet.rest[7] & 2
                         await say(b"\x20\x02\x00\x05" if self.credentials_wrong else CONNACK)
                     case "PINGREQ":
                         await say(PINGRESP)
                     case "SUBSCRIBE":
                         assert filters_of(packet) == ["plant/+/down"]
+                        self.outbox.routed = True
                         await say(suback(packet.packet_id, 1))
                         await self.outbox.listen(command)
                     case "PUBACK":
@@ -270,6 +274,7 @@ GRANTED: dict[type[Any], Any] = {
     Exchange.Declare: Exchange.DeclareOk(),
     Queue.Declare: Queue.DeclareOk("q", 0, 0),
     Queue.Bind: Queue.BindOk(),
+    Queue.Unbind: Queue.UnbindOk(),
     Basic.Qos: Basic.QosOk(),
 }
 """What a client asks for, and the answer."""
@@ -329,6 +334,8 @@ class AmqpPeer(Peer):
                     await say(amqp.on(channel, Basic.ConsumeOk("tpxd")))
                     await self.outbox.listen(command)
                 case channel, question if type(question) in GRANTED:
+                    if isinstance(question, Queue.Bind | Queue.Unbind):
+                        self.outbox.routed = isinstance(question, Queue.Bind)
                     await say(amqp.on(channel, GRANTED[type(question)]))
                 case _, Heartbeat():
                     await say(amqp.on(0, Heartbeat()))

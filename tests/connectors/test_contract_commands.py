@@ -161,3 +161,16 @@ async def test_where_no_commands_are_wanted_none_come(
             await transport.receive()
         assert waiting.cancelled_caught
     assert peer.outbox.acknowledged == []
+
+
+@pytest.mark.parametrize(("commands", "enabled"), [(False, True), (True, False)])
+async def test_opening_without_commands_removes_what_was_left_for_them(
+    peer: Peer, autojump_clock: MockClock, commands: bool, enabled: bool
+) -> None:
+    for _ in range(2):
+        async with opened(peer):
+            pass
+        assert peer.outbox.routed, "kept while we are away"
+        async with opened(peer, commands=commands, enabled=enabled):
+            pass
+        assert not peer.outbox.routed
