@@ -20,8 +20,8 @@ from tests.mosquitto import Mosquitto, free_port
 class Broker:
     """A Mosquitto that a blocking test starts, stops and starts again."""
 
-    def __init__(self, directory: Path) -> None:
-        self._mosquitto = Mosquitto(directory, free_port(), persistent=True)
+    def __init__(self, directory: Path, listener: str = "") -> None:
+        self._mosquitto = Mosquitto(directory, free_port(), listener, persistent=True)
         self.port = self._mosquitto.port
         self.start()
 
@@ -37,7 +37,7 @@ class Broker:
 class Subscriber:
     """An independent subscriber (paho) with a persistent session, so that a restart of the broker loses nothing."""
 
-    def __init__(self, port: int, topic: str = "#") -> None:
+    def __init__(self, port: int, topic: str = "#", *, username: str | None = None, password: str = "") -> None:
         self.messages: list[tuple[str, bytes]] = []
         subscribed = threading.Event()
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"witness-{id(self)}", clean_session=False)
@@ -51,6 +51,8 @@ class Subscriber:
             (message.topic, bytes(message.payload))
         )
         client.reconnect_delay_set(1, 1)
+        if username is not None:
+            client.username_pw_set(username, password)
         client.connect("127.0.0.1", port)
         client.loop_start()
         self._client = client
