@@ -11,8 +11,16 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.connectors.peers import FURTHER_PEERS, PEERS, Peer, Receipts, batch_of
+from tests.intake.doubles import MemoryStore
+from tests.intake.test_downlinks import Disk, body
+from tpxd import connectors
 from tpxd.connector import REGISTRY, Incoming, Transport
+from tpxd.engine.commands import open_commands
+from tpxd.engine.downlinks import Inbox, receive_commands
 from tpxd.errors import LinkLost
+from tpxd.events import EventLog
+
+connectors.load()
 
 COMMANDING = {id: peer for id, peer in (PEERS | FURTHER_PEERS).items() if peer.can_command}
 
@@ -174,3 +182,23 @@ async def test_opening_without_commands_removes_what_was_left_for_them(
         async with opened(peer, commands=commands, enabled=enabled):
             pass
         assert not peer.outbox.routed
+
+
+async def test_nothing_is_acknowledged_before_it_is_on_disk(peer: Peer, autojump_clock: MockClock) -> None:
+    disk = Disk()
+    disk.failing = True
+    messages = [body(), b"no JSON", body(FPort=0), body(FPort=7)]
+    async with (
+        open_commands(disk, MemoryStore().append, EventLog().report) as commands,
+        opened(peer) as transport,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(receive_commands, transport, Inbox("plant", commands, None))
+        await peer.outbox.put(*messages)
+        await trio.sleep(30)
+        assert peer.outbox.acknowledged == []
+        disk.failing = False
+        await trio.sleep(5)
+        assert peer.outbox.acknowledged == messages
+        assert len(disk.rows) == 3
+        nursery.cancel_scope.cancel()
