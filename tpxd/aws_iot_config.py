@@ -7,6 +7,7 @@ and quotas"; AWS IoT Core Developer Guide, "Device communication protocols" (por
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -14,15 +15,17 @@ import httpx
 from pydantic import (
     BeforeValidator,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainSerializer,
     PlainValidator,
     SecretStr,
-    StringConstraints,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic_core import CoreSchema, core_schema
 
 from tpxd.config import HostAndPort, HostPort, MqttPattern, Secret
 from tpxd.link_config import check_ports
@@ -62,6 +65,18 @@ def topic_limit(text: str) -> str | None:
     return None
 
 
+def _check_topic(pattern: Pattern | None) -> Pattern | None:
+    if pattern is not None and (fault := topic_limit(pattern.literal)):
+        raise ValueError(fault)
+    return pattern
+
+
+class AwsPortTopics(PortTopics):
+    """Topics for one FPort, within the limits of AWS."""
+
+    _limits = field_validator("uplinkTopicPattern", "downlinkTopicPattern")(_check_topic)
+
+
 def _protocol(value: Any) -> Any:
     if value == "TCP":
         raise ValueError("AWS IoT has no port without encryption; write SSL, or WSS")
@@ -83,23 +98,56 @@ def _registry_url(value: Any) -> httpx.URL:
     return url
 
 
-Label = StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$", max_length=63)
-ThingType = StringConstraints(pattern=r"^[A-Za-z0-9:_-]{1,128}$")
-CertificateArn = StringConstraints(pattern=r"^arn:aws[a-z-]*:iot:[a-z0-9-]+:[0-9]+:cert/[A-Za-z0-9]+$")
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Text of this form; who writes something else reads what is wanted instead of an expression."""
+
+    pattern: str
+    wanted: str
+
+    def __get_pydantic_core_schema__(self, source: Any, build: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, build(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, build: GetJsonSchemaHandler) -> dict[str, Any]:
+        return build(schema) | {"pattern": f"^{self.pattern}$"}
+
+    def _check(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(self.wanted)
+        return text
+
+
+Region = Annotated[str, _Form("[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}", 'is no region of AWS; write it as "eu-central-1"')]
+Label = Annotated[
+    str,
+    _Form(
+        "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?",
+        'is the first part of the data endpoint alone, such as "a1b2c3d4e5f6g7-ats"; put a whole name into endpoint',
+    ),
+]
+ThingType = Annotated[
+    str,
+    _Form("[A-Za-z0-9:_-]{1,128}", 'is no name of a thing type, which has 1 to 128 letters, digits, "-", "_" and ":"'),
+]
+CertificateArn = Annotated[
+    str,
+    _Form(
+        "arn:aws[a-z-]*:iot:[a-z0-9-]+:[0-9]+:cert/[A-Za-z0-9]+",
+        'is no ARN of a certificate; write it as "arn:aws:iot:eu-central-1:123456789012:cert/0a1b2c"',
+    ),
+]
 
 
 class AwsIotConfig(TlsConfig):
     """`[configuration]` of `actility-aws-iot`."""
 
-    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$")] = Field(
-        description="The AWS region, such as eu-central-1."
-    )
-    accountPrefix: Annotated[str, Label] = Field(
+    region: Region = Field(description="The AWS region, such as eu-central-1.")
+    accountPrefix: Label = Field(
         description="What the account's data endpoint begins with, such as a1b2c3d4e5f6g7-ats."
     )
     accessKeyId: Secret = Field(description="The IAM access key, which registers devices, and logs in with WSS.")
     secretAccessKey: Secret = Field(description="The secret of that access key.")
-    deviceType: Annotated[str, ThingType] = Field(description="The thing type of the devices that are registered.")
+    deviceType: ThingType = Field(description="The thing type of the devices that are registered.")
     uplinkTopicPattern: MqttPattern = Field(
         description="The topic that an uplink is published to, of at most 7 slashes and 256 bytes."
     )
@@ -115,7 +163,7 @@ class AwsIotConfig(TlsConfig):
     createDeviceTypes: bool = Field(
         True, description="true makes the thing type of deviceType when it is missing; default true."
     )
-    certificateId: Annotated[str, CertificateArn] | None = Field(
+    certificateId: CertificateArn | None = Field(
         None, description="The ARN of a certificate that is attached to each device registered; default none."
     )
     downlinkTopicPattern: MqttPattern | None = Field(None, description="The topic to take commands from; default none.")
@@ -124,7 +172,7 @@ class AwsIotConfig(TlsConfig):
         description="The topic of DevEUI_downlink_Rejected and DevEUI_downlink_Sent reports, instead of "
         "uplinkTopicPattern; default none.",
     )
-    topics: list[PortTopics] = Field(default_factory=list, description="Other topics for uplinks of some FPorts.")
+    topics: list[AwsPortTopics] = Field(default_factory=list, description="Other topics for uplinks of some FPorts.")
     clientId: str | None = Field(
         None,
         min_length=1,
@@ -168,20 +216,11 @@ class AwsIotConfig(TlsConfig):
             return f"{value}:{443 if info.data.get('protocol') == 'WSS' else 8883}"
         return value
 
-    @field_validator("uplinkTopicPattern", "downlinkTopicPattern", "downlinkStatusTopicPattern")
-    @classmethod
-    def _check_topic(cls, pattern: Pattern | None) -> Pattern | None:
-        if pattern is not None and (fault := topic_limit(pattern.literal)):
-            raise ValueError(fault)
-        return pattern
+    _limits = field_validator("uplinkTopicPattern", "downlinkTopicPattern", "downlinkStatusTopicPattern")(_check_topic)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_ports([entry.fPort for entry in self.topics])
-        for entry in self.topics:
-            for pattern in (entry.uplinkTopicPattern, entry.downlinkTopicPattern):
-                if pattern is not None and (fault := topic_limit(pattern.literal)):
-                    raise ValueError(f"topics: {pattern.text} {fault}")
         if (count := len(self.command_sources)) > MAX_FILTERS:
             raise ValueError(f"topics: {count} different topics for commands, and AWS IoT takes {MAX_FILTERS}")
         if self.protocol == "SSL" and self.certificate is None:

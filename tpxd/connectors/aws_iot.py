@@ -62,15 +62,21 @@ async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[
     stream = await context.dial(endpoint, timeout_s)
     context.authenticating()
     filters = config.command_sources if context.commands else []
+    client_id = config.clientId or context.client_id
+    login_hint = (
+        f"does the policy of the certificate or access key allow iot:Connect for the client id {client_id}, and is the "
+        "certificate active?"
+    )
     options = MqttOptions(
-        config.clientId or context.client_id,
+        client_id,
         clean_session=not filters,
         connect_timeout_s=max(deadline - trio.current_time(), 0.1),
         answer_timeout_s=config.actionTimeout / 1000,
         window=MAX_IN_FLIGHT,
+        login_hint=login_hint,
     )
-    with _policies_named(options.client_id):
-        left = LeftAtBroker(context, "filters", f"{endpoint} {options.client_id}")
+    with _policies_named(options):
+        left = LeftAtBroker(context, "filters", f"{endpoint} {client_id}")
         async with open_subscribed(stream, options, filters, left) as session:
             mqtt = MqttTransport(
                 session,
@@ -83,20 +89,17 @@ async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[
 
 
 @contextmanager
-def _policies_named(client_id: str) -> Iterator[None]:
+def _policies_named(options: MqttOptions) -> Iterator[None]:
     """Say what AWS leaves unsaid: a policy that forbids something ends the link without a word."""
     try:
         yield
     except LinkLost as error:
         if error.hint == WHY_NO_CONNACK:
-            error.hint = (
-                f"does the policy of the certificate or access key allow iot:Connect for the client id {client_id}, "
-                "and is the certificate active?"
-            )
+            error.hint = options.login_hint
         elif error.hint is None and not isinstance(error, Refused):
             error.hint = (
                 "AWS IoT closes a link when the policy does not allow iot:Publish or iot:Subscribe for a topic, and "
-                f"when another client takes the client id {client_id}"
+                f"when another client takes the client id {options.client_id}"
             )
         raise
 

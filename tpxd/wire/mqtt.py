@@ -45,6 +45,7 @@ class MqttOptions:
         answer_timeout_s: from SUBSCRIBE, UNSUBSCRIBE or PINGREQ to its answer.
         window: unacknowledged messages under way at once.
         max_incoming_bytes: a longer packet from the broker ends the link.
+        login_hint: what to do when the broker refuses us.
     """
 
     client_id: str
@@ -56,6 +57,7 @@ class MqttOptions:
     answer_timeout_s: float = 10.0
     window: int = 1024
     max_incoming_bytes: int = codec.MAX_INCOMING_BYTES
+    login_hint: str = "check username, password, and what the broker allows this client id"
 
 
 class State(Enum):
@@ -150,7 +152,7 @@ class MqttClient:
             reason = "user name or password" if connack.return_code == 4 else "this client, which is not authorized"
             raise AuthenticationFailed(
                 f"the broker refuses {reason} (CONNACK {connack.return_code})",
-                hint="check username, password, and what the broker allows this client id",
+                hint=self._options.login_hint,
             )
         if connack.return_code:
             reason, hint = _REFUSALS.get(connack.return_code, ("without a known reason", None))
