@@ -88,7 +88,7 @@ def test_a_supervisor_that_does_not_read_is_not_waited_for(
     ("usec", "pid", "expected"),
     [
         ("30000000", None, 15.0),
-        ("30000000", str(os.getpid()), 15.0),
+        pytest.param("30000000", str(os.getpid()), 15.0, id="ours"),
         ("30000000", "1", None),
         ("0", None, None),
         ("soon", None, None),
