@@ -139,7 +139,7 @@ class Disk:
         if self.failing:
             raise SpoolUnavailable("the disk is full")
         self.writes += 1
-        self.rows |= {row[0]: tuple(_read_back(value) for value in row) for row in rows}
+        self.rows |= {row[0]: read_back(row) for row in rows}
         for id in forgotten:
             self.rows.pop(id, None)
         self.counts |= counts
@@ -160,8 +160,9 @@ class Disk:
         return [orjson.loads(report.body)["DevEUI_downlink_Rejected"] for report in self.reports]
 
 
-def _read_back(value: Any) -> Any:
-    return value.encode() if isinstance(value, str) else value
+def read_back(row: Sequence[Any]) -> tuple[Any, ...]:
+    """A row as SQLite gives it back: texts are bytes."""
+    return tuple(value.encode() if isinstance(value, str) else value for value in row)
 
 
 @dataclass

@@ -208,13 +208,16 @@ class CommandBook:
         self.changed(command)
 
     def _forget(self) -> None:
-        while len(self._final) > KEPT:
+        """Let the oldest final ones go, but for those whose sender does not know yet: they count as new ones."""
+        for _ in range(1 + len(self._final) - KEPT):
+            if len(self._final) <= KEPT:
+                return
             oldest = self._final.popleft()
             if oldest.verdict is not None:
-                self._final.append(oldest)  # its sender does not know yet; the next one makes room for both
-                return
-            self._drop(oldest)
-            self.forgotten(oldest.id)
+                self._final.append(oldest)
+            else:
+                self._drop(oldest)
+                self.forgotten(oldest.id)
 
     def _settle_mark(self, command: StoredCommand) -> None:
         key = (command.connection, command.mark)

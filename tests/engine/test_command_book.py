@@ -1,0 +1,306 @@
+"""The book of commands: its laws under any sequence of events and crashes, and what it finds, keeps and forgets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.engine.downlink_doubles import AS_KEY, DEV_EUI, NOW_S, read_back, right
+from tpxd.engine import command_book
+from tpxd.engine.command_book import CommandBook, fingerprint
+from tpxd.engine.verdicts import WRONG
+from tpxd.lorawan.downlinks import Command, DownlinkError
+from tpxd.spool import CommandState, LoadedCommands, StoredCommand
+from tpxd.spool.commands import command_from_row
+
+CONNECTIONS = ("plant", "office", "")
+DEVICES = ("70B3D5E75E00A1C4", "70B3D5E75E00A1C5")
+FINAL = (CommandState.SENT, CommandState.REJECTED, CommandState.EXPIRED)
+
+
+def make_book(*commands: StoredCommand, **counts: dict[str, int]) -> CommandBook:
+    return CommandBook(LoadedCommands(list(commands), counts, 0), lambda: NOW_S)
+
+
+def wrong(**known: Any) -> DownlinkError:
+    error = DownlinkError("FPort", "is missing")
+    error.dev_eui = DEV_EUI
+    for name, value in known.items():
+        setattr(error, name, value)
+    return error
+
+
+# ---- laws
+
+
+class BookAndDisk(RuleBasedStateMachine):
+    """Whatever happens to commands, and whenever the daemon crashes, the book adds up and keeps each device's order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[int, tuple[Any, ...]] = {}
+        self.counts: dict[str, dict[str, int]] = {}
+        self.received: Counter[str] = Counter()
+        self.received_on_disk: Counter[str] = Counter()
+        self.entered: list[int] = []
+        self._begin(make_book())
+
+    def _begin(self, book: CommandBook) -> None:
+        self.book = book
+        self.dirty: dict[int, StoredCommand] = {}
+        self.forgotten: list[int] = []
+        book.changed = lambda command: self.dirty.update({command.id: command})
+        book.forgotten = self.forgotten.append
+
+    def _pick(self, data: st.DataObject) -> StoredCommand:
+        return data.draw(st.sampled_from(self.book.open))
+
+    @rule(
+        connection=st.sampled_from(CONNECTIONS),
+        device=st.sampled_from(DEVICES),
+        kind=st.sampled_from(["right", "wrong", "refused", "withdrawn", "wrong and withdrawn"]),
+        mark=st.sampled_from(["", "m1", "m2"]),
+    )
+    def enter(self, connection: str, device: str, kind: str, mark: str) -> None:
+        wanted: Command | DownlinkError = right(DevEUI=device, AS_KEY=AS_KEY)
+        if kind.startswith("wrong"):
+            wanted = wrong(dev_eui=device)
+        command = self.book.enter(connection, wanted, mark, "no LRC" if kind == "refused" else None)
+        assert command.state.final == (kind not in ("right", "withdrawn"))
+        if kind.endswith("withdrawn"):
+            self.book.withdraw(command)
+            self.dirty.pop(command.id)
+        else:
+            self.received[connection] += 1
+
+    @precondition(lambda self: self.book.open)
+    @rule(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        self.book.begin(self._pick(data))
+
+    @precondition(lambda self: self.book.open)
+    @rule(data=st.data(), doubtful=st.booleans())
+    def comes_back(self, data: st.DataObject, doubtful: bool) -> None:
+        (self.book.doubt if doubtful else self.book.hold)(self._pick(data), "no answer")
+
+    @precondition(lambda self: self.book.open)
+    @rule(data=st.data(), state=st.sampled_from(FINAL))
+    def end(self, data: st.DataObject, state: CommandState) -> None:
+        command = self._pick(data)
+        self.book.end(command, state, "so it is", 350)
+        assert command.command is not None
+        assert command.command.as_key is None
+        unhappy = state is not CommandState.SENT
+        assert (command.verdict is not None) == (unhappy and command.connection != "")
+
+    @precondition(lambda self: self.book.open)
+    @rule(data=st.data())
+    def acknowledge(self, data: st.DataObject) -> None:
+        self.book.acknowledge(self._pick(data))
+
+    @rule()
+    def save(self) -> None:
+        kept = {id: command for id, command in self.dirty.items() if self.book.find(id) is command}
+        self.rows |= {id: command.to_row() for id, command in kept.items()}
+        for id in self.forgotten:
+            self.rows.pop(id, None)
+        self.counts = {id: self.book.counts(id).durable() for id in CONNECTIONS}
+        self.received_on_disk = self.received.copy()
+        self.dirty.clear()
+        self.forgotten.clear()
+
+    @rule()
+    def crash(self) -> None:
+        found = [command_from_row(read_back(row)) for _, row in sorted(self.rows.items())]
+        self._begin(CommandBook(LoadedCommands([c for c in found if c is not None], self.counts, 0), lambda: NOW_S))
+        self.received = self.received_on_disk.copy()
+
+    @invariant()
+    def it_adds_up(self) -> None:
+        waiting = Counter(command.connection for command in self.book.open)
+        for connection in CONNECTIONS:
+            counts = self.book.counts(connection)
+            assert counts.received == self.received[connection]
+            assert counts.received == counts.sent + counts.rejected + counts.expired + counts.waiting
+            assert counts.waiting == waiting[connection]
+        assert self.book.open_count == len(self.book.open)
+
+    @invariant()
+    def order_is_kept(self) -> None:
+        open_ids = [command.id for command in self.book.open]
+        assert open_ids == sorted(open_ids)
+        for device in DEVICES:
+            newest = self.book.of_device(device, 100)
+            assert [c.id for c in newest] == sorted((c.id for c in newest), reverse=True)
+            assert [c.id for c in reversed(newest) if not c.state.final] == [
+                c.id for c in self.book.open if c.dev_eui == device
+            ]
+            assert self.book.of_device(device, 2) == newest[:2]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_are_kept() -> Any:
+    """So few that forgetting is part of what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command_book, "KEPT", 6)
+        yield
+
+
+TestBookAndDisk = BookAndDisk.TestCase
+
+
+# ---- what comes again
+
+
+@given(st.text(max_size=9), st.binary(max_size=9), st.text(max_size=9), st.binary(max_size=9))
+def test_fingerprints_are_equal_where_topic_and_body_are(a: str, b: bytes, c: str, d: bytes) -> None:
+    assert (fingerprint(a, b) == fingerprint(c, d)) == ((a, b) == (c, d))
+
+
+def test_what_is_not_acknowledged_may_come_again_and_each_one_once() -> None:
+    book = make_book()
+    first, second = (book.enter("plant", right(), "m", None) for _ in range(2))
+    met = {first.id}
+    assert book.redelivered("plant", "m", ()) is first
+    assert book.redelivered("plant", "m", met) is second
+    assert book.redelivered("plant", "m", {first.id, second.id}) is None
+    assert book.redelivered("office", "m", ()) is None
+    book.acknowledge(first)
+    assert book.redelivered("plant", "m", ()) is second
+    book.acknowledge(second)
+    assert book.redelivered("plant", "m", ()) is None
+    assert book.taken_before("plant", "m")
+    assert not book.taken_before("office", "m")
+
+
+def test_what_is_forgotten_or_withdrawn_is_not_recognised() -> None:
+    book = make_book()
+    withdrawn = book.enter("plant", right(), "m", None)
+    book.withdraw(withdrawn)
+    assert not book.taken_before("plant", "m")
+    assert book.redelivered("plant", "m", ()) is None
+    old = book.enter("plant", right(), "m", None)
+    book.end(old, CommandState.SENT, "", 200)
+    for _ in range(command_book.KEPT):
+        book.end(book.enter("plant", right(), "", None), CommandState.SENT, "", 200)
+    assert book.find(old.id) is None
+    assert not book.taken_before("plant", "m")
+    assert book.redelivered("plant", "m", ()) is None
+
+
+# ---- what a report is about
+
+
+def sent_report(**fields: Any) -> dict[str, Any]:
+    return {"DevEUI": DEV_EUI, "FPort": 5, "FCntDn": 318, "DeliveryStatus": 1} | fields
+
+
+def test_a_report_is_matched_by_its_correlation_id_however_it_is_written() -> None:
+    book = make_book()
+    command = book.enter("plant", right(CorrelationID="A1"), "", None)
+    other = book.enter("plant", right(CorrelationID="00000000000000A1", DevEUI=DEVICES[1]), "", None)
+    for written in ("A1", "a1", "00000000000000A1", "0xA1"):
+        assert book.of_report(DEV_EUI, sent_report(CorrelationID=written)) is command
+        assert book.of_report(DEVICES[1], sent_report(CorrelationID=written)) is other
+    unknown: list[Any] = ["A2", "", "no hex", "-A1", "1" * 400, [1], {"a": 1}]
+    for junk in unknown:
+        assert book.of_report(DEV_EUI, sent_report(CorrelationID=junk)) is None
+    book.transmit(command, sent_report(DeliveryFailedCause1="C0", Lrrid="1000A7F2", CustomerData={"a": 1}))
+    assert command.transmitted == {
+        "FCntDn": 318,
+        "DeliveryStatus": 1,
+        "DeliveryFailedCause1": "C0",
+        "Lrrid": "1000A7F2",
+    }
+
+
+def test_of_equal_correlation_ids_the_newest_command_that_could_be_sent_counts() -> None:
+    book = make_book()
+    book.enter("plant", right(CorrelationID="A1"), "", None)
+    newest = book.enter("plant", right(CorrelationID="A1"), "", None)
+    book.enter("plant", wrong(correlation_id="A1"), "", None)
+    assert book.of_report(DEV_EUI, sent_report(CorrelationID="A1")) is newest
+
+
+def test_without_a_correlation_id_the_counter_decides() -> None:
+    book = make_book()
+    by_f_cnt_dn = book.enter("plant", right(FCntDn=317), "", None)
+    by_af_cnt_dn = book.enter("plant", right(AFCntDn=400), "", None)
+    book.enter("plant", right(DevEUI=DEVICES[1], FCntDn=500), "", None)
+    assert book.of_report(DEV_EUI, sent_report()) is by_f_cnt_dn  # the report has the counter to use next
+    assert book.of_report(DEV_EUI, sent_report(FCntDn="401")) is by_af_cnt_dn
+    unknown: list[Any] = [317, 501, None, "x", [], {}]
+    for junk in unknown:
+        assert book.of_report(DEV_EUI, sent_report(FCntDn=junk)) is None
+
+
+@given(st.dictionaries(st.sampled_from(["CorrelationID", "FCntDn"]), st.text() | st.integers() | st.none()))
+def test_no_report_breaks_it(fields: dict[str, Any]) -> None:
+    book = make_book()
+    book.enter("plant", right(CorrelationID="A1", FCntDn=5), "", None)
+    book.of_report(DEV_EUI, fields)
+
+
+# ---- what is kept
+
+
+def test_the_newest_are_kept_and_none_whose_sender_does_not_know_yet() -> None:
+    book = make_book()
+    forgotten: list[int] = []
+    book.forgotten = forgotten.append
+    owed = book.enter("plant", wrong(), "", None)
+    for _ in range(3 * command_book.KEPT):
+        book.end(book.enter("", right(), "", None), CommandState.SENT, "", 200)
+    assert owed.verdict is not None
+    assert book.find(owed.id) is owed
+    assert [command.id for command in book.of_device(DEV_EUI, 1_000)] == [19, 18, 17, 16, 15, owed.id]
+    assert forgotten == list(range(2, 15))
+    owed.verdict = None
+    for _ in range(command_book.KEPT):
+        book.end(book.enter("", right(), "", None), CommandState.SENT, "", 200)
+    assert book.find(owed.id) is None
+    assert book.counts("plant").rejected == 1, "the counters forget nothing"
+
+
+def test_open_ones_are_never_forgotten() -> None:
+    book = make_book()
+    waiting = [book.enter("plant", right(), "", None) for _ in range(3)]
+    for _ in range(3 * command_book.KEPT):
+        book.enter("plant", wrong(dev_eui=""), "", None)
+    assert book.open == waiting
+
+
+def test_it_is_full_at_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_book, "MAX_OPEN", 2)
+    book = make_book()
+    book.enter("plant", right(), "", None)
+    book.enter("plant", wrong(), "", None)
+    fill = [book.full]
+    last = book.enter("plant", right(), "", None)
+    fill.append(book.full)
+    book.end(last, CommandState.SENT, "", 200)
+    assert [*fill, book.full] == [False, True, False]
+
+
+def test_a_wrong_command_is_over_at_once_and_says_why() -> None:
+    book = make_book()
+    command = book.enter("plant", wrong(f_port=7, correlation_id="A1"), "m", None)
+    assert (command.state, command.cause, command.status) == (CommandState.REJECTED, "FPort is missing", WRONG)
+    assert (command.command, command.f_port, command.correlation_id) == (None, 7, "A1")
+    assert command.verdict is not None
+    nobody = book.enter("plant", wrong(dev_eui=""), "m", None)
+    assert nobody.verdict is None, "no device, so no report"
+
+
+@pytest.mark.parametrize(
+    ("received", "found"), [(5, (5, 2, 2, 1)), (4, (4, 2, 1, 1)), (1, (4, 2, 1, 1)), (0, (4, 2, 1, 1))]
+)
+def test_what_damage_took_away_counts_as_rejected(received: int, found: tuple[int, ...]) -> None:
+    waits = make_book().enter("plant", right(), "", None)
+    counts = make_book(waits, plant={"received": received, "sent": 2, "rejected": 1}).counts("plant")
+    assert (counts.received, counts.sent, counts.rejected, counts.waiting) == found
