@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from tests.connectors.test_mqtt import config, context
+from tests.engine.downlink_doubles import Disk, body
 from tests.intake.doubles import MemoryStore
-from tests.intake.test_downlinks import Disk, body
 from tests.notebook import Notebook
 from tests.test_broker import broker_process, free_address, port_of
 from tpxd.connector import Context, Incoming, Transport

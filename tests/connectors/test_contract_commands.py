@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.connectors.peers import FURTHER_PEERS, PEERS, Peer, Receipts, batch_of
+from tests.engine.downlink_doubles import Disk, body
 from tests.intake.doubles import MemoryStore
-from tests.intake.test_downlinks import Disk, body
 from tpxd import connectors
 from tpxd.connector import REGISTRY, Incoming, Transport
 from tpxd.engine.commands import open_commands

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from tests.connectors.peers import PEERS
+from tests.engine.downlink_doubles import Disk
 from tests.intake.doubles import MemoryStore
-from tests.intake.test_downlinks import Disk
 from tpxd.connector import Incoming, Outgoing
 from tpxd.engine.commands import open_commands
 from tpxd.engine.downlinks import Inbox

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from tests.engine.downlink_doubles import DEV_EUI, Disk, body
 from tests.intake.doubles import MemoryStore
 from tests.intake.test_server import serving
 from tests.notebook import Notebook
@@ -28,43 +29,10 @@ from tpxd.intake.downlinks import FORGIVEN_S, GUESSES, PEERS, Guesses, downlink_
 from tpxd.intake.routes import Route
 from tpxd.lorawan.downlinks import MAX_BODY_BYTES
 from tpxd.lorawan.uplink import addressed_to
-from tpxd.spool import LoadedCommands, NewReport
 from tpxd.wire.http1 import Request, Response
 
 UUID = "6b1f0c9e-0000-4000-8000-00000000a1c4"
-DEV_EUI = "70B3D5E75E00A1C4"
 HERE, THERE = "192.0.2.7", "192.0.2.8"
-
-
-def body(**fields: Any) -> bytes:
-    command = {"DevEUI": DEV_EUI, "FPort": 5, "payload_hex": "02ff"} | fields
-    return orjson.dumps({"DevEUI_downlink": {name: value for name, value in command.items() if value is not None}})
-
-
-class Disk:
-    """Keeps rows by id; `failing` makes it refuse."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, tuple[Any, ...]] = {}
-        self.reports: list[NewReport] = []
-        self.failing = False
-
-    async def load(self) -> LoadedCommands:
-        await trio.lowlevel.checkpoint()
-        return LoadedCommands([], {}, 0)
-
-    async def write(
-        self,
-        rows: Sequence[tuple[Any, ...]],
-        forgotten: Sequence[int],
-        counts: Mapping[str, Mapping[str, int]],
-        reports: Sequence[NewReport] = (),
-    ) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.failing:
-            raise SpoolUnavailable("the disk is full")
-        self.rows |= {row[0]: row for row in rows}
-        self.reports += reports
 
 
 @dataclass
