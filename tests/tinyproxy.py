@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from tempfile import NamedTemporaryFile
 
-import trio
-
-from tests.mosquitto import free_port, listening
+from tests.mosquitto import free_port
+from tests.proxy_process import ProxyProcess
 
 PROGRAM = shutil.which("tinyproxy") or "/usr/bin/tinyproxy"
-START_S = 10.0
 
 
-@asynccontextmanager
-async def running_tinyproxy(directory: Path, *lines: str) -> AsyncIterator[int]:
-    """Run a proxy while the block lasts; yields its port.
+@contextmanager
+def running_tinyproxy(*, login: str = "", tunnels_to: Sequence[int] = ()) -> Iterator[ProxyProcess]:
+    """Run a proxy while the block lasts.
 
     Args:
-        lines: further lines of its configuration; without ConnectPort it opens tunnels to every port.
+        login: `user:password`, which it asks for.
+        tunnels_to: the ports that it opens tunnels to; without any, all.
     """
     port = free_port()
-    configuration = directory / f"tinyproxy-{port}.conf"
-    basis = [f"Port {port}", "Listen 127.0.0.1", "Timeout 30", "MaxClients 50", f'LogFile "{directory}/tinyproxy.log"']
-    await trio.Path(configuration).write_text("\n".join((*basis, *lines)) + "\n")
-    process = await trio.lowlevel.open_process(
-        [PROGRAM, "-d", "-c", str(configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        with trio.fail_after(START_S):
-            await listening(port)
-        yield port
-    finally:
-        process.terminate()
-        with trio.move_on_after(START_S, shield=True) as waiting:
-            await process.wait()
-        if waiting.cancelled_caught:
-            process.kill()
+    lines = [f"Port {port}", "Listen 127.0.0.1", "Timeout 30", "MaxClients 50"]
+    lines += [f"BasicAuth {login.replace(':', ' ', 1)}"] if login else []
+    lines += [f"ConnectPort {port}" for port in tunnels_to]
+    with NamedTemporaryFile("w", prefix="tinyproxy-", suffix=".conf") as configuration:
+        configuration.write("\n".join(lines) + "\n")
+        configuration.flush()
+        with ProxyProcess("tinyproxy", port, [PROGRAM, "-d", "-c", configuration.name]).running() as proxy:
+            yield proxy

@@ -414,6 +414,12 @@ async def test_no_secret_shows_in_an_error(server: Server, nursery: trio.Nursery
         assert str(one.error) == f"{URL}: 401 Unauthorized: bad: ?key=*****, Bearer *****, *****70B3D5E75E00A1C4"
 
 
+async def test_no_secret_shows_when_a_server_repeats_the_target(server: Server, nursery: trio.Nursery) -> None:
+    async with sending(server, batch_of(1), nursery, destinationURL=URL + "?sig=s3cr3t%2Fkey%3D&site=north") as one:
+        await server.answer(0, "404 Not Found", body="no route for /lora/in?sig=s3cr3t%2Fkey%3D, sig s3cr3t/key=")
+        assert one.receipts.rejected_ == {0: "404 Not Found: no route for /lora/in?sig=*****, sig *****"}
+
+
 async def test_an_uplink_without_a_named_field_is_a_dead_letter_and_not_posted(
     server: Server, nursery: trio.Nursery
 ) -> None:

@@ -70,6 +70,8 @@ def test_any_other_is_refused_for_good_or_in_strict_mode_held(status: int) -> No
 # ---- behind a proxy that forwards requests
 
 PROXY = Proxy("192.0.2.1", 3128)
+SQUID_403 = answer(403, b"<html>", via=b"1.1 edge (squid/5.7)", x_squid_error=b"ERR_ACCESS_DENIED 0")
+SQUID_503 = answer(503, b"<html>", via=b"1.1 edge (squid/5.7)", x_squid_error=b"ERR_CONNECT_FAIL 111")
 
 
 def behind(proxy: Proxy, *, strict: bool = False, proven: bool = True) -> Judge:
@@ -88,6 +90,8 @@ def behind(proxy: Proxy, *, strict: bool = False, proven: bool = True) -> Judge:
         (answer(502), Refused, f"proxy 192.0.2.1:3128, or {URL} behind it: 502", "does the proxy reach the server"),
         (answer(502, via=b"1.1 x"), Refused, f"{URL}: 502", "gateway"),
         (answer(429), Throttled, f"proxy 192.0.2.1:3128, or {URL} behind it: 429", ""),
+        (SQUID_403, Refused, f"proxy 192.0.2.1:3128, or {URL} behind it: 403 Forbidden: ERR_ACCESS_DENIED", "allow us"),
+        (SQUID_503, Refused, f"proxy 192.0.2.1:3128, or {URL} behind it: 503", "does the proxy reach the server"),
     ],
 )
 @pytest.mark.parametrize("proven", [False, True])

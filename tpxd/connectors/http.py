@@ -313,6 +313,8 @@ def _fixed_head(config: HttpConfig, forwarder: Proxy | None) -> tuple[bytes, byt
 def _judge(config: HttpConfig, forwarder: Proxy | None, proven: Callable[[], bool]) -> Judge:
     words = [word for value in config.headers.values() for word in re.split(r"\s+|\{[^{}]*\}", value.text)]
     words += [value for _, value in config.destinationURL.params.multi_items()]
+    # a server that repeats the target of a request does so without decoding it
+    words += [pair.split("=", 1)[-1] for pair in config.destinationURL.query.decode("ascii").split("&")]
     if forwarder is not None:
         words += [forwarder.password or "", *(value.decode().split()[-1] for _, value in forwarder.headers)]
     secrets = sorted({word for word in words if len(word) >= SHORTEST_SECRET}, key=len, reverse=True)

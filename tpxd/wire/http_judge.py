@@ -10,7 +10,7 @@ Pure: an answer in; a receipt, a refusal or an error out.
 
 Behind a proxy that forwards requests, an answer without Via (RFC 9110, 7.6.3) may be the proxy's own, which says
 nothing about the message: then 403 and everything from 500 on is Refused. tinyproxy answers 500 when it does not reach
-the server.
+the server. Squid puts Via into its own answers too, and marks them with X-Squid-Error.
 
 Source: RFC 9110, 15 (status codes) and 10.2.3 (Retry-After), RFC 6585, 4 (429), RFC 8470, 5.2 (425); ThingPark X
 IoT Flow, "HTTP connector" (strict mode).
@@ -34,6 +34,8 @@ PATIENCE_S: Final = 5.0
 """How long to wait when a server asks for patience and does not say how much."""
 MOST_PATIENCE_S: Final = 3_600.0
 EXCERPT_CHARACTERS: Final = 200
+SQUIDS_OWN: Final = b"x-squid-error"
+"""The header that names what Squid complains about, such as `ERR_CONNECT_FAIL 111`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Judge:
         if 200 <= status < 300:
             return None
         detail = self._detail(answer)
-        by_proxy = self.forwarder is not None and (status == 407 or b"via" not in answer.headers)
+        by_proxy = self.forwarder is not None and _may_be_the_proxys(answer)
         message = f"{self._place(status, by_proxy)}: {detail}"
         if status in (401, 407) or (status == 403 and not by_proxy and not self.proven()):
             raise AuthenticationFailed(message, hint=self._login_hint(status, by_proxy))
@@ -96,7 +98,8 @@ class Judge:
         location = answer.headers.get(b"location")
         if 300 <= answer.status < 400 and location is not None:
             return f"{name}: redirected to {self._location(location)}; put the final URL into destinationURL"
-        text = answer.body.decode("utf-8", "replace")
+        # beside it, Squid's body is a page for people
+        text = answer.headers.get(SQUIDS_OWN, answer.body).decode("utf-8", "replace")
         for secret in self.secrets:
             text = text.replace(secret, "*****")
         text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -107,6 +110,10 @@ class Judge:
             return shown(httpx.URL(self.url).join(location.decode("latin-1")))[:EXCERPT_CHARACTERS]
         except httpx.InvalidURL:
             return "something that is no URL"
+
+
+def _may_be_the_proxys(answer: Answer) -> bool:
+    return answer.status == 407 or b"via" not in answer.headers or SQUIDS_OWN in answer.headers
 
 
 def patience_s(retry_after: bytes | None, now_s: float) -> float:
