@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.moto import Moto, running_moto
 from tests.rabbitmq import Rabbit, running_rabbit
 
 
@@ -14,3 +15,17 @@ def rabbit() -> Iterator[Rabbit]:
     """The RabbitMQ of this run; a test that kills it starts it again."""
     with running_rabbit() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def moto_of_this_run() -> Iterator[Moto]:
+    """The moto server of this run."""
+    with running_moto() as server:
+        yield server
+
+
+@pytest.fixture
+def moto(moto_of_this_run: Moto) -> Moto:
+    """A registry of AWS IoT without things."""
+    moto_of_this_run.reset()
+    return moto_of_this_run
