@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
 
+import httpx
 from pydantic import (
     AfterValidator,
     Field,
@@ -58,6 +59,12 @@ def _needed_path(value: Any, info: ValidationInfo) -> Path:
 def _url(text: str) -> str:
     if text and not text.startswith(("http://", "https://")):
         raise ValueError(f'"{text}" is no URL; it begins with http:// or https://')
+    try:
+        whole = not text or (bool(httpx.URL(text).host) and "#" not in text)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"this is no URL: {error}") from None
+    if not whole:
+        raise ValueError(f'"{text}" names no host, or has a #')
     return text.rstrip("/")
 
 

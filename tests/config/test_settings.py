@@ -146,6 +146,18 @@ def test_everything_wrong_with_the_file_is_told_at_once(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("http://", '"http://" names no host, or has a #'),
+        ("http://lrc.example/#downlink", '"http://lrc.example/#downlink" names no host, or has a #'),
+        ("http://lrc.example:x/", "this is no URL: Invalid port: 'x'"),
+    ],
+)
+def test_an_address_that_nobody_could_post_to(tmp_path: Path, url: str, fault: str) -> None:
+    assert problems(tmp_path, f'[lrc]\ndownlink_url = "{url}"') == [f"tpxd.toml:2:16: lrc.downlink_url: {fault}"]
+
+
 def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     assert problems(tmp_path, '[intake]\ntls_certificate = "a"') == [
         "tpxd.toml:1:1: intake: tls_certificate and tls_private_key are set both or not at all"

@@ -146,6 +146,13 @@ async def test_where_nobody_listens_nothing_was_written() -> None:
                     await links.post("DevEUI=1")
 
 
+@pytest.mark.parametrize("host", ["a" * 64, "127.0.0.1:99999", "a..b"])
+async def test_an_address_that_leads_nowhere_is_no_bug(host: str) -> None:
+    async with open_links(f"http://{host}/") as links:
+        with pytest.raises(NotTaken, match="cannot be reached"):
+            await links.post("DevEUI=1")
+
+
 async def test_errors_do_not_show_the_token() -> None:
     async with linked(Site(b"")) as links:
         with pytest.raises(Unknown) as caught:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import orjson
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.doubles import Peer, no_dial
+from tests.notebook import Notebook
 from tpxd.config import ConnectorConfig
 from tpxd.connection_file import ConnectionFile
-from tpxd.connector import REGISTRY, Connector
+from tpxd.connector import REGISTRY, Connector, Outgoing, Receipts
 from tpxd.engine.config_dir import ConfigDir
+from tpxd.engine.downlink_urls import DownlinkUrls
 from tpxd.engine.plan import plan
 from tpxd.engine.supervisor import Supervisor
-from tpxd.errors import LinkLost
+from tpxd.errors import LinkLost, SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.spool import NewReport, Spool, SpoolLimits, open_spool
 from tpxd.wire.tls import TlsContextCache
@@ -29,7 +32,7 @@ GOOD = 'connectorId = "scripted"\nname = "N"\n[configuration]\n'
 class Site:
     """A supervisor over a directory of connection files that are carried to one scripted peer."""
 
-    def __init__(self, directory: Path, spool: Spool, peer: Peer) -> None:
+    def __init__(self, directory: Path, spool: Spool, peer: Peer, urls: DownlinkUrls | None = None) -> None:
         self.directory = directory / "connections.d"
         self.directory.mkdir(exist_ok=True)
         self.spool, self.peer, self.events = spool, peer, EventLog()
@@ -42,6 +45,7 @@ class Site:
             dial=no_dial,
             tls=TlsContextCache(),
             stop_grace_s=1.0,
+            urls=urls,
         )
 
     async def write(self, id: str, text: str = GOOD) -> None:
@@ -78,11 +82,11 @@ def peer() -> Iterator[Peer]:
 
 
 @asynccontextmanager
-async def supervised(directory: Path, peer: Peer) -> AsyncIterator[Site]:
+async def supervised(directory: Path, peer: Peer, urls: DownlinkUrls | None = None) -> AsyncIterator[Site]:
     """The supervisor at work while the block lasts."""
     limits = SpoolLimits(max_bytes=1 << 24, min_free_bytes=0)
     async with open_spool(directory / "spool.db", limits, report=EventLog().report) as spool:
-        site = Site(directory, spool, peer)
+        site = Site(directory, spool, peer, urls)
         async with trio.open_nursery() as nursery:
             await nursery.start(site.supervisor.run)
             yield site
@@ -252,3 +256,44 @@ def test_a_plan_makes_any_two_directories_agree(
     assert after == wanted
     named = [*steps.stop, *steps.restart, *steps.start, *steps.keep]
     assert sorted(named) == sorted(wanted.keys() | running.keys()), "each id stands in exactly one of the four"
+
+
+async def test_a_connection_at_work_learns_its_address_later(tmp_path: Path, peer: Peer) -> None:
+    """While it cannot be kept there is none; then uplinks carry it, and the link stays open."""
+    bodies: list[bytes] = []
+
+    async def note(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        await trio.lowlevel.checkpoint()
+        for index, outgoing in enumerate(batch):
+            bodies.append(outgoing.body)
+            receipts.delivered(index)
+
+    async def arrived(count: int) -> None:
+        with trio.fail_after(5):
+            while len(bodies) < count:
+                await trio.lowlevel.checkpoint()
+
+    peer.sending = note
+    memory = Forgetful()
+    async with supervised(tmp_path, peer, DownlinkUrls(memory, "http://edge.example", EventLog().report)) as site:
+        await site.write("a")
+        await site.append(1)
+        await arrived(1)
+        memory.works = True
+        await site.supervisor.reload_and_wait()
+        await site.append(3)
+        await arrived(2)
+        assert ["downlinkUrl" in orjson.loads(body)["DevEUI_uplink"] for body in bodies[:2]] == [False, True]
+        assert len(peer.opens) == 1
+
+
+class Forgetful(Notebook):
+    """A memory that cannot keep anything until it `works`."""
+
+    works = False
+
+    async def remember(self, key: str, value: str) -> None:
+        """Keep it, or not."""
+        if not self.works:
+            raise SpoolUnavailable("the disk is full")
+        await super().remember(key, value)

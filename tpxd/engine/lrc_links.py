@@ -34,8 +34,15 @@ IDLE_S: Final = 4.0
 KEPT_BYTES: Final = 4 * 1024
 """How much of an answer is looked at."""
 
-UNWRITTEN: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-"""Nothing of the request went out."""
+UNWRITTEN: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    ValueError,
+    OverflowError,
+)
+"""Nothing of the request went out; the last two: the system's own rules for names and ports are broken."""
 
 _LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
 _TIMEOUTS = httpx.Timeout(ANSWER_S, connect=CONNECT_S).as_dict()
@@ -101,7 +108,7 @@ async def _exchange(link: httpx.AsyncBaseTransport, request: httpx.Request) -> A
     return judge(response.status_code, body)
 
 
-def _reason(error: httpx.HTTPError) -> str:
+def _reason(error: Exception) -> str:
     """An error of httpx in a few words; it never holds the URL, which has the Token in it."""
     return str(error) or type(error).__name__
 
