@@ -33,7 +33,7 @@ from tpxd.lorawan.patterns import Pattern
 from tpxd.mqtt_transport import PortTopics
 from tpxd.secret import plain
 from tpxd.tls_config import TlsConfig, TlsContexts
-from tpxd.topics import command_filters
+from tpxd.topics import comes_back, command_filters
 from tpxd.wire.proxy import host_and_port
 from tpxd.wire.sigv4 import Signer
 from tpxd.wire.streams import Endpoint
@@ -231,6 +231,11 @@ class AwsIotConfig(TlsConfig):
     def command_sources(self) -> list[str]:
         """The topic filters to subscribe to, each once."""
         return command_filters(self, "+")
+
+    @property
+    def comes_back(self) -> bool:
+        """See `ConnectorConfig.comes_back`."""
+        return comes_back(self, "+")
 
     @property
     def domain(self) -> str:

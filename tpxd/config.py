@@ -249,6 +249,11 @@ class ConnectorConfig(Part):
         """The topic filters or binding keys that commands are taken from; a connector with some overrides this."""
         return []
 
+    @property
+    def comes_back(self) -> bool:
+        """Whether what it sends may come in again as if it were a command; where it can, a connector overrides this."""
+        return False
+
     def pems(self) -> Mapping[str, str]:
         """The certificates, not the keys, that the connection works with: PEM text by field; their ends are watched."""
         return {}

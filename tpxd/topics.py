@@ -95,6 +95,25 @@ def command_filters(config: TopicConfig, wildcard: str) -> list[str]:
     return list(dict.fromkeys(pattern.subscription(wildcard) for pattern in patterns if pattern is not None))
 
 
+def comes_back(config: TopicConfig, wildcard: str) -> bool:
+    """Whether what goes out may come in again as if it were a command; `wildcard` as in `command_filters`."""
+    sent = [config.uplinkTopicPattern, config.downlinkStatusTopicPattern]
+    sent += [entry.uplinkTopicPattern for entry in config.topics]
+    targets = [pattern.subscription(wildcard) for pattern in sent if pattern is not None]
+    separator = "/" if wildcard == "+" else "."
+    return any(
+        _meet(target.split(separator), source.split(separator), wildcard)
+        for target in targets
+        for source in command_filters(config, wildcard)
+    )
+
+
+def _meet(some: Sequence[str], others: Sequence[str], wildcard: str) -> bool:
+    """Whether some topic fits both filters, level by level."""
+    pairs = zip(some, others, strict=False)
+    return len(some) == len(others) and all(one == other or wildcard in (one, other) for one, other in pairs)
+
+
 class CommandPorts:
     """Knows the FPort that a command without one is for: that of the entry of `topics` by whose topic it came.
 

@@ -75,6 +75,15 @@ def test_warnings_alone_are_no_error(directory: Path, capsys: pytest.CaptureFixt
     assert lines[1].startswith("warning: connections.d/plant.toml:7:7: configuration.qos: 0 means that delivered is")
 
 
+def test_uplinks_that_would_come_back_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "plant.toml"
+    head = 'connectorId = "actility-mqtt-iot"\nname = "P"\n[configuration]\nprotocol = "TCP"\nhostName = "h:1"\n'
+    path.write_text(head + 'uplinkTopicPattern = "p/{DevEUI}/{FPort}"\ndownlinkTopicPattern = "p/{DevEUI}/down"\n')
+    code, lines, _ = run(capsys, str(path))
+    assert code == 0
+    assert lines[0].startswith(f"warning: {path}:7:24: configuration.downlinkTopicPattern: fits what this connection")
+
+
 def test_what_two_files_cannot_share(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         (directory / f"{name}.toml").write_text(plant(more="downlinkUuid = '0123456789abcdef'"))

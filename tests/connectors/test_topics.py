@@ -130,3 +130,21 @@ async def test_a_command_without_a_port_is_for_that_of_its_topic_or_of_its_conne
         taken = [inbox.take(Incoming("t", body(), f_port=port)) for port in (2, None)]
         taken.append(inbox.take(Incoming("t", body(FPort=5), f_port=2)))
         assert [command.f_port for command in taken if isinstance(command, StoredCommand)] == [2, 9, 5]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"uplinkTopicPattern": "plant/{DevEUI}/up"}, False),
+        ({"uplinkTopicPattern": "plant/{DevEUI}/{FPort}"}, True),
+        ({"uplinkTopicPattern": "plant/{DevEUI}/down"}, True),
+        ({"uplinkTopicPattern": "{DevEUI}/all/down"}, True),
+        ({"uplinkTopicPattern": "plant/{DevEUI}/down/2"}, False),
+        ({"uplinkTopicPattern": "plant/{DevEUI}/down", "downlinkEnabled": False}, False),
+        ({"uplinkTopicPattern": "u/{DevEUI}", "downlinkStatusTopicPattern": "plant/status/down"}, True),
+        ({"uplinkTopicPattern": "u/{DevEUI}", "topics": [{"fPort": 2, "downlinkTopicPattern": "u/{DevEUI}"}]}, True),
+        ({"uplinkTopicPattern": "u/1", "topics": [{"fPort": 2, "uplinkTopicPattern": "plant/1/down"}]}, True),
+    ],
+)
+def test_what_would_come_back_is_known(connector: str, values: dict[str, Any], expected: bool) -> None:
+    assert config(connector, **values).comes_back is expected

@@ -155,11 +155,17 @@ def _entries(directory: Directory, findings: Findings, ids: Collection[str]) -> 
 
 def _remarks(entry: Loaded) -> list[Problem]:
     """What is allowed and may surprise."""
-    path = ("configuration", "qos")
-    if getattr(entry.file.configuration, "qos", None) != 0:
-        return []
-    message = "0 means that delivered is what was handed to the system; uplinks can get lost on the way"
-    return [entry.source.problem(".".join(path), message, path, severity="warning")]
+    found = {}
+    if getattr(entry.file.configuration, "qos", None) == 0:
+        found["qos"] = "0 means that delivered is what was handed to the system; uplinks can get lost on the way"
+    if entry.file.configuration.comes_back:
+        text = "fits what this connection itself sends, which would all come back; let the topics differ in one level"
+        found["downlinkTopicPattern"] = text
+    remarks = []
+    for key, text in found.items():
+        place = entry.source.known(("configuration", key))
+        remarks.append(entry.source.problem(f"configuration.{key}", text, place, severity="warning"))
+    return remarks
 
 
 def _sources(directory: Path) -> SecretSources:

@@ -24,7 +24,7 @@ from tpxd.errors import ConnectFailed, PatternError, Refused
 from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
 from tpxd.secret import plain
-from tpxd.topics import CommandPorts, UplinkTopics, command_filters
+from tpxd.topics import CommandPorts, UplinkTopics, comes_back, command_filters
 from tpxd.wire.amqp_codec import name_fault
 from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
 from tpxd.wire.amqp_events import Refusal
@@ -91,6 +91,11 @@ class AmqpConfig(LinkConfig):
     def command_sources(self) -> list[str]:
         """The routing keys to bind the queue with, each once."""
         return command_filters(self, "*")
+
+    @property
+    def comes_back(self) -> bool:
+        """See `ConnectorConfig.comes_back`."""
+        return comes_back(self, "*")
 
 
 @dataclass(slots=True)

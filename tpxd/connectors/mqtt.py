@@ -26,7 +26,7 @@ from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
 from tpxd.mqtt_transport import MqttTransport, PortTopics, open_subscribed
 from tpxd.secret import plain
-from tpxd.topics import CommandPorts, UplinkTopics, command_filters
+from tpxd.topics import CommandPorts, UplinkTopics, comes_back, command_filters
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_codec import MAX_TEXT_BYTES
 from tpxd.wire.streams import Endpoint
@@ -82,6 +82,11 @@ class MqttConfig(LinkConfig):
     def command_sources(self) -> list[str]:
         """The topic filters to subscribe to, each once."""
         return command_filters(self, "+")
+
+    @property
+    def comes_back(self) -> bool:
+        """See `ConnectorConfig.comes_back`."""
+        return comes_back(self, "+")
 
 
 @connector(
