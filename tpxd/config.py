@@ -210,6 +210,13 @@ class ConnectorConfig(Part):
     uplinkRateLimiter: int | None = Field(
         None, ge=1, description="The most uplinks to send per second; default no limit but the connector's own."
     )
+    backlogShare: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="The share, above 0 to 1, of what is sent that a backlog gets while new uplinks go before it; each"
+        " device's order is kept; default none: all in order.",
+    )
     chainedWithConnectionIds: list[ConnectionId] = Field(
         default_factory=list,
         description="Connections that get the original of what this one delivered; default none.",

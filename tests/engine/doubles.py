@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
@@ -35,7 +35,7 @@ def make_uplink(
 
 
 class MemoryCursor:
-    """What the engine needs of a cursor, in memory."""
+    """What the engine needs of a cursor, in memory; uplinks are numbered from 1 without a gap."""
 
     def __init__(self) -> None:
         self.rows: list[Uplink] = []
@@ -43,6 +43,8 @@ class MemoryCursor:
         self.position = 0
         self.validity_s: float | None = None
         self.refuses: Exception | None = None
+        self.far_ahead = False
+        self._settled: set[int] = set()
         self._arrived = trio.Event()
 
     def add(self, *uplinks: Uplink) -> None:
@@ -50,22 +52,52 @@ class MemoryCursor:
         self.rows.extend(uplinks)
         self._arrived.set()
 
-    async def next_batch(self, max_uplinks: int, max_bytes: int, after: int | None = None) -> list[Uplink]:
+    @property
+    def newest_seq(self) -> int:
+        """See `spool.Cursor`."""
+        return len(self.rows)
+
+    async def next_batch(
+        self, max_uplinks: int, max_bytes: int, after: int | None = None, *, wait: bool = True
+    ) -> list[Uplink]:
         """See `spool.Cursor`."""
         begin = max(self.position, after or 0)
-        while not (found := [row for row in self.rows if row.seq > begin][:max_uplinks]):
+        while not (found := self._between(begin, self.newest_seq)[:max_uplinks]) and wait:
             self._arrived = trio.Event()
             await self._arrived.wait()
         await trio.lowlevel.checkpoint()
         return found
 
-    async def commit(self, settled: Sequence[tuple[int, Settled]], handed: Sequence[tuple[int, Uplink]] = ()) -> None:
+    async def newcomers(self, max_uplinks: int, max_bytes: int, after: int) -> list[Uplink]:
+        """See `spool.Cursor`."""
+        await trio.lowlevel.checkpoint()
+        return self._between(after, self.newest_seq)[:max_uplinks]
+
+    async def lanes_waiting(self, after: int, through: int, besides: Collection[int]) -> dict[str, int]:
+        """See `spool.Cursor`."""
+        await trio.lowlevel.checkpoint()
+        return {row.lane: row.seq for row in self._between(after, through) if row.seq not in besides}
+
+    async def commit(
+        self,
+        settled: Sequence[tuple[int, Settled]],
+        handed: Sequence[tuple[int, Uplink]] = (),
+        *,
+        in_order: bool = True,
+    ) -> None:
         """See `spool.Cursor`."""
         await trio.lowlevel.checkpoint()
         if self.refuses is not None:
             raise self.refuses
         self.fates.extend(settled)
-        self.position = settled[-1][0]
+        self._settled.update(seq for seq, _ in settled)
+        if in_order:
+            self.position = settled[-1][0]
+        while self.position + 1 in self._settled:
+            self.position += 1
+
+    def _between(self, after: int, through: int) -> list[Uplink]:
+        return [row for row in self.rows[after:through] if row.seq not in self._settled]
 
     @property
     def oldest_waiting_ms(self) -> int | None:
@@ -75,7 +107,7 @@ class MemoryCursor:
     @property
     def ledger(self) -> Ledger:
         """See `spool.Cursor`."""
-        waiting = sum(row.seq > self.position for row in self.rows)
+        waiting = len(self._between(self.position, self.newest_seq))
         return Ledger(len(self.rows), len(self.fates), 0, 0, 0, 0, waiting)
 
 

@@ -29,6 +29,7 @@ from tpxd.engine.expiry import ExpiryWatch
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health, State
 from tpxd.engine.health_port import serve_connection_health
+from tpxd.engine.live_first import LiveFirst
 from tpxd.engine.outbound import Outbound
 from tpxd.engine.pace import Pace
 from tpxd.engine.poison import EVERY_PUBLISH
@@ -57,6 +58,7 @@ class Live:
     Attributes:
         flight: outlives this version, so that what has its receipt is not sent again by the next one.
         expiry: outlives this version too, so that nothing is told twice.
+        live_first: lets new uplinks go before a backlog; None where the file does not say so.
         trace: what debugMode logs.
         chains: to whom it hands on.
         commands: where its commands go; None takes none.
@@ -79,13 +81,17 @@ class Live:
     commands: Commands | None = None
     expiry: ExpiryWatch = field(default_factory=ExpiryWatch)
     backoff: Backoff = field(init=False)
+    live_first: LiveFirst | None = field(init=False)
     trace: Trace = field(default_factory=Trace)
     stopping: Stopping = field(default_factory=Stopping)
     finished: trio.Event = field(default_factory=trio.Event)
     _nudged: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
-        self.backoff = Backoff(self.file.configuration.reconnectStrategy)
+        configuration = self.file.configuration
+        self.backoff = Backoff(configuration.reconnectStrategy)
+        share = configuration.backlogShare
+        self.live_first = None if share is None else LiveFirst(self.id, share, self.health.report)
 
     def hand_on(self, delivered: Iterable[Uplink]) -> list[tuple[int, Uplink]]:
         """See `Chains.handed_on`."""
@@ -110,6 +116,7 @@ async def run_connection(live: Live) -> None:
     """
     live.health.in_flight = lambda: live.flight.sending
     live.health.replaced = lambda: live.flight.replaced
+    live.health.backlog_alone = lambda: None if live.live_first is None else live.live_first.alone
     live.flight.adopt(live.outbound.decide)
     try:
         async with trio.open_nursery() as nursery:
@@ -201,6 +208,9 @@ async def use_link(live: Live, transport: Transport) -> None:
             messages = partial(live.chains.messages, live.id)
             inbox = Inbox(live.id, live.commands, configuration.downlinkPort, messages)
             link.start_soon(receive_commands, transport, inbox)
+        if live.live_first is not None:
+            live.live_first.draw_border(live.cursor)
+            link.start_soon(live.live_first.watch, live.cursor, live.flight)
         await deliver(
             transport,
             live.cursor,
@@ -212,6 +222,7 @@ async def use_link(live: Live, transport: Transport) -> None:
             live.connector.max_in_flight,
             quiet_s=QUIET_S if configuration.reconnectStrategy == "AGGRESSIVE" else float("inf"),
             trace=live.trace,
+            live_first=live.live_first,
         )
         link.cancel_scope.cancel()
 

@@ -14,6 +14,7 @@ import trio
 from tpxd.connector import MAX_BATCH, MAX_BATCH_BYTES, Transport
 from tpxd.engine.flight import BatchReceipts, Flight
 from tpxd.engine.health import Health
+from tpxd.engine.live_first import LiveFirst
 from tpxd.engine.outbound import Outbound
 from tpxd.engine.pace import Pace
 from tpxd.engine.stopping import Stopping
@@ -28,6 +29,9 @@ BATCH = MAX_BATCH // 2
 SLOW_START = 16
 """The first batch after an opening; each one that is receipted doubles it, so that a far end that comes back with a
 crowd at its door is not met with everything at once."""
+
+BRISK_S = 2.0
+"""Where new uplinks go first, no batch should take longer, since they wait for its end; smaller ones follow then."""
 
 COMMIT_RETRY_S = 1.0
 
@@ -47,8 +51,12 @@ async def deliver(
     *,
     quiet_s: float,
     trace: Trace,
+    live_first: LiveFirst | None = None,
 ) -> None:
     """Send what waits, oldest first, until it is asked to stop; what is in hand already goes before anything new.
+
+    Args:
+        live_first: chooses what may go before its turn; None lets nothing.
 
     Returns after the batch under way when it is asked to stop, and when nothing came for `quiet_s`.
 
@@ -63,7 +71,7 @@ async def deliver(
         batch = flight.next_batch(most)
         if not batch:
             with stopping.interrupts(), trio.move_on_after(quiet_s) as waiting:
-                await _take(cursor, flight, outbound, pace, most)
+                await _take(cursor, flight, outbound, pace, most, live_first)
             if waiting.cancelled_caught:
                 return
             continue
@@ -78,19 +86,31 @@ async def deliver(
             health.throttled(None)
             continue
         assert flight.sending == 0, "a transport returned from send without a receipt for each uplink"
+        took_s = trio.current_time() - begun
         if trace.on:
-            trace.batch(batch, trio.current_time() - begun)
-        if len(batch) == most:
+            trace.batch(batch, took_s)
+        if live_first is not None and took_s > BRISK_S:
+            most = max(min(SLOW_START, max_in_flight), most // 2)
+        elif len(batch) == most:
             most = min(BATCH, 2 * most, max_in_flight)
 
 
-async def _take(cursor: Cursor, flight: Flight, outbound: Outbound, pace: Pace, most: int) -> None:
+async def _take(
+    cursor: Cursor, flight: Flight, outbound: Outbound, pace: Pace, most: int, live_first: LiveFirst | None
+) -> None:
     """Take the next uplinks from the queue into `flight`; waits for some, and for room."""
     room = await flight.wait_for_room()
     allowed = await pace.wait()
-    uplinks = await cursor.next_batch(min(most, room, allowed), MAX_BATCH_BYTES, after=flight.last_seq)
-    pace.spend(len(uplinks))
-    flight.take(uplinks, outbound.decide)
+    most, most_bytes, first = min(most, room, allowed), MAX_BATCH_BYTES, False
+    if live_first is not None:
+        newcomers = await live_first.take(cursor, flight, most)
+        pace.spend(flight.overtake(newcomers, outbound.decide))
+        first = bool(newcomers)
+        most -= len(newcomers)
+        most_bytes -= sum(len(uplink.body) for uplink in newcomers)
+    if most > 0 and most_bytes > 0:
+        uplinks = await cursor.next_batch(most, most_bytes, after=flight.last_seq, wait=not first)
+        pace.spend(flight.take(uplinks, outbound.decide))
 
 
 async def commit_receipts(cursor: Cursor, flight: Flight, health: Health, hand_on: HandOn) -> None:
@@ -111,7 +131,7 @@ async def commit_settled(cursor: Cursor, flight: Flight, health: Health, hand_on
     """Commit what is settled now; while the disk refuses, try again each second."""
     while prefix := flight.settled_prefix():
         try:
-            await cursor.commit(prefix, hand_on(flight.delivered(len(prefix))))
+            await cursor.commit(prefix, hand_on(flight.delivered(len(prefix))), in_order=not flight.overtaken)
         except SpoolUnavailable as error:
             health.note(error)
             await trio.sleep(COMMIT_RETRY_S)

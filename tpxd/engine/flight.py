@@ -1,4 +1,6 @@
-"""What a connection has taken from its queue and not yet committed, in order. Pure but for one event.
+"""What a connection has taken from its queue and not yet committed, in the order in which it was taken.
+
+Pure but for events.
 
 It outlives the link: after a reopening only what has no receipt is sent again. It never holds more than `MAX_BATCH`
 uplinks, so that a crash doubles at most that many.
@@ -16,7 +18,7 @@ import trio
 from tpxd.connector import MAX_BATCH, Outgoing
 from tpxd.engine.poison import CONVICTED, Poison, Sending
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Rejected, Verdict
+from tpxd.spool import Cursor, Rejected, Verdict
 
 Settled = Verdict | Rejected
 
@@ -34,7 +36,8 @@ class Flight:
 
     Attributes:
         poison: suspects the uplink on which the far end closes the link.
-        last_seq: the newest uplink ever taken, None before the first.
+        last_seq: the newest uplink ever taken in the queue's order, None before the first.
+        overtaken: some were taken before their turn.
         progress: set when something was settled; the committer waits for it and puts a new one in its place.
         receipted: an uplink got its receipt since this was last cleared.
         proven: this version of the file had an uplink delivered.
@@ -45,6 +48,7 @@ class Flight:
     def __init__(self) -> None:
         self.poison = Poison()
         self.last_seq: int | None = None
+        self.overtaken = False
         self.progress = trio.Event()
         self._freed = trio.Event()
         self.receipted = False
@@ -60,17 +64,40 @@ class Flight:
             await self._freed.wait()
         return room
 
-    def take(self, uplinks: Sequence[Uplink], decide: Callable[[Uplink], Settled | bytes]) -> None:
-        """Add uplinks from the queue; those that `decide` does not want sent are settled at once."""
+    def take(self, uplinks: Sequence[Uplink], decide: Callable[[Uplink], Settled | bytes]) -> int:
+        """Add uplinks in the queue's order, but those that are in hand already; those that `decide` does not want sent
+        are settled at once. Returns how many are to be sent."""
+        if uplinks:
+            self.last_seq = uplinks[-1].seq
+        if self.overtaken:
+            in_hand = self.seqs()
+            uplinks = [uplink for uplink in uplinks if uplink.seq not in in_hand]
+        return self._add(uplinks, decide)
+
+    def overtake(self, uplinks: Sequence[Uplink], decide: Callable[[Uplink], Settled | bytes]) -> int:
+        """Add uplinks before their turn; otherwise like `take`."""
+        self.overtaken = self.overtaken or bool(uplinks)
+        return self._add(uplinks, decide)
+
+    def _add(self, uplinks: Sequence[Uplink], decide: Callable[[Uplink], Settled | bytes]) -> int:
+        to_send = 0
         for uplink in uplinks:
             decided = decide(uplink)
             if isinstance(decided, bytes):
                 self._items.append(InFlight(uplink, decided))
+                to_send += 1
             else:
                 self._items.append(InFlight(uplink, b"", settled=decided))
                 self.progress.set()
-        if uplinks:
-            self.last_seq = uplinks[-1].seq
+        return to_send
+
+    def seqs(self) -> frozenset[int]:
+        """Everything in hand."""
+        return frozenset(item.uplink.seq for item in self._items)
+
+    def taken_through(self, cursor: Cursor) -> int:
+        """Everything up to here was taken in the queue's order, if not now then before."""
+        return max(cursor.position, self.last_seq or 0)
 
     def adopt(self, decide: Callable[[Uplink], Settled | bytes]) -> None:
         """A new version of the file takes over: decide anew about everything that has no fate yet."""
@@ -93,7 +120,8 @@ class Flight:
                 self.progress.set()
 
     def next_batch(self, most: int) -> list[InFlight]:
-        """What may be sent now, oldest first, `most` at once; a single one while an uplink is suspected."""
+        """What may be sent now, in the order in which it was taken, `most` at once; a single one while an uplink is
+        suspected."""
         unsettled = [item for item in self._items if item.settled is None]
         match self.poison.sending:
             case Sending.ALL:
@@ -104,7 +132,7 @@ class Flight:
                 return unsettled[1:2]
 
     def oldest_unsettled(self) -> int | None:
-        """Seq of the oldest uplink without a fate."""
+        """Seq of the uplink without a fate that was taken first."""
         return next((item.uplink.seq for item in self._items if item.settled is None), None)
 
     def receipt(self, item: InFlight, fate: Settled) -> None:
@@ -131,7 +159,7 @@ class Flight:
                 item.settled = Rejected(CONVICTED)
 
     def settled_prefix(self) -> list[tuple[int, Settled]]:
-        """What can be committed: everything older than the oldest uplink without a fate."""
+        """What can be committed: everything that was taken before the first uplink without a fate."""
         prefix: list[tuple[int, Settled]] = []
         for item in self._items:
             if item.settled is None:

@@ -112,6 +112,7 @@ class Health:
         name, connector_id, active: as in the version of the file that runs, or the newest one seen.
         in_flight: asks how many uplinks are with the transport.
         replaced: asks how many characters were replaced in topics, keys and headers.
+        backlog_alone: asks why new uplinks wait for a backlog although the file lets them go first; None: they do not.
         retry_at: when it is tried again, seconds since the epoch; None when it is not.
     """
 
@@ -130,6 +131,7 @@ class Health:
     downlinks: DownlinkCounts = field(default_factory=DownlinkCounts)
     in_flight: Callable[[], int] = lambda: 0
     replaced: Callable[[], int] = lambda: 0
+    backlog_alone: Callable[[], str | None] = lambda: None
     last_delivery: float | None = None
     last_error: LastError | None = None
     retry_at: float | None = None
@@ -233,6 +235,7 @@ class Health:
             "oldestWaitingSeconds": None if oldest is None else round(oldest, 3),
             "replacedCharacters": self.replaced(),
             "drainSeconds": None if drained is None else round(drained, 1),
+            "backlogAlone": self.backlog_alone(),
             "lastDelivery": timestamp(self.last_delivery),
             "lastError": error and {"at": timestamp(error.at), "message": error.message, "hint": error.hint},
             "retryAt": timestamp(self.retry_at),
