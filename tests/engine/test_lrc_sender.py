@@ -1,10 +1,9 @@
-"""From the book to the LRC: order, parallel, pace, what answers and silences mean, and what a long absence leaves."""
+"""From the book to the LRC: order, parallel, pace, what answers mean, a disk that refuses, and the end."""
 
 from __future__ import annotations
 
 import logging
 from hashlib import sha256
-from itertools import pairwise
 
 import httpx
 import orjson
@@ -22,12 +21,11 @@ from tests.engine.downlink_doubles import (
     queued,
     refused,
     right,
-    wall,
 )
+from tpxd.engine.commands import LAST_SAVE_S
 from tpxd.engine.device_trace import trace_document
-from tpxd.engine.lrc_links import ANSWER_S, UNDER_WAY
+from tpxd.engine.lrc_links import UNDER_WAY
 from tpxd.engine.lrc_sender import NOT_SET
-from tpxd.engine.verdicts import TOO_LATE, UNCERTAIN
 from tpxd.lorawan.downlink_request import Signing
 from tpxd.spool import CommandState
 
@@ -145,77 +143,6 @@ async def test_without_an_address_each_is_rejected_and_names_the_setting(autojum
         assert "downlink_url" in NOT_SET
 
 
-# ---- the LRC is away
-
-
-async def test_an_hour_without_the_lrc(autojump_clock: MockClock) -> None:
-    async with engine(lrc=Lrc(there=False)) as plant:
-        lrc, counts = plant.lrc, plant.commands.book.counts("plant")
-        begun = trio.current_time()
-        for n in range(30):
-            for device in DEVICES[:3]:
-                validity = 1_800 if n % 3 == 0 else None
-                plant.commands.enter(
-                    "plant", right(wall(), DevEUI=device, payload_hex=f"{n:02x}", ValidityTime=validity)
-                )
-        await trio.sleep(3_600)
-        assert lrc.told == []
-        assert (counts.expired, counts.waiting) == (30, 60)
-        document = plant.sender.document()
-        assert not document["healthy"]
-        assert document["reason"] == "60 commands wait: the LRC cannot be reached: connection refused"
-        burst = [at for at in lrc.tried if at - begun < 300]
-        assert 10 <= len(burst) <= 300
-        pauses = [round(after - before, 1) for before, after in pairwise(lrc.tried[2:])]
-        assert all(1 <= pause <= 30 for pause in pauses), "one at a time tries, after three that were under way"
-        assert set(pauses[-50:]) == {30.0}
-        assert len(plant.events()) == 1
-        lrc.there = True
-        await plant.settled()
-        left = [f"{n:02x}" for n in range(30) if n % 3]
-        assert all(lrc.payloads(device) == left for device in DEVICES[:3])
-        assert (counts.received, counts.sent, counts.expired, counts.waiting) == (90, 60, 30, 0)
-        assert plant.events()[1:] == ["the LRC takes commands again"]
-        verdicts = plant.disk.verdicts()
-        assert len(verdicts) == 30
-        assert {verdict["DeliveryStatus"] for verdict in verdicts} == {TOO_LATE}
-        assert "validity ended" in verdicts[0]["DownlinkRejectionCause"]
-
-
-async def test_without_a_validity_of_its_own_that_of_the_settings_holds(autojump_clock: MockClock) -> None:
-    async with engine(lrc=Lrc(there=False), downlink_validity="2h") as plant:
-        await plant.send()
-        counts = plant.commands.book.counts("plant")
-        await trio.sleep(7_100)
-        assert (counts.waiting, counts.expired) == (1, 0)
-        await trio.sleep(110)
-        assert (counts.waiting, counts.expired) == (0, 1)
-
-
-async def test_nothing_expires_while_the_clock_cannot_be_trusted(autojump_clock: MockClock) -> None:
-    trusted = False
-    async with engine(lrc=Lrc(there=False), now=lambda: wall() if trusted else None) as plant:
-        await plant.send(ValidityTime=60)
-        counts = plant.commands.book.counts("plant")
-        await trio.sleep(600)
-        assert (counts.waiting, counts.expired) == (1, 0)
-        trusted = True
-        await trio.sleep(2)
-        assert (counts.waiting, counts.expired) == (0, 1)
-
-
-@pytest.mark.parametrize("status", [429, 503])
-async def test_an_lrc_that_is_busy_is_asked_again(autojump_clock: MockClock, status: int) -> None:
-    async with engine(lrc=Lrc(lambda asked: httpx.Response(status, text="busy"))) as plant:
-        command = await plant.send()
-        await trio.sleep(60)
-        assert (command.state, command.cause) == (CommandState.WAITING, f"HTTP {status}: busy")
-        assert (command.tries > 3, command.doubts) == (True, 0)
-        plant.lrc.answer = lambda asked: queued()
-        await plant.settled()
-        assert command.state is CommandState.SENT
-
-
 async def test_time_and_token_are_made_anew_for_each_try(autojump_clock: MockClock) -> None:
     silences = [None, None]
     lrc = Lrc(lambda asked: silences.pop() if silences else queued())
@@ -231,100 +158,6 @@ async def test_time_and_token_are_made_anew_for_each_try(autojump_clock: MockClo
         signed = "&".join(f"{name}={value}" for name, value in asked.items() if name != "Token")
         assert asked["Token"] == sha256(f"{signed}{AS_KEY}".encode()).hexdigest()
         assert asked["AS_ID"] == "TWA_1"
-
-
-# ---- nobody knows
-
-
-def silent(asked: Asked) -> None:
-    """The LRC takes a request and never answers."""
-
-
-async def test_what_was_not_answered_is_doubtful_and_sent_again(autojump_clock: MockClock) -> None:
-    async with engine(lrc=Lrc(silent)) as plant:
-        command, other = await plant.send(), await plant.send(DevEUI=DEVICES[1], payload_hex="03")
-        await trio.sleep(ANSWER_S + 0.5)
-        assert plant.sender.document()["doubtful"] == 2
-        plant.lrc.answer = lambda asked: queued()
-        await plant.settled()
-        assert [c.state for c in (command, other)] == [CommandState.SENT] * 2
-        assert command.doubts >= 1
-        assert plant.commands.book.counts("plant").doubtful == command.doubts + other.doubts
-        mine = [asked for asked in plant.lrc.told if asked["DevEUI"] == DEV_EUI]
-        assert [asked["CorrelationID"] for asked in mine] == [command.correlation_id] * (command.doubts + 1)
-
-
-async def test_one_device_that_is_not_answered_holds_up_no_other(autojump_clock: MockClock) -> None:
-    lrc = Lrc(lambda asked: None if asked["DevEUI"] == DEV_EUI else queued())
-    async with engine(lrc=lrc) as plant:
-        stuck = await plant.send()
-        await trio.sleep(1)
-        for n in range(20):
-            other = await plant.send(DevEUI=DEVICES[1], payload_hex=f"{n:02x}")
-            await trio.sleep(10)
-            assert other.state is CommandState.SENT
-        assert stuck.state is not CommandState.SENT
-        assert stuck.doubts > 3
-        lrc.answer = lambda asked: queued()
-        await plant.settled()
-
-
-async def test_an_lrc_that_never_answers_counts_as_away(autojump_clock: MockClock) -> None:
-    async with engine(lrc=Lrc(silent)) as plant:
-        for device in DEVICES:
-            plant.commands.enter("plant", right(DevEUI=device))
-        await trio.sleep(60)
-        assert plant.sender.document()["reachable"] is False
-        told = len(plant.lrc.told)
-        assert told < len(DEVICES) + 10
-        await trio.sleep(600)
-        assert len(plant.lrc.told) - told < 600 / ANSWER_S, "one at a time"
-        plant.lrc.answer = lambda asked: queued()
-        await plant.settled()
-        assert {asked["DevEUI"] for asked in plant.lrc.told} == set(DEVICES)
-
-
-async def test_where_doubts_are_to_be_reported_nothing_is_sent_twice(autojump_clock: MockClock) -> None:
-    async with engine(lrc=Lrc(silent), when_in_doubt="report") as plant:
-        command = await plant.send()
-        await plant.settled()
-        assert len(plant.lrc.told) == 1
-        assert (command.state, command.status) == (CommandState.REJECTED, UNCERTAIN)
-        (verdict,) = plant.disk.verdicts()
-        assert "may have taken the command or not" in verdict["DownlinkRejectionCause"]
-        counts = plant.commands.book.counts("plant")
-        assert (counts.rejected, counts.doubtful) == (1, 1)
-
-
-async def test_a_doubt_that_outlives_the_validity_ends_once(autojump_clock: MockClock) -> None:
-    """The answer stays away until after the command's time, and the disk is slow: two reasons to end it."""
-    async with engine(Disk(takes_s=2.0), Lrc(silent), when_in_doubt="report") as plant:
-        await plant.send(ValidityTime=11)
-        await plant.settled()
-        counts = plant.commands.book.counts("plant")
-        assert (counts.received, counts.rejected + counts.expired, counts.waiting) == (1, 1, 0)
-        assert len(plant.disk.verdicts()) == 1
-
-
-@pytest.mark.parametrize("when_in_doubt", ["resend", "report"])
-async def test_a_crash_while_the_lrc_is_told(autojump_clock: MockClock, when_in_doubt: str) -> None:
-    async with engine(lrc=Lrc(silent)) as before:
-        await before.send(CorrelationID="A1")
-        await trio.sleep(1)
-        left = before.disk.as_now()
-    assert left.state(1) is CommandState.SENDING
-    async with engine(left, when_in_doubt=when_in_doubt) as plant:
-        command = plant.commands.book.find(1)
-        assert command is not None
-        await plant.settled()
-        counts = plant.commands.book.counts("plant")
-        assert (counts.received, counts.doubtful, counts.waiting) == (1, 1, 0)
-        if when_in_doubt == "resend":
-            assert [asked["CorrelationID"] for asked in plant.lrc.told] == ["A1"]
-            assert command.state is CommandState.SENT
-        else:
-            assert plant.lrc.told == []
-            assert [verdict["DeliveryStatus"] for verdict in plant.disk.verdicts()] == [UNCERTAIN]
 
 
 # ---- the disk refuses, and the end
@@ -406,3 +239,34 @@ async def test_the_key_of_a_command_shows_nowhere(autojump_clock: MockClock, cap
         shown += [repr(row).encode() for row in plant.disk.rows.values()]
     assert all("Token" in asked for asked in plant.lrc.told)
     assert all(AS_KEY.encode() not in text for text in shown)
+
+
+async def test_a_stop_waits_no_longer_for_a_disk_that_refuses(autojump_clock: MockClock) -> None:
+    async with engine() as plant:
+        plant.disk.takes_s = 0.5
+        for device in DEVICES:
+            plant.commands.enter("plant", right(DevEUI=device))
+        await trio.sleep(0.6)
+        plant.disk.failing = True
+        await trio.sleep(10)
+        begun = trio.current_time()
+    assert trio.current_time() - begun <= 5.0 + LAST_SAVE_S
+    assert len(plant.lrc.told) < len(DEVICES)
+
+
+async def test_a_bug_holds_up_its_command_alone(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    def answer(asked: Asked) -> httpx.Response:
+        if bugs and asked["DevEUI"] == DEV_EUI:
+            raise RuntimeError(bugs.pop())
+        return queued()
+
+    bugs = ["a bug of the test's making"] * 2
+    async with engine(lrc=Lrc(answer)) as plant:
+        first = await plant.send()
+        second = await plant.send(DevEUI=DEVICES[0])
+        await trio.sleep(0.5)
+        assert (first.state, second.state) == (CommandState.WAITING, CommandState.SENT)
+        assert plant.commands.book.counts("plant").doubtful == 1
+        await plant.settled()
+        assert (first.tries, plant.commands.book.counts("plant").sent) == (3, 2)
+    assert "command 1 on its way to the LRC: crashed, a bug" in caplog.text

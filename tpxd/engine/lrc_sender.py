@@ -14,11 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import httpx
 import trio
 
+from tpxd.barrier import behind_barrier
 from tpxd.engine.commands import Commands
 from tpxd.engine.health import timestamp
 from tpxd.engine.lrc_links import UNDER_WAY, LrcLinks, NotTaken, Unknown, open_links
@@ -34,6 +36,7 @@ TICK_S: Final = 1.0
 AT_ONCE: Final = 256
 """So many commands expire before the disk is waited for."""
 
+BUG: Final = "a bug ended the try to send it; the log has the traceback"
 DOUBTFUL: Final = "the LRC was told once and never answered, so it may have taken the command or not"
 
 NOT_SET: Final = "downlink_url in [lrc] of tpxd.toml is not set, so no command can be sent to an LRC"
@@ -118,10 +121,14 @@ class LrcSender:
         ):
             nursery.start_soon(self._expire)
             async with trio.open_nursery() as requests:
+                nursery.start_soon(self._limit, requests.cancel_scope)
                 await self._send_all(links, requests)
-                requests.cancel_scope.deadline = trio.current_time() + self._grace_s
             nursery.cancel_scope.cancel()
         self._ended.set()
+
+    async def _limit(self, requests: trio.CancelScope) -> None:
+        await self._stopping.wait()
+        requests.deadline = trio.current_time() + self._grace_s
 
     async def _send_all(self, links: LrcLinks, requests: trio.Nursery) -> None:
         slots = trio.Semaphore(UNDER_WAY)
@@ -162,12 +169,18 @@ class LrcSender:
     async def _serve(self, links: LrcLinks, dev_eui: str, requests: trio.Nursery, slots: trio.Semaphore) -> None:
         """Try the oldest command of a lane, and decide when the lane is next."""
         lane = self._lanes[dev_eui]
-        delay_s = 0.0
+        command = lane.commands[0]
+        delay_s: float | Exception = 0.0
         try:
             if not self._stopping.is_set():
-                delay_s = await self._try(links, lane.commands[0], lane)
+                work = partial(self._try, links, command, lane)
+                delay_s = await behind_barrier(work, "command %d on its way to the LRC", command.id)
         finally:
             slots.release()
+        if isinstance(delay_s, Exception):
+            delay_s = lane.patience.delay(trio.current_time())
+            if not command.state.final:
+                self._commands.book.doubt(command, BUG)
         while lane.commands and lane.commands[0].state.final:
             lane.commands.popleft()
         if not lane.commands:

@@ -19,6 +19,9 @@ TOO_LATE: Final = 408
 UNCERTAIN: Final = 504
 """DeliveryStatus where the LRC gave none, after HTTP's statuses of the same meaning."""
 
+MAX_FIELD: Final = 64
+"""Characters that are kept of each field."""
+
 _SENT_FIELDS: Final = (
     "Time", "FCntDn", "DeliveryStatus", "DeliveryFailedCause1", "DeliveryFailedCause2", "DeliveryFailedCause3",
     "DeliveryFailedCause4", "TransmissionSlot", "Lrrid",
@@ -40,7 +43,8 @@ def rejection(command: StoredCommand, now_s: float) -> bytes:
 
 def transmission(fields: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a DevEUI_downlink_Sent."""
-    return {name: fields[name] for name in _SENT_FIELDS if isinstance(fields.get(name), str | int | float)}
+    found = {name: fields[name] for name in _SENT_FIELDS if isinstance(fields.get(name), str | int | float)}
+    return {name: value[:MAX_FIELD] if isinstance(value, str) else value for name, value in found.items()}
 
 
 def command_document(command: StoredCommand) -> dict[str, Any]:
