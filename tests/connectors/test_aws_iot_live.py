@@ -20,6 +20,7 @@ from tests.daemon.conftest import Subscriber
 from tests.daemon.harness import eventually
 from tests.mosquitto import free_port, running_mosquitto
 from tests.moto import Moto
+from tests.tinyproxy import running_tinyproxy
 from tpxd.aws_iot_config import ALPN, WSS_HINT, AwsIotConfig
 from tpxd.connector import Outgoing
 from tpxd.connectors.aws_iot import MAX_BODY_BYTES, open_aws_iot
@@ -107,6 +108,31 @@ async def test_a_signed_url_lets_in_and_a_wrong_key_does_not(tmp_path: Path, mot
     assert len(gate.urls) == 2
     assert all(re.fullmatch(r"/mqtt\?X-Amz-Algorithm=AWS4-HMAC-SHA256&\S+", url) for url in gate.urls)
     assert (gate.protocols, gate.clients) == ([None, None], ["", ""])
+
+
+@pytest.mark.parametrize("reaches_registry", [True, False])
+async def test_a_real_proxy_carries_uplinks_and_questions(tmp_path: Path, moto: Moto, reaches_registry: bool) -> None:
+    certificate, key = pki.server("127.0.0.1").write(tmp_path, "server")
+    authority, _ = pki.ca().write(tmp_path, "ca")
+    port = free_port()
+    listener = f"listener {port} 127.0.0.1\nrequire_certificate true\ncafile {authority}\n"
+    ports = [port, int(moto.url.rpartition(":")[2])] if reaches_registry else [port]
+    with running_tinyproxy(login="tpx:s3cret-of-the-proxy", tunnels_to=ports) as proxy:
+
+        def behind(password: str) -> AwsIotConfig:
+            hop = {"hostname": f"127.0.0.1:{proxy.port}", "username": "tpx", "password": password}
+            return config(moto, endpoint=f"127.0.0.1:{port}", proxy=hop)
+
+        async with (
+            running_mosquitto(tmp_path, listener=f"{listener}certfile {certificate}\nkeyfile {key}") as broker,
+            witness(broker.port) as subscriber,
+        ):
+            # the registry is no part of the way of an uplink
+            assert await deliver(behind("s3cret-of-the-proxy"), subscriber) == EXPECTED
+            error = await refusal(behind("wrong"))
+    assert type(error) is AuthenticationFailed
+    assert error.message.startswith(f"proxy 127.0.0.1:{proxy.port}: 40")
+    assert moto.things() == (dict.fromkeys((A, B), "sensor") if reaches_registry else {})
 
 
 # ---- the registry
