@@ -226,4 +226,5 @@ async def engine(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sender.run)
             yield Engine(commands, sender, disk, lrc, log)
-            await sender.stop()
+            with trio.fail_after(3_600):
+                await sender.stop()

@@ -23,6 +23,7 @@ from tpxd.engine.plan import plan
 from tpxd.engine.supervisor import Supervisor
 from tpxd.errors import LinkLost, SpoolUnavailable
 from tpxd.events import EventLog
+from tpxd.lorawan.downlink_request import Signing
 from tpxd.spool import NewReport, Spool, SpoolLimits, open_spool
 from tpxd.wire.tls import TlsContextCache
 
@@ -285,6 +286,18 @@ async def test_a_connection_at_work_learns_its_address_later(tmp_path: Path, pee
         await arrived(2)
         assert ["downlinkUrl" in orjson.loads(body)["DevEUI_uplink"] for body in bodies[:2]] == [False, True]
         assert len(peer.opens) == 1
+
+
+async def test_commands_are_signed_as_the_file_of_their_connection_says(tmp_path: Path, peer: Peer) -> None:
+    key = "7d1e9a40c3b85f2206e4d7913ab6f85c"
+    async with supervised(tmp_path, peer) as site:
+        await site.write("a", f'{GOOD}downlinkAsId = "TWA_1"\ndownlinkAsKey = "{key}"\n')
+        await site.write("b")
+        signing = site.supervisor.signing("a")
+        assert (signing.as_id, signing.as_key) == ("TWA_1", key)
+        assert key not in repr(signing)
+        for other in ("b", "unknown", ""):
+            assert site.supervisor.signing(other) == Signing("", "")
 
 
 class Forgetful(Notebook):

@@ -45,6 +45,7 @@ async def test_what_is_settled_ahead_is_not_read_again(
         assert seqs(await cursor.newcomers(3, 1 << 20, after=6)) == [7, 8, 9]
         await cursor.commit([(9, DELIVERED), (7, DELIVERED), (8, DELIVERED)], in_order=False)
         assert (cursor.position, cursor.ledger) == (0, Ledger(10, 3, 0, 0, 0, 0, 7))
+        assert [seq for seq in range(1, 12) if cursor.is_done(seq)] == [7, 8, 9]
         assert seqs(await cursor.next_batch(4, 1 << 20, after=4)) in ([5, 6, 10], [5, 6])
         assert seqs(await cursor.newcomers(9, 1 << 20, after=10)) == []
     async with plant(path) as (spool, cursor):

@@ -35,5 +35,5 @@ def _uplink_document(uplink: Uplink, cursors: Sequence[Cursor]) -> dict[str, Any
         "received": at.replace("+00:00", "Z"),
         "seq": uplink.seq,
         "fields": {name: uplink.fields[name] for name in SHOWN if name in uplink.fields},
-        "connections": {cursor.id: "done" if uplink.seq <= cursor.position else "waiting" for cursor in meant},
+        "connections": {cursor.id: "done" if cursor.is_done(uplink.seq) else "waiting" for cursor in meant},
     }

@@ -50,6 +50,10 @@ class Cursor:
         """The connection is done, durably, with everything up to here."""
         return self._row.position
 
+    def is_done(self, seq: int) -> bool:
+        """Whether the connection is done, durably, with this uplink."""
+        return seq <= self._row.position or seq in self._row.ahead
+
     @property
     def newest_seq(self) -> int:
         """The newest uplink that is stored."""

@@ -1,0 +1,90 @@
+"""What people are shown about a device: its reports and commands in one order, and a command in each of its states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import orjson
+import pytest
+
+from tests.engine.doubles import make_uplink
+from tests.engine.downlink_doubles import AS_KEY, DEV_EUI, NOW_S, right
+from tpxd.engine.command_book import CommandBook
+from tpxd.engine.device_trace import trace_document
+from tpxd.engine.verdicts import MAX_FIELD, command_document
+from tpxd.lorawan.downlinks import DownlinkError
+from tpxd.lorawan.uplink import Uplink, addressed_to
+from tpxd.spool import CommandState, Cursor, LoadedCommands, StoredCommand
+
+
+class Queue:
+    """What is asked of a cursor."""
+
+    def __init__(self, id: str, *done: int) -> None:
+        self.id, self._done = id, done
+
+    def is_done(self, seq: int) -> bool:
+        """See `spool.Cursor`."""
+        return seq in self._done
+
+
+def make_book() -> CommandBook:
+    return CommandBook(LoadedCommands([], {}, 0), lambda: NOW_S)
+
+
+def doubted(book: CommandBook, command: StoredCommand) -> None:
+    book.begin(command)
+    book.doubt(command, "no answer")
+
+
+@pytest.mark.parametrize(
+    ("happens", "shown"),
+    [
+        (lambda book, command: None, ("waiting", False, None)),
+        (lambda book, command: book.begin(command), ("sending", False, None)),
+        (lambda book, command: book.hold(command, "no connection"), ("waiting", False, "no connection")),
+        (doubted, ("doubtful", False, "no answer")),
+        (lambda book, command: book.end(command, CommandState.SENT, "queued", 200), ("sent", True, "queued")),
+        (lambda book, command: book.end(command, CommandState.EXPIRED, "late", 408), ("expired", True, "late")),
+    ],
+)
+def test_a_command_in_each_state(
+    happens: Callable[[CommandBook, StoredCommand], None], shown: tuple[str, bool, str | None]
+) -> None:
+    book = make_book()
+    command = book.enter("plant", right(AS_KEY=AS_KEY, AS_ID="TWA_1", CorrelationID="A1", ValidityTime=60), "m", None)
+    happens(book, command)
+    document = command_document(command)
+    assert (document["state"], document["final"], document["cause"]) == shown
+    assert (document["DevEUI"], document["FPort"], document["payload_hex"], document["CorrelationID"]) == (
+        (DEV_EUI, 5, "02ff", "A1")
+    )
+    assert document["ValidityTime"] == "2026-11-18T11:07:40.000Z"
+    assert AS_KEY.encode() not in orjson.dumps(document)
+
+
+def test_a_wrong_command_shows_what_could_be_read() -> None:
+    error = DownlinkError("FPort", "is missing")
+    error.dev_eui = "12"
+    document = command_document(make_book().enter("", error, "", None))
+    assert (document["DevEUI"], document["payload_hex"], document["connection"]) == ("12", None, None)
+    assert (document["state"], document["cause"], document["status"]) == ("rejected", "FPort is missing", 400)
+
+
+def test_reports_and_commands_come_in_the_order_of_their_arrival() -> None:
+    book = make_book()
+    command = book.enter("plant", right(), "", None)
+    book.transmit(command, {"DeliveryStatus": 0, "DeliveryFailedCause1": "A0", "Lrrid": "x" * 500, "CustomerID": "1"})
+    at_ms = int(NOW_S * 1000)
+    verdict = Uplink(9, at_ms + 2, "DevEUI_uplink", DEV_EUI, addressed_to("plant"), b'{"DevEUI_uplink":{}}')
+    uplinks = [make_uplink(8, received_ms=at_ms + 1, FPort=2), verdict, make_uplink(7, received_ms=at_ms - 1)]
+    cursors = cast("list[Cursor]", [Queue("plant", 7), Queue("office", 7, 8)])
+    document: list[Any] = trace_document(uplinks, [command], cursors)
+    assert [entry["type"] for entry in document] == ["DevEUI_uplink", "DevEUI_downlink", *["DevEUI_uplink"] * 2]
+    assert document[0]["connections"] == {"plant": "done", "office": "done"}
+    assert document[2]["connections"] == {"plant": "waiting", "office": "done"}
+    assert document[3]["connections"] == {"plant": "waiting"}
+    assert document[2]["fields"] == {"FPort": 2, "FCntUp": 8}
+    sent = {"DeliveryStatus": 0, "DeliveryFailedCause1": "A0", "Lrrid": "x" * MAX_FIELD}
+    assert document[1]["transmitted"] == sent
