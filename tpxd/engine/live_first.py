@@ -32,7 +32,9 @@ from tpxd.spool import Cursor
 MAX_LANES: Final = 100_000
 """Devices in the backlog whose last uplink there is remembered; about 200 bytes each."""
 
-SURVEY_ROWS: Final = 4_096
+SURVEY_ROWS: Final = 1_024
+"""A step takes a few milliseconds, in which nothing is stored."""
+
 LOOK_S: Final = 1.0
 BEHIND: Final = MAX_BATCH
 BEHIND_S: Final = 5.0

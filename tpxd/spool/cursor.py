@@ -125,7 +125,7 @@ class Cursor:
     async def lanes_waiting(self, after: int, through: int, besides: Collection[int]) -> dict[str, int]:
         """The lanes of what waits in a part of the journal, and the last uplink of each there.
 
-        It reads the whole part in one go: 4096 uplinks take a few milliseconds.
+        It reads the whole part in one go, in which nothing is stored: a thousand uplinks take a few milliseconds.
 
         Args:
             besides: seqs that do not count.
