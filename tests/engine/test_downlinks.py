@@ -230,6 +230,17 @@ async def test_what_was_stored_and_not_acknowledged_before_a_crash_is_taken_once
         assert again.book.counts("plant").received == 2, "the second one repeats nothing that is known"
 
 
+async def test_a_repetition_of_what_was_acknowledged_is_new_and_in_doubt(autojump_clock: MockClock) -> None:
+    disk = Disk()
+    async with opened(disk) as commands:
+        await over(FarEnd(disk, deque([message(body())])), commands)
+        again = [message(body(), redelivered=True), message(body(FPort=7), redelivered=True), message(body())]
+        await over(FarEnd(disk, deque(again)), commands)
+        counts = commands.book.counts("plant")
+        assert (counts.received, counts.doubtful) == (4, 1)
+        assert [command.doubts for command in commands.book.open] == [0, 1, 0, 0]
+
+
 async def test_a_retained_message_is_taken_once(autojump_clock: MockClock) -> None:
     disk = Disk()
     async with opened(disk) as commands:

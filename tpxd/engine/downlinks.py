@@ -23,6 +23,9 @@ from tpxd.spool import NewReport, StoredCommand
 
 AHEAD: Final = 256
 
+REPEATED: Final = "it came marked as a repetition, and the acknowledgement of an equal one may have been lost"
+"""Why a command is in doubt from the beginning: nobody can tell whether it is new."""
+
 Taken = StoredCommand | tuple[NewReport, ...]
 """What must be on disk before a message is acknowledged: a command, or reports for other connections, perhaps none."""
 
@@ -55,8 +58,10 @@ class Inbox:
         repeats = incoming.redelivered or incoming.retained
         taken: Taken | None = book.redelivered(connection, mark, self._met) if repeats else None
         if taken is None:
-            again = incoming.retained and book.taken_before(connection, mark)
-            taken = () if again else self._enter(incoming, mark)
+            before = book.taken_before(connection, mark)
+            taken = () if incoming.retained and before else self._enter(incoming, mark)
+            if incoming.redelivered and before and isinstance(taken, StoredCommand) and not taken.state.final:
+                book.doubt(taken, REPEATED)
         if isinstance(taken, StoredCommand):
             self._met.add(taken.id)
         return taken
