@@ -118,11 +118,12 @@ class _Form:
 
 
 Region = Annotated[str, _Form("[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}", 'is no region of AWS; write it as "eu-central-1"')]
-Label = Annotated[
+AccountPrefix = Annotated[
     str,
     _Form(
-        "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?",
-        'is the first part of the data endpoint alone, such as "a1b2c3d4e5f6g7-ats"; put a whole name into endpoint',
+        # in cn-north-1 what is "-ats" elsewhere is a label of its own
+        r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.ats)?",
+        'is what the data endpoint has before ".iot.", such as "a1b2c3d4e5f6g7-ats"; put a whole name into endpoint',
     ),
 ]
 ThingType = Annotated[
@@ -142,8 +143,8 @@ class AwsIotConfig(TlsConfig):
     """`[configuration]` of `actility-aws-iot`."""
 
     region: Region = Field(description="The AWS region, such as eu-central-1.")
-    accountPrefix: Label = Field(
-        description="What the account's data endpoint begins with, such as a1b2c3d4e5f6g7-ats."
+    accountPrefix: AccountPrefix = Field(
+        description="What the account's data endpoint has before .iot., such as a1b2c3d4e5f6g7-ats."
     )
     accessKeyId: Secret = Field(description="The IAM access key, which registers devices, and logs in with WSS.")
     secretAccessKey: Secret = Field(description="The secret of that access key.")

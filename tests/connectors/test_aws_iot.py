@@ -43,7 +43,7 @@ def config(**values: Any) -> AwsIotConfig:
 
 
 REGION = 'is no region of AWS; write it as "eu-central-1"'
-LABEL = 'is the first part of the data endpoint alone, such as "a1b2c3d4e5f6g7-ats"; put a whole name into endpoint'
+PREFIX = 'is what the data endpoint has before ".iot.", such as "a1b2c3d4e5f6g7-ats"; put a whole name into endpoint'
 THING_TYPE = 'is no name of a thing type, which has 1 to 128 letters, digits, "-", "_" and ":"'
 ARN = 'is no ARN of a certificate; write it as "arn:aws:iot:eu-central-1:123456789012:cert/0a1b2c"'
 KEY = "is no access key id; it has letters and digits only, such as AKIAIOSFODNN7EXAMPLE"
@@ -58,8 +58,9 @@ NO_LOGIN = {"certificate": None, "privateKey": None}
         ({"region": None}, "region", "is missing; it is required"),
         ({"accountPrefix": None}, "accountPrefix", "is missing; it is required"),
         ({"region": "Frankfurt"}, "region", REGION),
-        ({"accountPrefix": "abc-ats.iot.eu-central-1.amazonaws.com"}, "accountPrefix", LABEL),
-        ({"accountPrefix": "a" * 64}, "accountPrefix", LABEL),
+        ({"accountPrefix": "abc-ats.iot.eu-central-1.amazonaws.com"}, "accountPrefix", PREFIX),
+        ({"accountPrefix": "a" * 64}, "accountPrefix", PREFIX),
+        ({"accountPrefix": "abc.other"}, "accountPrefix", PREFIX),
         ({"deviceType": "LoRa WAN"}, "deviceType", THING_TYPE),
         ({"certificateId": "28e7cc38"}, "certificateId", ARN),
         ({"accessKeyId": "AKIA 1"}, "accessKeyId", KEY),
@@ -133,6 +134,7 @@ VPC = "vpc.example.net"
         (WSS, f"{DATA}:443", f"{API}:443"),
         ({"region": "us-gov-east-1"}, f"{DATA}:8883", f"{API}:443"),
         ({"region": "cn-north-1"}, f"{DATA}.cn:8883", f"{API}.cn:443"),
+        ({"region": "cn-north-1", "accountPrefix": "abc.ats"}, f"{DATA}.cn:8883".replace("-", ".", 1), f"{API}.cn:443"),
         (WSS | {"region": "cn-northwest-1"}, f"{DATA}.cn:443", f"{API}.cn:443"),
         ({"endpoint": VPC}, f"{VPC}:8883", f"{API}:443"),
         (WSS | {"endpoint": VPC}, f"{VPC}:443", f"{API}:443"),
