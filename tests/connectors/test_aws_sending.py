@@ -16,11 +16,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.connectors.peers import LANES, AwsIotPeer, Receipts, outgoing
 from tests.connectors.test_mqtt import Site
 from tests.wire.scripted_broker import ScriptedBroker, puback
-from tests.wire.scripted_registry import DENIED
+from tests.wire.scripted_registry import DENIED, Fault
 from tpxd.aws_iot_config import AwsIotConfig
 from tpxd.connector import Context
 from tpxd.connectors.aws_iot import MAX_BODY_BYTES, MAX_IN_FLIGHT, open_aws_iot
-from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, TransportError
+from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, TransportError
 from tpxd.wire.tls import TlsContextCache
 
 A, B, C = LANES
@@ -136,6 +136,16 @@ async def test_what_the_policy_forbids_holds_only_who_is_not_registered(nursery:
     assert caught.value.hint == "allow iot:CreateThing in the IAM policy of accessKeyId", "and no word of MQTT"
 
 
+async def test_a_question_that_the_registry_refuses_says_nothing_of_mqtt(nursery: trio.Nursery) -> None:
+    peer = AwsIotPeer(nursery)
+    peer.registry.always["GET /things/"] = Fault(400, "InvalidRequestException", "1 validation error detected")
+    with pytest.raises(Refused) as caught:
+        async with open_aws_iot(config(createDevices=False), context(peer)) as transport:
+            await transport.send([outgoing(1, A)], Receipts())
+    assert "iot:DescribeThing: 400 Bad Request InvalidRequestException" in str(caught.value)
+    assert caught.value.hint is None
+
+
 async def test_devices_that_are_not_registered_are_left_out(nursery: trio.Nursery) -> None:
     peer, receipts = AwsIotPeer(nursery), Receipts()
     peer.registry.things[A] = "sensor"
@@ -149,13 +159,14 @@ async def test_devices_that_are_not_registered_are_left_out(nursery: trio.Nurser
 
 @given(
     lanes=st.lists(st.sampled_from([A, B, C, STATION]), min_size=1, max_size=12),
+    big=st.sets(st.integers(0, 11)),
     registered=st.sets(st.sampled_from([A, B, C])),
     creates=st.booleans(),
     denied=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
 def test_every_device_stays_in_order_and_every_uplink_has_one_fate(
-    lanes: list[str], registered: set[str], creates: bool, denied: bool
+    lanes: list[str], big: set[int], registered: set[str], creates: bool, denied: bool
 ) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -164,20 +175,23 @@ def test_every_device_stays_in_order_and_every_uplink_has_one_fate(
             if denied:
                 peer.registry.always = {f"POST /things/{B}": DENIED, f"GET /things/{B}": DENIED}
             batch = [outgoing(n, lane) for n, lane in enumerate(lanes)]
+            for n in big & {*range(len(lanes))}:
+                batch[n].body = bytes(MAX_BODY_BYTES + 1)
             held: set[int] = set()
             try:
                 async with open_aws_iot(config(createDevices=creates), context(peer)) as transport:
                     await transport.send(batch, receipts)
             except AuthenticationFailed:
-                held = {*range(len(lanes))} - {*receipts.delivered_, *receipts.filtered_}
+                held = {*range(len(lanes))} - {*receipts.delivered_, *receipts.filtered_, *receipts.rejected_}
                 assert B in {lanes[n] for n in held}
                 assert STATION not in {lanes[n] for n in held}
-            fates = [*receipts.delivered_, *receipts.filtered_, *held]
+            fates = [*receipts.delivered_, *receipts.filtered_, *receipts.rejected_, *held]
             assert sorted(fates) == list(range(len(lanes)))
+            assert {*receipts.rejected_} == big & {*fates} - {*receipts.filtered_} - held
             assert {lanes[n] for n in receipts.filtered_} <= (set() if creates else {A, B, C} - registered)
             for lane in {*lanes}:
                 sent = [n for n in taken(peer) if lanes[n] == lane]
-                assert sent == sorted(sent)
+                assert sent == sorted(n for n in receipts.delivered_ if lanes[n] == lane)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
