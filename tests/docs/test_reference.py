@@ -119,6 +119,7 @@ def test_needed_keys_stand_first() -> None:
     [
         ({"type": "boolean"}, "true or false"),
         ({"type": "integer", "minimum": 1, "maximum": 9}, "number, 1 to 9"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "number, above 0 to 1"),
         ({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}, "number, 1 or more"),
         ({"type": "integer"}, "number"),
         ({"enum": ["a", "b", "c"], "type": "string"}, "`a`, `b` or `c`"),

@@ -154,9 +154,9 @@ def _either(names: list[str]) -> str:
 
 
 def _number(part: Schema) -> str:
-    lowest, highest = part.get("minimum"), part.get("maximum")
+    lowest, highest, beyond = part.get("minimum"), part.get("maximum"), part.get("exclusiveMinimum")
     if highest is not None:
-        return f"number, {lowest} to {highest}"
+        return f"number, {f'above {beyond}' if lowest is None else lowest} to {highest}"
     return "number" if lowest is None else f"number, {lowest} or more"
 
 
