@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
 import trio
 from trio.testing import MockClock
 
+from tests import pki
 from tpxd.engine.lrc_links import KEPT_BYTES, TOGETHER_S, UNDER_WAY, LrcLinks, NotTaken, Unknown, open_links
 from tpxd.lorawan.downlink_request import Meaning
 
@@ -27,7 +30,7 @@ class Site:
         self.heads: list[bytes] = []
         self.connections = 0
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.abc.Stream) -> None:
         self.connections += 1
         try:
             while head := await self._head(stream):
@@ -39,10 +42,10 @@ class Site:
         except trio.BrokenResourceError:
             return
 
-    async def _head(self, stream: trio.SocketStream) -> bytes:
+    async def _head(self, stream: trio.abc.Stream) -> bytes:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            part = await stream.receive_some()
+            part = await stream.receive_some(4096)
             if not part:
                 return b""
             head += part
@@ -151,6 +154,34 @@ async def test_an_address_that_leads_nowhere_is_no_bug(host: str) -> None:
     async with open_links(f"http://{host}/") as links:
         with pytest.raises(NotTaken, match="cannot be reached"):
             await links.post("DevEUI=1")
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_the_system_decides_which_certificates_are_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    store, key = (pki.ca() if trusted else pki.issue("another", is_ca=True)).write(tmp_path, "store")
+    assert key.exists()
+    monkeypatch.setenv("SSL_CERT_FILE", str(store))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*pki.server("localhost").write(tmp_path, "server"))
+    site = Site(KEPT_OPEN)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        await site.serve(secured)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        async with open_links(f"https://localhost:{port}/downlink") as links:
+            if trusted:
+                assert (await links.post("DevEUI=1")).documented
+            else:
+                with pytest.raises(NotTaken, match=r"certificate.*trust"):
+                    await links.post("DevEUI=1")
+        nursery.cancel_scope.cancel()
+    assert len(site.heads) == trusted
 
 
 async def test_errors_do_not_show_the_token() -> None:

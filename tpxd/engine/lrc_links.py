@@ -19,6 +19,8 @@ import trio
 
 from tpxd.errors import TpxdError
 from tpxd.lorawan.downlink_request import Answer, Meaning, judge
+from tpxd.wire.streams import explain
+from tpxd.wire.tls import TlsContextCache
 
 UNDER_WAY: Final = 32
 """Requests at once."""
@@ -110,12 +112,20 @@ async def _exchange(link: httpx.AsyncBaseTransport, request: httpx.Request) -> A
 
 def _reason(error: Exception) -> str:
     """An error of httpx in a few words; it never holds the URL, which has the Token in it."""
+    if isinstance(error, httpx.TimeoutException):
+        return "it took too long"
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLError):
+            reason, hint = explain(seen)
+            return f"{reason} ({hint})" if hint else reason
+        seen = seen.__cause__ or seen.__context__
     return str(error) or type(error).__name__
 
 
 @asynccontextmanager
 async def open_links(url: str, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[LrcLinks]:
-    """Yield links to the LRC; each opens when it is first used.
+    """Yield links to the LRC; each opens when it is first used. With https the system's trust store decides.
 
     Args:
         transport: all links are this one instead; tests put an LRC there.
@@ -126,6 +136,6 @@ async def open_links(url: str, transport: httpx.AsyncBaseTransport | None = None
         if transport is not None:
             yield LrcLinks(url, [transport] * UNDER_WAY)
             return
-        tls: ssl.SSLContext | bool = httpx.create_ssl_context(trust_env=False) if url.startswith("https:") else False
+        tls = TlsContextCache()() if url.startswith("https:") else False
         links = [httpx.AsyncHTTPTransport(verify=tls, limits=_LIMITS, trust_env=False) for _ in range(UNDER_WAY)]
         yield LrcLinks(url, [await stack.enter_async_context(link) for link in links])
