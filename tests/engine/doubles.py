@@ -175,7 +175,7 @@ async def no_dial(*_: object) -> NoReturn:
 
 
 def make_live(
-    peer: Peer, cursor: MemoryCursor, *, grace_s: float = 5.0, flow: Flow | None = None, **configuration: Any
+    peer: Peer, cursor: MemoryCursor | Cursor, *, grace_s: float = 5.0, flow: Flow | None = None, **configuration: Any
 ) -> Live:
     """A connection to a scripted peer."""
     config = ConnectorConfig.model_validate(configuration)
