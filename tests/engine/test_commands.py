@@ -15,6 +15,7 @@ from tests.engine.downlink_doubles import DEV_EUI, Disk, Lrc, engine, refused, r
 from tests.intake.doubles import MemoryStore
 from tpxd.engine import command_book, commands
 from tpxd.engine.commands import CRASHED, Commands, open_commands
+from tpxd.engine.saving import RETRY_S
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.lorawan.downlinks import DownlinkError
@@ -157,7 +158,7 @@ async def test_who_must_wait_waits_as_long_as_it_takes(autojump_clock: MockClock
         disk.failing = False
         begun = trio.current_time()
         await book.surely_saved(command)
-        assert trio.current_time() - begun <= commands.RETRY_S
+        assert trio.current_time() - begun <= RETRY_S
         assert disk.rows.keys() == {command.id}
 
 

@@ -1,0 +1,173 @@
+"""Keeps the disk up with commands that change in memory, and gets verdicts into the queues of their connections.
+
+Whatever changes is marked; everything that is marked goes to disk in one transaction of the spool, and then what was
+marked meanwhile: a crowd of commands shares its commits. One task does it all, so no two writes cross.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Final, Protocol
+
+import orjson
+import trio
+
+from tpxd.errors import SpoolUnavailable
+from tpxd.lorawan.reports import DOWNLINK_REJECTED
+from tpxd.lorawan.uplink import addressed_to
+from tpxd.spool import LoadedCommands, NewReport, StoredCommand
+
+RETRY_S: Final = 1.0
+AT_ONCE: Final = 256
+"""Verdicts that share a transaction."""
+
+
+class Store(Protocol):
+    """The disk; see `tpxd.spool.CommandStore`."""
+
+    async def load(self) -> LoadedCommands:
+        """Read everything."""
+
+    async def write(
+        self,
+        rows: Sequence[tuple[Any, ...]],
+        forgotten: Sequence[int],
+        counts: Mapping[str, Mapping[str, int]],
+        reports: Sequence[NewReport] = (),
+    ) -> None:
+        """Store, delete, count and put reports into the journal in one transaction."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What one transaction takes along; `done` when it has ended."""
+
+    commands: dict[int, StoredCommand] = field(default_factory=dict)
+    forgotten: list[int] = field(default_factory=list)
+    counted: set[str] = field(default_factory=set)
+    done: trio.Event = field(default_factory=trio.Event)
+    error: SpoolUnavailable | None = None
+
+
+class Saving:
+    """See the module.
+
+    Attributes:
+        stored: called with each command that has just been stored, in the order in which they were first marked.
+        told: called when verdicts have been published.
+
+    Args:
+        counts: the counters of a connection as they are stored.
+    """
+
+    def __init__(self, store: Store, counts: Callable[[str], Mapping[str, int]]) -> None:
+        self.stored: Callable[[StoredCommand], None] = lambda command: None
+        self.told: Callable[[], None] = lambda: None
+        self._store = store
+        self._counts = counts
+        self._batch = Batch()
+        self._writing = Batch()
+        self._owed: dict[int, StoredCommand] = {}
+        self._work = trio.Event()
+
+    @property
+    def owed(self) -> int:
+        """How many verdicts are not published yet."""
+        return len(self._owed)
+
+    def mark(self, command: StoredCommand) -> None:
+        """The disk does not have it as it is now."""
+        self._batch.commands[command.id] = command
+        self.count(command.connection)
+
+    def count(self, connection: str) -> None:
+        """The disk does not have its counters as they are now."""
+        self._batch.counted.add(connection)
+        self._work.set()
+
+    def drop(self, id: int) -> None:
+        """A command that was never on disk need not get there."""
+        self._batch.commands.pop(id, None)
+
+    def forget(self, id: int) -> None:
+        """A command is to be deleted."""
+        self.drop(id)
+        self._batch.forgotten.append(id)
+
+    def owe(self, command: StoredCommand) -> None:
+        """It is on disk with a verdict that is to be published."""
+        self._owed[command.id] = command
+        self._work.set()
+
+    async def saved(self, command: StoredCommand) -> None:
+        """Wait until the command is on disk as it is now.
+
+        Raises:
+            SpoolUnavailable: this time the disk refused; the next time may do better.
+        """
+        batch = self._batch if command.id in self._batch.commands else self._writing
+        if command.id in batch.commands:
+            await batch.done.wait()
+            if batch.error is not None:
+                raise SpoolUnavailable(batch.error.message, hint=batch.error.hint)
+
+    async def run(self) -> None:
+        """Save whatever is marked and publish the verdicts, for ever; while the disk refuses, try each second."""
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            if not await self.save() or not await self._publish():
+                self._work.set()
+                await trio.sleep(RETRY_S)
+
+    async def save(self) -> bool:
+        """Save what is marked now, in one transaction; False: the disk refused, and it stays marked.
+
+        Cancellation: it stays marked, whether it was stored or not.
+        """
+        batch = self._writing = self._batch
+        self._batch = Batch()
+        rows = [command.to_row() for command in batch.commands.values()]
+        counts = {id: self._counts(id) for id in batch.counted}
+        stored = False
+        try:
+            await self._store.write(rows, batch.forgotten, counts)
+            stored = True
+        except SpoolUnavailable as error:
+            batch.error = error
+        finally:
+            if not stored:
+                self._batch.commands = batch.commands | self._batch.commands
+                self._batch.forgotten = batch.forgotten + self._batch.forgotten
+                self._batch.counted |= batch.counted
+            batch.done.set()
+        if stored:
+            for command in batch.commands.values():
+                self.stored(command)
+        return stored
+
+    async def _publish(self) -> bool:
+        """Put verdicts into the queues of their connections; False: the disk refused.
+
+        The transaction that stores a verdict notes that it is published, so each is there once, whenever a crash comes.
+        """
+        while self._owed:
+            batch = list(islice(self._owed.values(), AT_ONCE))
+            rows = [replace(command, verdict=None, version=command.version + 1).to_row() for command in batch]
+            try:
+                await self._store.write(rows, (), {}, [_verdict(command) for command in batch])
+            except SpoolUnavailable:
+                return False
+            for command in batch:
+                del self._owed[command.id]
+                command.verdict = None
+                command.version += 1
+            self.told()
+        return True
+
+
+def _verdict(command: StoredCommand) -> NewReport:
+    body = command.verdict or b""
+    return NewReport(DOWNLINK_REJECTED, command.dev_eui, addressed_to(command.connection), body, orjson.loads(body))
