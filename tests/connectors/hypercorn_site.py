@@ -56,7 +56,10 @@ class Site:
 
 
 @asynccontextmanager
-async def hypercorn_site(directory: Path, *, versions: tuple[str, ...] = ("h2", "http/1.1")) -> AsyncIterator[Site]:
+async def hypercorn_site(
+    directory: Path, *, versions: tuple[str, ...] = ("h2", "http/1.1"), most_requests: int = 1000
+) -> AsyncIterator[Site]:
+    """Run a site on loopback; it ends a link after `most_requests`."""
     site = Site()
     config = hypercorn.config.Config()
     certificate, key = pki.server().write(directory, "server")
@@ -64,6 +67,7 @@ async def hypercorn_site(directory: Path, *, versions: tuple[str, ...] = ("h2", 
     config.alpn_protocols = list(versions)
     config.bind = ["127.0.0.1:0"]
     config.errorlog = None
+    config.keep_alive_max_requests = most_requests
     async with trio.open_nursery() as nursery:
         (bound,) = await nursery.start(hypercorn.trio.serve, site.application, config)
         site.url = bound.replace("127.0.0.1", "localhost")

@@ -19,10 +19,11 @@ from trio.testing import MockClock
 from tests import pki
 from tests.connectors.http2_peer import FallbackPeer, Http2Peer
 from tests.connectors.hypercorn_site import Site, hypercorn_site
-from tests.connectors.peers import Receipts, batch_of, outgoing
+from tests.connectors.peers import LANES, Receipts, batch_of, outgoing
 from tpxd.connector import Outgoing, Transport
 from tpxd.connectors.http import HttpConfig, open_http
 from tpxd.errors import ConnectFailed, LinkLost
+from tpxd.wire import http2_client
 from tpxd.wire.http_client import IDLE_S
 from tpxd.wire.streams import open_stream
 
@@ -95,6 +96,15 @@ async def test_a_certificate_of_another_authority_is_told(tmp_path: Path) -> Non
         assert "trustedCaCertificate" in (caught.value.hint or "")
 
 
+async def test_a_link_is_left_before_the_far_end_would_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2_client, "POSTS_PER_LINK", 18)
+    async with hypercorn_site(tmp_path, most_requests=20) as site, transport_to(site) as transport:
+        batch = batch_of(180)
+        await deliver(transport, batch)
+        assert sorted(seen.body for seen in site.seen) == sorted(item.body for item in batch)
+        assert len({seen.client for seen in site.seen}) == 10
+
+
 # ---- ends of links
 
 
@@ -142,6 +152,28 @@ class Goodbye(Http2Peer):
     def _settle(self, link: h2.connection.H2Connection, stream_id: int, body: bytes) -> bool:
         self.word(link, stream_id)
         return True
+
+
+class Rotating(Goodbye):
+    """Says goodbye on its first link after five requests, and answers no more of them there."""
+
+    def _settle(self, link: h2.connection.H2Connection, stream_id: int, body: bytes) -> bool:
+        if len(self.near_ends) == 1 and len(self.taken) == 5:
+            link.close_connection()
+            return True
+        return Http2Peer._settle(self, link, stream_id, body)
+
+
+async def test_a_goodbye_amid_a_batch_repeats_what_was_under_way_and_nothing_else(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    peer, batch = Rotating(nursery), batch_of(12)
+    async with opened(peer) as transport:
+        await deliver(transport, batch)
+    assert len(peer.near_ends) > 1
+    assert set(peer.taken) == {item.body for item in batch}
+    # the answers that went out together with the goodbye may be lost with it: one of each device
+    assert len(peer.taken) <= len(batch) + len(LANES)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
 
 import h2.errors
 import h2.events
@@ -26,13 +27,28 @@ from tpxd.wire.streams import Endpoint, explain
 
 Headers = list[tuple[bytes, bytes]]
 
+POSTS_PER_LINK: Final = 900
+"""A link is left after so many, below the 1,000 at which nginx and others end it: httpcore takes their GOAWAY for the
+end of what is under way too, so that it would arrive twice."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A pool with the one link that it opens, or with a few where the far end chose HTTP/1.1."""
+
+    pool: httpcore.AsyncConnectionPool
+    posts: int = 0
+    under_way: int = 0
+
 
 class Http2Client:
     """What the body of `open_http2_client` posts through."""
 
-    def __init__(self, pool: httpcore.AsyncConnectionPool, links: _Links, origin: str, answer_timeout_s: float) -> None:
-        self._pool = pool
-        self._links = links
+    def __init__(
+        self, new_pool: Callable[[], httpcore.AsyncConnectionPool], origin: str, answer_timeout_s: float
+    ) -> None:
+        self._new_pool = new_pool
+        self._turn = _Turn(new_pool())
         self._origin = origin
         self._answer_timeout_s = answer_timeout_s
 
@@ -54,14 +70,15 @@ class Http2Client:
         target, headers = _read_head(head)
         headers.append((b"Content-Length", b"%d" % len(body)))
         with trio.move_on_after(self._answer_timeout_s):
-            opened_before = self._links.opened
+            turn = self._turn_with_room()
+            is_first = turn.posts == 0
             try:
-                return await self._exchange(target, headers, body)
+                return await self._exchange(turn, target, headers, body)
             except (httpcore.ProtocolError, httpcore.NetworkError) as error:
-                if self._links.opened != opened_before:
+                if is_first:
                     raise _lost(error) from error
             try:
-                return await self._exchange(target, headers, body)
+                return await self._exchange(self._turn_with_room(), target, headers, body)
             except (httpcore.ProtocolError, httpcore.NetworkError) as error:
                 raise _lost(error) from error
         raise LinkLost(
@@ -69,14 +86,35 @@ class Http2Client:
             hint="is the server overloaded, or actionTimeout too short for it?",
         )
 
-    async def _exchange(self, target: str, headers: Headers, body: bytes) -> Answer:
+    async def aclose(self) -> None:
+        """Close what is open; nothing is under way any more."""
+        await self._turn.pool.aclose()
+
+    def _turn_with_room(self) -> _Turn:
+        if self._turn.posts >= POSTS_PER_LINK:
+            self._turn = _Turn(self._new_pool())
+        return self._turn
+
+    async def _exchange(self, turn: _Turn, target: str, headers: Headers, body: bytes) -> Answer:
         url, content = self._origin + target, _Content(body)
-        async with self._pool.stream("POST", url, headers=headers, content=content) as response:
-            kept = b""
-            # to its end, however long it is: httpcore keeps a link in order only then, and the time is limited
-            async for part in response.aiter_stream():
-                kept += part[: KEPT_BYTES - len(kept)]
-            return Answer(response.status, {name.lower(): value for name, value in response.headers}, kept)
+        turn.posts += 1
+        turn.under_way += 1
+        try:
+            async with turn.pool.stream("POST", url, headers=headers, content=content) as response:
+                kept = b""
+                # to its end, however long it is: httpcore keeps a link in order only then, and the time is limited
+                async for part in response.aiter_stream():
+                    kept += part[: KEPT_BYTES - len(kept)]
+                return Answer(response.status, {name.lower(): value for name, value in response.headers}, kept)
+        except (httpcore.ProtocolError, httpcore.NetworkError):
+            if turn is self._turn:
+                self._turn = _Turn(self._new_pool())
+            raise
+        finally:
+            turn.under_way -= 1
+            if turn is not self._turn and not turn.under_way:
+                # waits for nothing, so that being cancelled does no harm
+                await turn.pool.aclose()
 
 
 class _Content:
@@ -95,14 +133,9 @@ class _Content:
 
 
 class _Links(httpcore.AsyncNetworkBackend):
-    """Opens links for the pool, the first one ahead of time.
-
-    Attributes:
-        opened: how many the pool got.
-    """
+    """Opens links for the pools, the first one ahead of time."""
 
     def __init__(self, dial: Callable[[], Awaitable[trio.abc.Stream]]) -> None:
-        self.opened = 0
         self._dial = dial
         self._prepared: tuple[trio.abc.Stream, float] | None = None
 
@@ -132,7 +165,6 @@ class _Links(httpcore.AsyncNetworkBackend):
         else:
             await self.forget()
             stream = await self._dial()
-        self.opened += 1
         return _Stream(stream)
 
 
@@ -211,16 +243,18 @@ async def open_http2_client(
     Cancellation: all links are closed.
     """
     backend = _Links(lambda: dial(endpoint, connect_timeout_s))
+    # never used: the links come with their TLS
+    unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def new_pool() -> httpcore.AsyncConnectionPool:
+        return httpcore.AsyncConnectionPool(
+            ssl_context=unused, max_connections=links, keepalive_expiry=IDLE_S, http2=True, network_backend=backend
+        )
+
+    origin = f"https://{endpoint.host if ':' not in endpoint.host else f'[{endpoint.host}]'}:{endpoint.port}"
     await backend.prepare()
     try:
-        async with httpcore.AsyncConnectionPool(
-            ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # never used: the links come with their TLS
-            max_connections=links,
-            keepalive_expiry=IDLE_S,
-            http2=True,
-            network_backend=backend,
-        ) as pool:
-            origin = f"https://{endpoint.host if ':' not in endpoint.host else f'[{endpoint.host}]'}:{endpoint.port}"
-            yield Http2Client(pool, backend, origin, answer_timeout_s)
+        async with aclosing(Http2Client(new_pool, origin, answer_timeout_s)) as client:
+            yield client
     finally:
         await backend.forget()
