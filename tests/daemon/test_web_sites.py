@@ -1,0 +1,131 @@
+"""HTTPS connections of the whole daemon to a real web server: what may be wrong with it, and kills in traffic."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import pki
+from tests.daemon.conftest import MakeDaemon
+from tests.daemon.harness import DEVICES, Daemon, Load, Lrc, eventually, http_file, judge, uplink
+from tests.daemon.web_site import AUTHORIZATION, WebSite
+
+pytestmark = pytest.mark.broker
+
+IN_FLIGHT = 256
+WAYS = {"one": "1.1", "two": "2"}
+"""Each connection, with the version of HTTP that it goes by."""
+
+
+def file_of(id: str, site: WebSite, authorization: str = AUTHORIZATION) -> str:
+    """A connection that trusts the tests' CA."""
+    trusted: dict[str, Any] = {
+        "trustedCaCertificate": pki.ca().certificate,
+        "headers": {"Authorization": authorization},
+    }
+    return http_file(f"{site.url}/{id}", http2=WAYS[id] == "2", **trusted)
+
+
+def reconnect(daemon: Daemon) -> None:
+    """Try again at once."""
+    for id in WAYS:
+        assert daemon.request("POST", f"/connections/{id}/reconnect")[0] == 202
+
+
+@pytest.mark.parametrize(
+    ("identity", "authorization", "state", "reason", "hint"),
+    [
+        pytest.param(
+            pki.issue("localhost", pki.ca(), expires=pki.NOW - timedelta(days=1)), AUTHORIZATION,
+            "CLOSED", "the server's certificate has expired", "the server's operator must renew it",
+            id="expired",
+        ),
+        pytest.param(
+            pki.issue("localhost", pki.issue("Other CA", is_ca=True)), AUTHORIZATION,
+            "CLOSED", "was issued by a CA that is not trusted", "set trustedCaCertificate",
+            id="of another CA",
+        ),
+        pytest.param(
+            pki.server("as.example.net"), AUTHORIZATION,
+            "CLOSED", "is made out to another name", "use the name in the certificate as host name",
+            id="of another host",
+        ),
+        pytest.param(
+            pki.server(), "Bearer s3cret-but-wrong",
+            "AUTHENTICATION_FAILED", "401 Unauthorized", "do headers hold the credentials that this server expects?",
+            id="wrong credentials",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_and_loses_nothing(
+    make_daemon: MakeDaemon, tmp_path: Path, ending: ExitStack,
+    identity: pki.Identity, authorization: str, state: str, reason: str, hint: str,
+) -> None:  # fmt: skip
+    site = WebSite(tmp_path, identity)
+    ending.callback(site.kill)
+    daemon = make_daemon("", **{id: file_of(id, site, authorization) for id in WAYS}).start()
+    lrc = Lrc(daemon.intake)
+    for counter in range(1, 6):
+        assert lrc.post(uplink(DEVICES[counter % 2], counter)) == 200
+    for id in WAYS:
+        eventually(f"{id} fails", lambda id=id: daemon.health(id)["state"] == state)  # type: ignore[misc]
+        document = daemon.health(id)
+        place = f"localhost:{site.port}"
+        assert place in document["reason"]
+        assert reason in document["reason"]
+        assert hint in document["lastError"]["hint"]
+        assert "s3cret" not in str(document)
+        assert document["healthy"] is False
+        assert document["uplinks"]["waiting"] == 5
+    assert "s3cret" not in daemon.log.read_text()
+    if identity is pki.server():
+        for id in WAYS:
+            daemon.write(id, file_of(id, site))
+    else:
+        site.kill()
+        site.start(pki.server())
+        reconnect(daemon)
+    daemon.drained(*WAYS)
+    for id, version in WAYS.items():
+        judge(lrc.accepted, site.keys(f"/{id}"))
+        assert site.versions(f"/{id}") == {version}
+
+
+def refused(document: dict[str, Any]) -> bool:
+    """Whether nobody listens, and it says so."""
+    hint = document["lastError"]["hint"] or ""
+    return document["state"] == "CLOSED" and "refused" in document["reason"] and "is the server running there" in hint
+
+
+def test_a_site_killed_in_traffic_again_and_again_loses_nothing(
+    make_daemon: MakeDaemon, tmp_path: Path, ending: ExitStack
+) -> None:
+    kills = 4
+    site = WebSite(tmp_path, pki.server())
+    ending.callback(site.kill)
+    daemon = make_daemon("", **{id: file_of(id, site) for id in WAYS}).start()
+    daemon.opened(*WAYS)
+    load, pause = Load(daemon.intake, threads=2), threading.Event()
+    for _ in range(kills):
+        pause.wait(0.3)
+        site.kill()
+        for id in WAYS:
+            eventually("the loss is seen", lambda id=id: daemon.health(id)["state"] != "OPENED")  # type: ignore[misc]
+        reconnect(daemon)
+        for id in WAYS:
+            eventually(f"{id} says why", lambda id=id: refused(daemon.health(id)))  # type: ignore[misc]
+        site.start(pki.server())
+        reconnect(daemon)
+        daemon.opened(*WAYS)
+    load.stop()
+    daemon.drained(*WAYS)
+    for id, version in WAYS.items():
+        judge(load.accepted, site.keys(f"/{id}"), posted=load.posted, doubles=kills * IN_FLIGHT)
+        assert site.versions(f"/{id}") == {version}
+        assert daemon.uplinks(id)["rejected"] == 0
+    assert len(load.accepted) > 500, "there was hardly any load"
