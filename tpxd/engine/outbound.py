@@ -85,9 +85,10 @@ class Outbound:
 
     def _inserted(self, body: bytes, end: int) -> bytes:
         """The body with the address in front of the brace at `end`."""
-        begin = body[:end]
-        field = self.url_field[1:] if begin.rstrip().endswith(b"{") else self.url_field
-        return b"%b%b%b" % (begin, field, body[end:])
+        field = self.url_field
+        if body[end - 1] in b"{ \t\r\n" and body[:end].rstrip().endswith(b"{"):
+            field = field[1:]  # nothing stands before it
+        return b"%b%b%b" % (body[:end], field, body[end:])
 
 
 def url_field(url: str | None) -> bytes:
