@@ -1,230 +1,32 @@
-"""The HTTP connector: what its file may say, what it posts, in which order, and what answers do to a batch."""
+"""The HTTP connector: what it posts, in which order, and what answers do to a batch."""
 
 from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
-from pydantic import ValidationError
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests import pki
 from tests.connectors.peers import LANES, Receipts, batch_of, outgoing
+from tests.connectors.scripted_site import CLIENT, URL, Sending, Server, config, sending
 from tests.notebook import Notebook
 from tpxd import __version__
-from tpxd.config import SecretSources
-from tpxd.connector import REGISTRY, Context, Outgoing, Transport
-from tpxd.connectors.http import HttpConfig, open_http
+from tpxd.connector import Context
+from tpxd.connectors.http import open_http
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, Throttled, TransportError
 from tpxd.wire.http1 import Request, Response, serve_http
 from tpxd.wire.streams import Endpoint, open_stream
 from tpxd.wire.tls import TlsContextCache
 
-URL = "http://as.example.net/lora/in"
-CLIENT = {"certificate": pki.client().certificate, "privateKey": pki.client().private_key}
-
-
-def config(**values: Any) -> HttpConfig:
-    return HttpConfig.model_validate({"destinationURL": URL} | values)
-
-
-def complaint(**values: Any) -> str:
-    with pytest.raises(ValidationError) as caught:
-        config(**values)
-    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in caught.value.errors())
-
-
-# ---- the file
-
-
-def test_it_is_registered() -> None:
-    assert REGISTRY["actility-http-iot"].config is HttpConfig
-
-
-def test_what_a_short_file_means() -> None:
-    short = config()
-    assert (str(short.destinationURL), short.headers, short.strictMode, short.maxParallel) == (URL, {}, False, 16)
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("", "must begin with http:// or https://"),
-        ("as.example.net/in", "must begin with http:// or https://"),
-        ("ftp://as.example.net/in", "must begin with http:// or https://"),
-        (7, "must begin with http:// or https://"),
-        ("http://", "no valid host name or port"),
-        ("http://:80/", "no valid host name or port"),
-        ("http://h:0/", "no valid host name or port"),
-        ("http://h:65536/", "no valid host name or port"),
-        ("http://a b/", "no valid host name or port"),
-        ("http://h:port/", "is no URL"),
-        ("http://h/\n", "is no URL"),
-        ("http://[::1/", "is no URL"),
-        ("http://h/in#top", "has a fragment"),
-        ("http://u:s3cr3t@h/in", "put them into headers"),
-    ],
-)
-def test_urls_that_are_refused(url: object, expected: str) -> None:
-    text = complaint(destinationURL=url)
-    assert text.startswith("destinationURL: ")
-    assert expected in text
-    assert "s3cr3t" not in text
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"headers": {"X Y": "v"}}, "is no name of a header"),
-        ({"headers": {"X-Ä": "v"}}, "is no name of a header"),
-        ({"headers": {"": "v"}}, "is no name of a header"),
-        ({"headers": {"host": "v"}}, "host is set by tpxd itself"),
-        ({"headers": {"Content-Length": "v"}}, "Content-Length is set by tpxd itself"),
-        ({"headers": {"Transfer-Encoding": "v"}}, "Transfer-Encoding is set by tpxd itself"),
-        ({"headers": {"Connection": "v"}}, "Connection is set by tpxd itself"),
-        ({"headers": {"X-A": "v", "x-a": "w"}}, "x-a is there twice"),
-        ({"headers": {"X-A": 7}}, "is no secret; write"),
-        ({"strictmode": True}, "strictmode: Extra inputs"),
-        ({"maxParallel": 0}, "maxParallel: "),
-        ({"maxParallel": 65}, "maxParallel: "),
-        (CLIENT, "certificates have no effect with http://"),
-        ({"trustedCaCertficate": pki.ca().certificate}, "certificates have no effect with http://"),
-    ],
-)
-def test_what_else_is_refused(values: dict[str, Any], expected: str) -> None:
-    assert expected in complaint(**values)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"certificate": CLIENT["certificate"]}, "certificate needs privateKey"),
-        ({"privateKey": CLIENT["privateKey"]}, "privateKey needs certificate"),
-        (CLIENT | {"privateKey": pki.server().private_key}, "the private key does not belong to the certificate"),
-        ({"trustedCaCertificate": "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----"}, "CA certificate"),
-    ],
-)
-def test_tls_material_is_proven_to_load(values: dict[str, Any], expected: str) -> None:
-    assert expected in complaint(destinationURL="https://as.example.net/in", **values)
-
-
-def test_both_spellings_of_the_trusted_ca() -> None:
-    ca = pki.ca().certificate
-    for spelling in ("trustedCaCertificate", "trustedCaCertficate"):
-        trusted = config(destinationURL="https://as.example.net/", **{spelling: ca}).trustedCaCertificate
-        assert trusted is not None
-        assert trusted.get_secret_value() == ca
-
-
-def test_header_values_are_secrets(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("Bearer s3cr3t-file\n")
-    sources = SecretSources(directory=tmp_path, environment={"TOKEN": "s3cr3t-env"})
-    values = {
-        "destinationURL": URL,
-        "headers": {"Authorization": {"file": "token"}, "X-Key": {"env": "TOKEN"}, "X-Plain": "s3cr3t-text"},
-    }
-    read = HttpConfig.model_validate(values, context=sources)
-    assert [value.text for value in read.headers.values()] == ["Bearer s3cr3t-file", "s3cr3t-env", "s3cr3t-text"]
-    assert "s3cr3t" not in read.model_dump_json()
-
-
-def test_a_header_value_that_breaks_lines_is_refused_and_not_repeated() -> None:
-    sources = SecretSources(environment={"TOKEN": "s3cr3t\r\nX-Evil: 1"})
-    values = {"destinationURL": URL, "headers": {"Authorization": {"env": "TOKEN"}}}
-    with pytest.raises(ValidationError) as caught:
-        HttpConfig.model_validate(values, context=sources)
-    (error,) = caught.value.errors()
-    assert "is no header value" in error["msg"]
-    assert "s3cr3t" not in error["msg"]
-
-
-# ---- on the wire
-
-
-class Server:
-    """A web server over streams in memory that leaves each answer to the test."""
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.dialled: list[tuple[Endpoint, float]] = []
-        self.requests: list[bytes] = []
-        self.under_way: dict[int, trio.abc.Stream] = {}
-        self.proven = False
-        self._nursery = nursery
-
-    async def dial(self, endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
-        self.dialled.append((endpoint, timeout_s))
-        near, far = memory_stream_pair()
-        self._nursery.start_soon(self._read, far)
-        await trio.lowlevel.checkpoint()
-        return near
-
-    async def _read(self, stream: trio.abc.Stream) -> None:
-        while data := await stream.receive_some():
-            self.under_way[len(self.requests)] = stream
-            self.requests.append(bytes(data))
-
-    async def answer(self, number: int, status: str, *headers: str, body: str = "") -> None:
-        """Answer a request by its number."""
-        await wait_all_tasks_blocked()
-        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", body]
-        await self.under_way.pop(number).send_all("\r\n".join(lines).encode())
-        await wait_all_tasks_blocked()
-
-    def bodies(self) -> list[bytes]:
-        return [request.partition(b"\r\n\r\n")[2] for request in self.requests]
-
-    @property
-    def context(self) -> Context:
-        return Context(
-            connection_id="historian",
-            instance="0badcafe",
-            log=logging.LoggerAdapter(logging.getLogger("test")),
-            dial=self.dial,
-            tls=TlsContextCache(),
-            memory=Notebook(),
-            authenticating=lambda: None,
-            proven=lambda: self.proven,
-        )
-
 
 @pytest.fixture
 def server(nursery: trio.Nursery) -> Server:
     return Server(nursery)
-
-
-class Sending:
-    """One batch on its way, and how it ended."""
-
-    def __init__(self, transport: Transport, batch: Sequence[Outgoing]) -> None:
-        self.receipts = Receipts()
-        self.ended = trio.Event()
-        self.error: TransportError | None = None
-        self._transport, self._batch = transport, batch
-
-    async def run(self) -> None:
-        try:
-            await self._transport.send(self._batch, self.receipts)
-        except TransportError as error:
-            self.error = error
-        self.ended.set()
-
-
-@asynccontextmanager
-async def sending(
-    server: Server, batch: Sequence[Outgoing], nursery: trio.Nursery, **values: Any
-) -> AsyncIterator[Sending]:
-    async with open_http(config(**values), server.context) as transport:
-        one = Sending(transport, batch)
-        nursery.start_soon(one.run)
-        await wait_all_tasks_blocked()
-        yield one
 
 
 async def test_one_request_byte_by_byte(server: Server, nursery: trio.Nursery) -> None:
@@ -508,19 +310,3 @@ async def test_compliance_adds_what_the_lrc_would(server: Server) -> None:
     target = server.requests[0].split(b" ")[1].decode()
     assert target.startswith("/in?site=4&LrnDevEui=")
     assert [pair.partition("=")[0] for pair in target.partition("?")[2].split("&")][-1] == "Token"
-
-
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        ({"tunnelInterfaceAuthenticationKey": "7d1e9a40c3b85f2206e4d7913ab6f85c"}, "lrcCompliance"),
-        (
-            {"lrcCompliance": True, "tunnelInterfaceAuthenticationKey": "7d1e9a40c3b85f2206e4d7913ab6f85c"},
-            "downlinkAsId",
-        ),
-        ({"lrcCompliance": True, "tunnelInterfaceAuthenticationKey": "short"}, "32 hex"),
-    ],
-)
-def test_a_key_that_signs_nothing_is_an_error(more: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ValidationError, match=expected):
-        config(**more)
