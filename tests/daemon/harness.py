@@ -371,6 +371,11 @@ class Daemon:
         for id in ids:
             eventually(f"{id} is OPENED", lambda id=id: self.health(id)["state"] == "OPENED", within_s)  # type: ignore[misc]
 
+    def reconnect(self, *ids: str) -> None:
+        """Have these connections tried again at once."""
+        for id in ids:
+            assert self.request("POST", f"/connections/{id}/reconnect")[0] == 202
+
     def drained(self, *ids: str, within_s: float = 60.0) -> None:
         """Wait until nothing waits for these connections, and see their ledgers balance."""
         for id in ids:

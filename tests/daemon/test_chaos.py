@@ -98,7 +98,7 @@ def test_a_broker_restarted_ten_times_in_traffic_loses_nothing(
         broker.stop()
         eventually("the loss is seen", lambda: daemon.health("plant")["state"] != "OPENED")
         broker.start()
-        assert daemon.request("POST", "/connections/plant/reconnect")[0] == 202
+        daemon.reconnect("plant")
         daemon.opened("plant", within_s=40)
     load.stop()
     daemon.drained("plant")
