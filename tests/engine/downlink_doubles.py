@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,7 +19,7 @@ from tpxd.engine.lrc_sender import LrcSender
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.lorawan.downlink_request import Signing
-from tpxd.lorawan.downlinks import Command, parse_downlink
+from tpxd.lorawan.downlinks import Command, DownlinkError, parse_downlink
 from tpxd.settings import LrcSettings
 from tpxd.spool import CommandState, LoadedCommands, NewReport, StoredCommand
 from tpxd.spool.commands import command_from_row
@@ -43,6 +43,13 @@ def right(now_s: float = NOW_S, **fields: Any) -> Command:
     command = parse_downlink(body(**fields), default_port=None, now_s=now_s)
     assert isinstance(command, Command)
     return command
+
+
+def wrong(dev_eui: str = DEV_EUI, f_port: int | None = None, correlation_id: str | None = None) -> DownlinkError:
+    """A command without an FPort, as far as it could be read."""
+    error = DownlinkError("FPort", "is missing")
+    error.dev_eui, error.f_port, error.correlation_id = dev_eui, f_port, correlation_id
+    return error
 
 
 def queued() -> httpx.Response:
@@ -163,6 +170,11 @@ class Disk:
 def read_back(row: Sequence[Any]) -> tuple[Any, ...]:
     """A row as SQLite gives it back: texts are bytes."""
     return tuple(value.encode() if isinstance(value, str) else value for value in row)
+
+
+def opened(disk: Disk, log: EventLog | None = None) -> AbstractAsyncContextManager[Commands]:
+    """Commands alone, kept on this disk."""
+    return open_commands(disk, MemoryStore().append, (log or EventLog()).report, wall=wall)
 
 
 @dataclass

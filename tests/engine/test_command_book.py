@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.engine.downlink_doubles import AS_KEY, DEV_EUI, NOW_S, read_back, right
+from tests.engine.downlink_doubles import AS_KEY, DEV_EUI, NOW_S, read_back, right, wrong
 from tpxd.engine import command_book
 from tpxd.engine.command_book import CommandBook, fingerprint
 from tpxd.engine.verdicts import WRONG
@@ -25,14 +25,6 @@ FINAL = (CommandState.SENT, CommandState.REJECTED, CommandState.EXPIRED)
 
 def make_book(*commands: StoredCommand, **counts: dict[str, int]) -> CommandBook:
     return CommandBook(LoadedCommands(list(commands), counts, 0), lambda: NOW_S)
-
-
-def wrong(**known: Any) -> DownlinkError:
-    error = DownlinkError("FPort", "is missing")
-    error.dev_eui = DEV_EUI
-    for name, value in known.items():
-        setattr(error, name, value)
-    return error
 
 
 # ---- laws

@@ -1,37 +1,23 @@
-"""Commands that survive: what is on disk when, what a refusing disk changes, and verdicts that go back once."""
+"""Commands that survive: what is on disk when, what a refusing disk changes, and who waits for room."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.engine.downlink_doubles import DEV_EUI, Disk, Lrc, engine, refused, right, wall
-from tests.intake.doubles import MemoryStore
+from tests.engine.downlink_doubles import DEV_EUI, Disk, opened, right, wrong
 from tpxd.engine import command_book, commands
-from tpxd.engine.commands import CRASHED, Commands, open_commands
+from tpxd.engine.commands import CRASHED
 from tpxd.engine.saving import RETRY_S
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
-from tpxd.lorawan.downlinks import DownlinkError
 from tpxd.spool import CommandState, NewReport, StoredCommand
 
 DEVICES = [f"70B3D5E75E00B{n:03X}" for n in range(20)]
-
-
-def opened(disk: Disk, log: EventLog | None = None) -> AbstractAsyncContextManager[Commands]:
-    return open_commands(disk, MemoryStore().append, (log or EventLog()).report, wall=wall)
-
-
-def wrong(dev_eui: str = DEV_EUI) -> DownlinkError:
-    error = DownlinkError("FPort", "is missing")
-    error.dev_eui = dev_eui
-    return error
 
 
 # ---- to the disk
@@ -258,72 +244,3 @@ async def test_no_room_for_verdicts_keeps_no_command_off_the_disk(autojump_clock
         with trio.fail_after(5):
             await book.surely_saved(book.enter("plant", right()))
         assert disk.rows.keys() == {1, 2}
-
-
-# ---- verdicts
-
-
-@dataclass
-class Remembering(Disk):
-    """Keeps what a crash after each write would have left."""
-
-    after: list[Disk] = field(default_factory=list)
-
-    async def write(
-        self,
-        rows: Sequence[tuple[Any, ...]],
-        forgotten: Sequence[int],
-        counts: Mapping[str, Mapping[str, int]],
-        reports: Sequence[NewReport] = (),
-    ) -> None:
-        await super().write(rows, forgotten, counts, reports)
-        self.after.append(self.as_now())
-
-
-async def test_a_verdict_goes_back_once_whenever_the_daemon_crashes(autojump_clock: MockClock) -> None:
-    disk = Remembering()
-    lrc = Lrc(lambda asked: refused())
-    async with engine(disk, lrc) as plant:
-        for n in range(3):
-            command = await plant.send(CorrelationID=f"{n:X}")
-            plant.commands.book.acknowledge(command)
-        plant.commands.enter("plant", wrong())
-        await plant.settled()
-    assert len(disk.after) > 6
-    for left in disk.after:
-        known = len(left.rows)
-        async with engine(left, lrc) as again:
-            await again.settled()
-        assert len(left.reports) == known
-        assert len({report.body for report in left.reports}) == known
-        states = {left.state(id) for id in left.rows}
-        assert states == {CommandState.REJECTED}
-
-
-async def test_many_that_expire_at_once_share_their_writes(autojump_clock: MockClock) -> None:
-    disk = Disk(takes_s=0.01)
-    async with engine(disk, Lrc(there=False)) as plant:
-        for n in range(3_000):
-            plant.commands.enter("plant", right(DevEUI=DEVICES[n % len(DEVICES)], ValidityTime=30))
-        await trio.sleep(5)
-        before = disk.writes
-        await trio.sleep(60)
-        assert plant.commands.book.counts("plant").expired == 3_000
-        assert len(disk.reports) == 3_000
-        assert disk.writes - before < 100
-
-
-async def test_a_verdict_names_its_connection_and_device(autojump_clock: MockClock) -> None:
-    disk = Disk()
-    async with opened(disk) as book:
-        book.enter("plant", wrong())
-        book.enter("office", wrong(DEVICES[0]))
-        book.enter("", wrong())
-        book.enter("plant", wrong(""))
-        await trio.sleep(1)
-    assert [(report.kind, report.lane, report.lrn_infos) for report in disk.reports] == [
-        ("DevEUI_downlink_Rejected", DEV_EUI, "tpxd:to=plant"),
-        ("DevEUI_downlink_Rejected", DEVICES[0], "tpxd:to=office"),
-    ]
-    assert disk.verdicts()[0]["DownlinkRejectionCause"] == "FPort is missing"
-    assert disk.reports[0].document is not None

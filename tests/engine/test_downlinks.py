@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any
 
-import orjson
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.engine.downlink_doubles import DEV_EUI, NOW_S, Disk, Lrc, body, engine, queued, read_back
-from tests.intake.doubles import MemoryStore
+from tests.engine.downlink_doubles import DEV_EUI, NOW_S, Disk, Lrc, body, engine, opened, queued
 from tpxd.connector import Incoming, Outgoing, Receipts
 from tpxd.engine import command_book
-from tpxd.engine.commands import Commands, open_commands
+from tpxd.engine.commands import Commands
 from tpxd.engine.downlinks import AHEAD, Inbox, receive_commands
 from tpxd.errors import LinkLost
-from tpxd.events import EventLog
-from tpxd.spool import LoadedCommands, StoredCommand
-from tpxd.spool.commands import command_from_row
+from tpxd.spool import StoredCommand
 
 TOPIC = "plant/70B3D5E75E00A1C4/downlink"
 
@@ -79,10 +71,6 @@ def numbered(count: int) -> list[Incoming]:
 def payloads(commands: Commands) -> list[str]:
     """What waits, in order."""
     return [stored.command.payload_hex for stored in commands.book.open if stored.command is not None]
-
-
-def opened(disk: Disk) -> AbstractAsyncContextManager[Commands]:
-    return open_commands(disk, MemoryStore().append, EventLog().report)
 
 
 async def over(link: FarEnd, commands: Commands, seconds: float = 60, default_port: int | None = None) -> None:
@@ -272,78 +260,6 @@ async def test_a_repetition_is_acknowledged_only_when_the_first_is_on_disk(
             assert second.acknowledged == []
             disk.failing = False
         assert second.acknowledged == [(body(), 1)]
-
-
-# ---- the law
-
-
-@dataclass(frozen=True)
-class Step:
-    """What happens over one link to a broker that keeps a session, in this order.
-
-    Attributes:
-        published: payloads of new messages; equal ones are different messages.
-        taken, acknowledged: how many messages come over the link, and how many of them are acknowledged.
-        crash: the daemon ends before what was taken is on disk; then nothing is acknowledged.
-    """
-
-    published: list[int]
-    taken: int
-    acknowledged: int
-    crash: bool
-
-
-steps = st.lists(
-    st.builds(Step, st.lists(st.integers(0, 2), max_size=4), st.integers(0, 6), st.integers(0, 6), st.booleans()),
-    max_size=8,
-)
-
-
-class Daemon:
-    """The book and its disk, without the tasks around them."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, tuple[Any, ...]] = {}
-        self.start()
-
-    def start(self) -> None:
-        found = [command_from_row(row) for _, row in sorted(self.rows.items())]
-        loaded = LoadedCommands([command for command in found if command is not None], {}, 0)
-        self.commands = Commands(Disk(), MemoryStore().append, loaded, None, lambda: NOW_S)
-
-    def save(self) -> None:
-        self.rows = {command.id: read_back(command.to_row()) for command in self.commands.book.open}
-
-
-@given(steps)
-def test_every_message_becomes_one_command_in_its_order(steps: list[Step]) -> None:
-    """Whatever is lost in between, as long as the broker gets the acknowledgements that were sent."""
-    daemon = Daemon()
-    published: list[bytes] = []
-    queue: deque[tuple[bytes, bool]] = deque()
-    for step in [*steps, Step([], 1_000, 1_000, crash=False)]:
-        for payload in step.published:
-            published.append(body(payload_hex=f"{payload:02x}", CorrelationID="A1"))
-            queue.append((published[-1], False))
-        inbox = Inbox("plant", daemon.commands, None, wall=lambda: NOW_S)
-        taken: list[StoredCommand] = []
-        for index in range(min(step.taken, len(queue))):
-            content, before = queue[index]
-            command = inbox.take(message(content, redelivered=before))
-            assert isinstance(command, StoredCommand)
-            taken.append(command)
-            queue[index] = (content, True)
-        if step.crash:
-            daemon.start()
-            continue
-        daemon.save()
-        for command in taken[: step.acknowledged]:
-            inbox.acknowledged(command)
-            queue.popleft()
-        daemon.save()
-    assert not queue
-    expected = [orjson.loads(content)["DevEUI_downlink"]["payload_hex"] for content in published]
-    assert payloads(daemon.commands) == expected
 
 
 async def test_what_goes_back_goes_to_the_lrc_once(autojump_clock: MockClock) -> None:

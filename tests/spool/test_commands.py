@@ -133,9 +133,9 @@ async def test_a_verdict_and_its_note_are_one(house: House) -> None:
         ] * 2
         assert [uplink.body for uplink in batch] == [verdict(1).body, verdict(2).body]
         assert (cursor.ledger.received, other.ledger.received) == (2, 2)
-        # once more, as after a crash whose outcome nobody knew
+        # equal verdicts are those of different commands
         await store.write([stored().to_row()], (), {}, [verdict(1)])
-        assert cursor.ledger.received == 2
+        assert cursor.ledger.received == 3
 
 
 async def test_without_room_for_the_verdict_its_note_is_not_written(house: House) -> None:

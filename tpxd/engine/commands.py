@@ -56,13 +56,16 @@ async def open_commands(
         text = f"{loaded.damaged} commands are damaged on the disk; what became of them is not known"
         report(Event("damage", text, level=logging.ERROR, more={"count": loaded.damaged}))
     commands = Commands(store, publish, loaded, refusal, wall)
+    last = trio.CancelScope(shield=True)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(commands.saving.run)
             yield commands
-            nursery.cancel_scope.cancel()
+            commands.saving.stop()
+            nursery.cancel_scope.deadline = last.deadline = trio.current_time() + LAST_SAVE_S
     finally:
-        with trio.move_on_after(LAST_SAVE_S, shield=True):
+        last.deadline = min(last.deadline, trio.current_time() + LAST_SAVE_S)
+        with last:
             await commands.saving.save()
 
 

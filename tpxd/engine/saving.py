@@ -71,6 +71,7 @@ class Saving:
         self._writing = Batch()
         self._owed: dict[int, StoredCommand] = {}
         self._work = trio.Event()
+        self._stopping = False
 
     @property
     def owed(self) -> int:
@@ -113,9 +114,14 @@ class Saving:
             if batch.error is not None:
                 raise SpoolUnavailable(batch.error.message, hint=batch.error.hint)
 
+    def stop(self) -> None:
+        """Let `run` return after the write that is under way, so that its outcome is known."""
+        self._stopping = True
+        self._work.set()
+
     async def run(self) -> None:
-        """Save whatever is marked and publish the verdicts, for ever; while the disk refuses, try each second."""
-        while True:
+        """Save whatever is marked and publish the verdicts, until `stop`; while the disk refuses, try each second."""
+        while not self._stopping:
             await self._work.wait()
             self._work = trio.Event()
             if not await self.save() or not await self._publish():
@@ -153,7 +159,7 @@ class Saving:
 
         The transaction that stores a verdict notes that it is published, so each is there once, whenever a crash comes.
         """
-        while self._owed:
+        while self._owed and not self._stopping:
             batch = list(islice(self._owed.values(), AT_ONCE))
             rows = [replace(command, verdict=None, version=command.version + 1).to_row() for command in batch]
             try:
