@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -31,6 +33,11 @@ from tpxd.wire.streams import open_stream
 def test_it_needs_tls() -> None:
     with pytest.raises(ValidationError, match="http2 = true needs https://"):
         HttpConfig.model_validate({"destinationURL": "http://as.example.net/in", "http2": True})
+
+
+def test_who_does_not_ask_for_it_does_not_load_it() -> None:
+    program = "import sys, tpxd.connectors.http; sys.exit(not {'httpcore', 'h2'}.isdisjoint(sys.modules))"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 # ---- hypercorn
