@@ -243,6 +243,11 @@ class AwsIotConfig(TlsConfig):
         """What all host names of AWS in this region end with."""
         return f"{self.region}.amazonaws.com" + (".cn" if self.region.startswith("cn-") else "")
 
+    @property
+    def distrusted(self) -> bool:
+        """Whether uplinks go to an endpoint of old, whose certificate is not from Amazon Trust Services."""
+        return self.endpoint is None and self.trustedCaCertificate is None and not self.accountPrefix.endswith("ats")
+
     def signer(self, service: str) -> Signer:
         """Signs for a service with the access key."""
         return Signer(plain(self.accessKeyId) or "", plain(self.secretAccessKey) or "", self.region, service)

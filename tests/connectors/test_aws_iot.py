@@ -109,6 +109,27 @@ def test_a_topic_of_some_fports_is_told_at_its_place(tmp_path: Path, capsys: pyt
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "warned"),
+    [
+        ({"accountPrefix": "a1b2c3"}, True),
+        ({"accountPrefix": "a1b2c3-ats"}, False),
+        ({"accountPrefix": "a1b2c3.ats"}, False),
+        ({"accountPrefix": "a1b2c3", "endpoint": "vpc.example.net"}, False),
+        ({"accountPrefix": "a1b2c3", "trustedCaCertificate": pki.ca().certificate}, False),
+    ],
+)
+def test_an_endpoint_of_old_is_warned_about(
+    values: dict[str, Any], warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cloud.toml"
+    path.write_text(connection_file("actility-aws-iot", settings(**values)))
+    assert check([path]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"warning: {path}:5:17: configuration.accountPrefix: does not end in ats: ") == warned
+    assert bool(told) == warned
+
+
 def test_what_basic_ingest_begins_with_does_not_count() -> None:
     config(uplinkTopicPattern="$aws/rules/lorawan/1/2/3/4/5/6/7/{DevEUI}")
     with pytest.raises(ValueError, match="has 8 slashes"):
