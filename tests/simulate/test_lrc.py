@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tpxd.simulate import lrc
 from tpxd.simulate.lrc import Counters, Latencies, Pace, Signature, drive
 from tpxd.simulate.post import NotAnswered, Target
+from tpxd.simulate.reports import make_devices
 from tpxd.simulate.token import sign
 
 FIRST, SECOND = Target.parse("http://first/uplink"), Target.parse("http://second/uplink")
@@ -56,9 +57,9 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     return network
 
 
-async def run(targets: Sequence[Target], pace: Pace, **more: object) -> Counters:
+async def run(targets: Sequence[Target], pace: Pace, devices: int = 20, **more: object) -> Counters:
     counters = Counters()
-    await drive(targets, pace, counters, **more)  # type: ignore[arg-type]  # the keywords of drive
+    await drive(targets, pace, counters, devices=make_devices(devices, 1), **more)  # type: ignore[arg-type]
     return counters
 
 
@@ -80,7 +81,7 @@ async def test_stopping_lets_answers_come(network: Network, autojump_clock: trio
     pace = Pace(0)
     counters = Counters()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: drive([FIRST], pace, counters, devices=4, clients=4))
+        nursery.start_soon(lambda: drive([FIRST], pace, counters, devices=make_devices(4, 1), clients=4))
         await trio.sleep(0.5)
         pace.stop()
     assert counters.accepted == 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +16,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tpxd.simulate.downlink_lrc import Answering, CommandCounters, DownlinkLrc
+from tpxd.simulate.downlink_rules import PATH, Rules
+from tpxd.simulate.downlink_server import SLOW_S, open_listeners, take_commands
 from tpxd.simulate.lrc import DEFAULT_AS_ID, Counters, Pace, Signature, drive
 from tpxd.simulate.post import Target
+from tpxd.simulate.reports import make_devices
 
 REFRESH_S = 0.25
 
@@ -38,44 +41,61 @@ def simulate(
     ] = False,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal devices.")] = 1,
     timeout: Annotated[float, typer.Option(min=0.01, help="Seconds to wait for an answer.")] = 10,
+    downlinks: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help=f"Take commands at http://HOST:PORT{PATH}")
+    ] = None,
+    downlink_answer: Annotated[
+        Answering,
+        typer.Option(help=f"To right commands: take, refuse, take and answer after {SLOW_S:g} s, take and hang up."),
+    ] = Answering.OK,
     json: Annotated[bool, typer.Option("--json", help="One JSON object at the end, nothing else.")] = False,
 ) -> None:
-    """Post realistic uplinks to an intake, as the LRC of a network would.
+    """Post realistic uplinks to an intake, as the LRC of a network would, and take commands like it.
 
     Ctrl-C waits for the answers that are under way; a second one does not. The exit code is 1 when a report was lost,
     which is when no URL answered with 2xx.
+
+    With --downlinks it goes on until Ctrl-C or the end of --duration, takes commands for the devices that report, and
+    posts a DevEUI_downlink_Sent for each, one per device and second. With a key, commands must be signed with it.
     """
     targets = [_target(url) for url in to]
     key = _key(key_env, key_file)
     signature = Signature(as_id, key) if key is not None else None
     counters = Counters()
-    post = partial(
-        drive,
-        targets,
-        devices=devices,
-        clients=clients,
-        signature=signature,
-        mixed=mixed,
-        seed=seed,
-        timeout_s=timeout,
-        counters=counters,
-    )
+    made = make_devices(devices, seed)
+    rules = Rules({device.dev_eui: device for device in made}, signature)
+    lrc = DownlinkLrc(rules, CommandCounters(), downlink_answer)
 
     async def run() -> None:
         pace = Pace(rate, count, duration)
         screen = Console(stderr=True)
+        listeners = await _listeners(downlinks)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_at_signal, pace, nursery.cancel_scope)
             if screen.is_terminal and not json:
-                nursery.start_soon(_show, screen, targets, counters)
-            await post(pace=pace)
+                nursery.start_soon(_show, screen, targets, counters, lrc)
+            if listeners:
+                nursery.start_soon(take_commands, listeners, lrc, targets, counters, signature)
+            await drive(
+                targets,
+                pace,
+                counters,
+                devices=made,
+                clients=clients,
+                signature=signature,
+                mixed=mixed,
+                timeout_s=timeout,
+            )
+            if listeners:
+                await pace.over()
             nursery.cancel_scope.cancel()
 
     trio.run(run)
     if json:
-        print(orjson.dumps(counters.to_document()).decode())
+        commands = {"commands": lrc.counters.to_document()} if downlinks is not None else {}
+        print(orjson.dumps(counters.to_document() | commands).decode())
     else:
-        for line in _summary(counters):
+        for line in [*_summary(counters), *(_summary_of_commands(lrc.counters) if downlinks is not None else [])]:
             print(line)
     if counters.lost:
         raise typer.Exit(1)
@@ -105,6 +125,18 @@ def _key(variable: str | None, file: Path | None) -> str | None:
     return None
 
 
+async def _listeners(address: str | None) -> Sequence[trio.SocketListener]:
+    if address is None:
+        return []
+    try:
+        return await open_listeners(address)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--downlinks") from error
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise typer.BadParameter(f"cannot listen on {address}: {reason.lower()}", param_hint="--downlinks") from error
+
+
 async def _stop_at_signal(pace: Pace, scope: trio.CancelScope) -> None:
     """The first signal ends the posting, the second one the waiting for answers too."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -114,7 +146,7 @@ async def _stop_at_signal(pace: Pace, scope: trio.CancelScope) -> None:
                 scope.cancel()
 
 
-async def _show(screen: Console, targets: Sequence[Target], counters: Counters) -> None:
+async def _show(screen: Console, targets: Sequence[Target], counters: Counters, lrc: DownlinkLrc) -> None:
     """Keep one line up to date until cancelled."""
     begun = trio.current_time()
     with Live(console=screen, auto_refresh=False, transient=True) as live:
@@ -128,6 +160,7 @@ async def _show(screen: Console, targets: Sequence[Target], counters: Counters) 
                 Text(f"{counters.accepted} accepted", style="green"),
                 Text(f"{counters.lost} lost", style="red" if counters.lost else "dim"),
                 f"{rate:.0f}/s",
+                f"{lrc.counters.received} commands" if lrc.counters.received else "",
             )
             live.update(line, refresh=True)
             await trio.sleep(REFRESH_S)
@@ -142,4 +175,15 @@ def _summary(counters: Counters) -> list[str]:
     latency = counters.to_document()["latencyMs"]
     if counters.accepted:
         lines.append(f"answered within {latency['p50']} ms (half of them), {latency['p99']} ms (99 %)")
+    return lines
+
+
+def _summary_of_commands(counters: CommandCounters) -> list[str]:
+    """The same of commands."""
+    doubled, unanswered = f"{counters.doubled} of them twice", f"{counters.unanswered} left without an answer"
+    lines = [f"{counters.received} commands, {counters.accepted} accepted, {doubled}, {unanswered}"]
+    lines.append(f"{counters.transmitted} transmitted")
+    for what, causes in (("refused", counters.refused), ("not transmitted", counters.not_transmitted)):
+        if causes:
+            lines.append(f"{what}: {', '.join(f'{cause} × {times}' for cause, times in causes.most_common())}")
     return lines

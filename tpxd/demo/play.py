@@ -23,11 +23,15 @@ from tpxd.demo.stage import (
     serve_receiver,
 )
 from tpxd.errors import leaves
+from tpxd.simulate.downlink_lrc import CommandCounters, DownlinkLrc
+from tpxd.simulate.downlink_rules import Rules
+from tpxd.simulate.downlink_server import open_listeners, take_commands
 from tpxd.simulate.lrc import DEFAULT_AS_ID, Counters, Pace, Signature, drive
 from tpxd.simulate.post import Target
+from tpxd.simulate.reports import Device, make_devices
 
 DRAIN_S = 30.0
-DEVICES = 20
+DEVICES, SEED = 20, 1
 
 
 @dataclass(slots=True)
@@ -43,6 +47,8 @@ class Play:
     counters: Counters = field(default_factory=Counters)
     receiver: Receiver = field(default_factory=Receiver)
     looks: Looks = field(default_factory=Looks)
+    commands: CommandCounters = field(default_factory=CommandCounters)
+    devices: Sequence[Device] = field(default_factory=lambda: make_devices(DEVICES, SEED))
     phase: str = "starting"
     unfinished: dict[str, str] = field(default_factory=dict)
 
@@ -113,7 +119,10 @@ async def _post_and_drain(play: Play, pace: Pace) -> None:
         play.phase = "running"
         target = Target.parse(f"http://{play.scene.intake}/uplink")
         signature = Signature(DEFAULT_AS_ID, play.scene.key)
-        await drive([target], pace, play.counters, devices=DEVICES, signature=signature)
+        lrc = DownlinkLrc(Rules({device.dev_eui: device for device in play.devices}, signature), play.commands)
+        listeners = await open_listeners(play.scene.lrc)
+        nursery.start_soon(take_commands, listeners, lrc, [target], play.counters, signature)
+        await drive([target], pace, play.counters, devices=play.devices, signature=signature)
         play.phase = "emptying the queues"
         nursery.cancel_scope.cancel()
     await _drain(play)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tpxd.simulate.downlink_rules import PATH
 from tpxd.simulate.lrc import DEFAULT_AS_ID
 
 SETTINGS = """\
@@ -20,6 +21,9 @@ public_url = "http://{intake}"
 
 [lrc]
 tunnel_keys = {{ "{as_id}" = "{key}" }}
+downlink_url = "http://{lrc}{downlink_path}"
+as_id = "{as_id}"
+as_key = "{key}"
 
 [control]
 listen = "{control}"
@@ -43,6 +47,7 @@ active = true
 hostName = "{broker}"
 protocol = "TCP"
 uplinkTopicPattern = "demo/{{DevEUI}}/uplink"
+downlinkTopicPattern = "demo/{{DevEUI}}/downlink"
 uplinkTimeValidity = "1h"
 """
 
@@ -66,7 +71,8 @@ class Scene:
     """Where everything is; addresses are `host:port`.
 
     Attributes:
-        key: signs uplinks, made for this demo only.
+        lrc: where the simulated LRC takes commands.
+        key: signs uplinks and commands, made for this demo only.
     """
 
     directory: Path
@@ -74,6 +80,7 @@ class Scene:
     control: str
     broker: str
     receiver: str
+    lrc: str
     key: str = field(repr=False)
 
     @property
@@ -88,13 +95,15 @@ def set_scene(directory: Path) -> Scene:
     Raises:
         OSError: the directory, which must exist, cannot be written.
     """
-    intake, control, broker, receiver = free_addresses(4)
-    scene = Scene(directory.absolute(), intake, control, broker, receiver, secrets.token_hex(16))
+    intake, control, broker, receiver, lrc = free_addresses(5)
+    scene = Scene(directory.absolute(), intake, control, broker, receiver, lrc, secrets.token_hex(16))
     values = {
         "intake": intake,
         "control": control,
         "broker": broker,
         "receiver": receiver,
+        "lrc": lrc,
+        "downlink_path": PATH,
         "key": scene.key,
         "as_id": DEFAULT_AS_ID,
         "uplink_path": UPLINK_PATH,

@@ -15,6 +15,7 @@ from tpxd.demo.play import Play
 
 REFRESH_S = 0.25
 UPLINKS_SHOWN = 6
+COMMANDS_SHOWN = 3
 STATE_STYLES = {"OPENED": "green", "DEACTIVATED": "dim", "OPENING": "yellow", "AUTHENTICATING": "yellow"}
 
 
@@ -83,7 +84,26 @@ def _lrc(play: Play) -> Group:
             fields["payload_hex"],
             Text(outcome, style="green" if outcome.startswith("2") else "red"),
         )
-    return Group(Text(f"{counters.posted} posted: {answers or 'nothing yet'}{took}"), table)
+    return Group(Text(f"{counters.posted} posted: {answers or 'nothing yet'}{took}"), table, *_commands(play))
+
+
+def _commands(play: Play) -> Iterator[RenderableType]:
+    """The newest commands, once there is one."""
+    commands = play.commands
+    if not commands.received:
+        return
+    yield Text(f"{commands.received} commands: {commands.accepted} taken, {commands.transmitted} transmitted")
+    table = Table.grid(padding=(0, 2), expand=True)
+    for _ in ("time", "DevEUI", "FPort"):
+        table.add_column(no_wrap=True)
+    table.add_column(ratio=1, no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for command in list(commands.newest)[-COMMANDS_SHOWN:]:
+        style = "green" if command.answer.status == 200 else "red"
+        told = Text(command.answer.text, style=style)
+        asked = (command.dev_eui, f":{command.f_port}", command.payload_hex)
+        table.add_row(Text(command.at, style="dim"), *map(Text, asked), told)
+    yield table
 
 
 def _hints(play: Play) -> Iterator[Text]:
@@ -93,6 +113,10 @@ def _hints(play: Play) -> Iterator[Text]:
     yield _hint("log", str(scene.log))
     yield _hint("edit", f"{scene.directory}/connections.d/web.toml")
     yield _hint("watch", f"mosquitto_sub -p {port} -t 'demo/#' -v")
+    dev_eui, f_port = play.devices[0].dev_eui, play.devices[0].model.f_port
+    yield _hint("command", f"tpxd downlink {dev_eui} --port {f_port} --hex 02ff --wait=sent --config {scene.directory}")
+    document = f'{{"DevEUI_downlink":{{"DevEUI":"{dev_eui}","FPort":{f_port},"payload_hex":"02ff"}}}}'
+    yield _hint("or", f"mosquitto_pub -p {port} -t demo/{dev_eui}/downlink -q 1 -m '{document}'")
     yield Text(" Ctrl-C ends the demo", style="dim")
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ import orjson
 import trio
 
 from tpxd.simulate.post import NotAnswered, Poster, Target, open_poster
-from tpxd.simulate.reports import CUSTOMER_ID, Device, Report, iso_time, make_devices
+from tpxd.simulate.reports import CUSTOMER_ID, Device, Report, iso_time
 from tpxd.simulate.token import sign
 
 DEFAULT_AS_ID = f"TWA_{CUSTOMER_ID}.77.AS"
@@ -108,6 +108,12 @@ class Pace:
         """Hand out no more turns."""
         self._stopping.set()
 
+    async def over(self) -> None:
+        """Wait until the duration has passed or `stop` was called, also when the count is used up long before."""
+        begun = trio.current_time() if self._begun is None else self._begun
+        with trio.move_on_at(begun + self._duration_s):
+            await self._stopping.wait()
+
     async def turn(self) -> float | None:
         """Wait for the next turn and return the moment at which it was due; None when it is over."""
         now = trio.current_time()
@@ -141,18 +147,17 @@ async def drive(
     pace: Pace,
     counters: Counters,
     *,
-    devices: int = 20,
+    devices: Sequence[Device],
     clients: int = 4,
     signature: Signature | None = None,
     mixed: bool = False,
-    seed: int = 1,
     timeout_s: float = 10.0,
 ) -> None:
     """Post reports until the pace ends; what is under way then is answered first.
 
     Args:
         targets: tried in this order for each report.
-        devices: how many take turns in reporting.
+        devices: take turns in reporting.
         clients: connections per target; no more than devices, since a device's reports keep their order.
         signature: None sends no AS_ID, Time and Token.
         mixed: join requests, sent downlinks, locations and notifications too, a fifth of all.
@@ -160,53 +165,48 @@ async def drive(
 
     Cancellation: reports under way may or may not have arrived, and are not counted.
     """
-    made = make_devices(devices, seed)
-    clients = min(clients, devices)
+    clients = min(clients, len(devices))
+
+    async def report(number: int) -> None:
+        own = devices[number::clients]
+        async with open_route(targets, counters, signature, number=number, timeout_s=timeout_s) as route:
+            turns = 0
+            while (due := await pace.turn()) is not None:
+                device = own[turns % len(own)]
+                now = datetime.now(UTC).astimezone()
+                turns += 1
+                await route.post(device.any_report(now) if mixed else device.uplink(now), due)
+
     async with trio.open_nursery() as nursery:
-        for index in range(clients):
-            client = _Client(targets, counters, made[index::clients], signature, mixed=mixed, route=index)
-            nursery.start_soon(client.run, pace, timeout_s)
+        for number in range(clients):
+            nursery.start_soon(report, number)
 
 
-class _Client:
-    """Posts the reports of its own devices, one at a time."""
+class Route:
+    """Posts one report after the other; made by `open_route`."""
 
-    def __init__(
-        self,
-        targets: Sequence[Target],
-        counters: Counters,
-        devices: Sequence[Device],
-        signature: Signature | None,
-        *,
-        mixed: bool,
-        route: int,
-    ) -> None:
-        self._targets = targets
+    def __init__(self, posters: Sequence[Poster], counters: Counters, signature: Signature | None, number: int) -> None:
+        self._posters = posters
         self._counters = counters
-        self._devices = devices
         self._signature = signature
-        self._mixed = mixed
-        self._route = route
+        self._number = number
         self._sequence = 0
 
-    async def run(self, pace: Pace, timeout_s: float) -> None:
-        """Report until the pace ends."""
-        async with AsyncExitStack() as stack:
-            posters = [await stack.enter_async_context(open_poster(t, timeout_s)) for t in self._targets]
-            while (due := await pace.turn()) is not None:
-                device = self._devices[self._sequence % len(self._devices)]
-                now = datetime.now(UTC).astimezone()
-                report = device.any_report(now) if self._mixed else device.uplink(now)
-                self._sequence += 1
-                await self._post(posters, report, due, now)
+    async def post(self, report: Report, due: float) -> None:
+        """Post a report to the first URL that takes it, and count what came of it.
 
-    async def _post(self, posters: Sequence[Poster], report: Report, due: float, now: datetime) -> None:
+        Args:
+            due: on trio's clock, from when the answer's latency counts.
+
+        Cancellation: the report may or may not have arrived, and is not counted.
+        """
         counters = self._counters
+        self._sequence += 1
         body = orjson.dumps({report.kind: report.fields})
         outcome = ""
-        for poster in posters:
+        for poster in self._posters:
             # Signed for each URL anew: the Time must be fresh, also after another URL let it wait.
-            query = request_query(report, f"{DEFAULT_AS_ID}-{self._route}-{self._sequence}", self._signature)
+            query = request_query(report, f"{DEFAULT_AS_ID}-{self._number}-{self._sequence}", self._signature)
             try:
                 status = await poster.post(query, body)
             except NotAnswered as error:
@@ -221,7 +221,26 @@ class _Client:
         else:
             counters.lost += 1
         counters.posted += 1
-        counters.newest.append((now.strftime("%H:%M:%S"), report, outcome))
+        counters.newest.append((datetime.now(UTC).astimezone().strftime("%H:%M:%S"), report, outcome))
+
+
+@asynccontextmanager
+async def open_route(
+    targets: Sequence[Target],
+    counters: Counters,
+    signature: Signature | None,
+    *,
+    number: int = 0,
+    timeout_s: float = 10.0,
+) -> AsyncIterator[Route]:
+    """A `Route` with connections of its own, for one task; opens nothing yet, so it cannot fail.
+
+    Args:
+        number: tells it from others in LrnInfos.
+    """
+    async with AsyncExitStack() as stack:
+        posters = [await stack.enter_async_context(open_poster(target, timeout_s)) for target in targets]
+        yield Route(posters, counters, signature, number)
 
 
 def request_query(report: Report, lrn_infos: str, signature: Signature | None) -> str:

@@ -32,12 +32,17 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A kind of device: where it reports and what it says, as bytes of its own format."""
+    """A kind of device: where it reports and what it says, as bytes of its own format.
+
+    Attributes:
+        acked_downlinks: its connectivity plan has `ackedDownlinkFrame`, so that downlinks to it may be confirmed.
+    """
 
     name: str
     f_port: int
     tag: str
     payload: Callable[[random.Random], bytes]
+    acked_downlinks: bool = True
 
 
 def _climate(chance: random.Random) -> bytes:
@@ -66,7 +71,7 @@ MODELS = (
     Model("climate", 2, "Climate", _climate),
     Model("door", 10, "Door", _door),
     Model("meter", 5, "Energy", _meter),
-    Model("tracker", 18, "Tracker", _tracker),
+    Model("tracker", 18, "Tracker", _tracker, acked_downlinks=False),
 )
 
 
@@ -174,27 +179,40 @@ class Device:
         return Report("DevEUI_uplink", fields)
 
     def downlink_sent(self, now: datetime) -> Report:
-        """A downlink of an application went on air in RX1."""
-        self.f_cnt_dn += 1
+        """A downlink of some application went on air in RX1."""
+        return self.command_sent(now, self.model.f_port, f"{self.chance.getrandbits(64):016X}")
+
+    def command_sent(
+        self, now: datetime, f_port: int, correlation_id: str | None, *, encrypted: bool = False, failure: str = ""
+    ) -> Report:
+        """What became of a command on air.
+
+        Args:
+            encrypted: the application chose the counter and encrypted with it, so that it is counted already.
+            failure: the code of why it never was transmitted, such as E3 (its validity ended); "" it went out in RX1.
+        """
+        if not encrypted and not failure:
+            self.f_cnt_dn += 1
         fields: dict[str, Any] = {
             "Time": iso_time(now),
             "DevEUI": self.dev_eui,
-            "FPort": self.model.f_port,
+            "FPort": f_port,
             "FCntDn": self.f_cnt_dn,
             "FCntUp": self.f_cnt_up,
             "Lrcid": LRC_ID,
             **self._radio(),
             "Lrrid": GATEWAYS[0][0],
-            "DeliveryStatus": 1,
-            "DeliveryFailedCause1": "00",
-            "DeliveryFailedCause2": "00",
-            "DeliveryFailedCause3": "00",
+            "DeliveryStatus": 0 if failure else 1,
+            "DeliveryFailedCause1": failure or "00",
+            "DeliveryFailedCause2": failure or "00",
+            "DeliveryFailedCause3": failure or "00",
             "CustomerID": CUSTOMER_ID,
             "CustomerData": self._customer()["CustomerData"],
-            "TransmissionSlot": 1,
+            "TransmissionSlot": 0 if failure else 1,
             "Frequency": self.chance.choice(CHANNELS_MHZ),
-            "CorrelationID": f"{self.chance.getrandbits(64):016X}",
         }
+        if correlation_id is not None:
+            fields["CorrelationID"] = correlation_id
         return Report("DevEUI_downlink_Sent", fields)
 
     def location(self, now: datetime) -> Report:

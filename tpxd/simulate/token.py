@@ -1,13 +1,16 @@
-"""The token with which an LRC signs a report.
+"""The token with which an LRC signs a report, and the one that it wants with a command.
 
-Source: LRC tunnel interface, "Token": SHA-256 over body elements, query elements and the AS key, none separated.
+Source: LRC tunnel interface, "Token": SHA-256 over body elements, query elements and the AS key, none separated; of a
+command, which has no body, over everything before `&Token=`, not percent-encoded, and the key.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote_plus
 
 ELEMENTS = {
     "DevEUI_uplink": ("FPort", "FCntUp", "payload_hex"),
@@ -36,3 +39,13 @@ def sign(kind: str, fields: Mapping[str, Any], query: Iterable[tuple[str, str]],
     parameters = "&".join(f"{name}={value}" for name, value in query)
     text = fields["CustomerID"] + dev_eui + "".join(elements) + parameters + key
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_signed(query: str, key: str) -> bool:
+    """Whether a command's query string, percent-encoded as it came, ends with the token that this key makes.
+
+    A `+` that was not encoded is a space here, as for any server that decodes a query; the token does not hold then.
+    """
+    signed, _, token = query.rpartition("&Token=")
+    expected = hashlib.sha256((unquote_plus(signed, errors="surrogateescape") + key).encode("utf-8", "surrogateescape"))
+    return hmac.compare_digest(expected.hexdigest().encode(), token.encode("utf-8", "surrogateescape"))
