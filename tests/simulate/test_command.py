@@ -6,17 +6,21 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import httpx
 import pytest
 import trio
 import typer
 from typer.testing import CliRunner
 
+from tests.mosquitto import free_port, listening
+from tests.simulate.test_downlinks import ours
 from tpxd.cli.simulate import simulate
 from tpxd.wire.http1 import Request, Response, serve_http
 
@@ -75,6 +79,38 @@ async def test_a_signed_run_ends_with_one_json_object(tmp_path: Path) -> None:
     assert 0 < document["latencyMs"]["p50"] <= document["latencyMs"]["p99"]
     assert len(server.queries) == 30
     assert all("Token" in parse_qs(query) for query in server.queries)
+
+
+async def test_commands_are_taken_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    port = free_port()
+    async with intake() as (_, url), trio.open_nursery() as nursery:
+        options = ["--to", url, "--count", "1", "--downlinks", f"127.0.0.1:{port}", "--json"]
+        options += ["--key-file", str(tmp_path / "key"), "--downlink-answer", "refuse"]
+        process: trio.Process = await nursery.start(
+            partial(trio.run_process, [*SCRIPT, *options], stdout=subprocess.PIPE)
+        )
+        assert process.stdout is not None
+        with trio.fail_after(20):
+            await listening(port)
+            async with httpx.AsyncClient() as client:
+                address = f"http://127.0.0.1:{port}/thingpark/lrc/rest/downlink"
+                said = [(await client.post(f"{address}?{text}")).status_code for text in (ours(time.time()), ours())]
+            assert said == [350, 401]
+            process.send_signal(signal.SIGINT)
+            document = json.loads(b"".join([bytes(chunk) async for chunk in process.stdout]))
+            assert await process.wait() == 0
+    assert document["accepted"] == 1
+    assert document["commands"] | {"received": 2, "accepted": 0, "doubled": 0} == document["commands"]
+    assert sum(document["commands"]["refused"].values()) == 2
+
+
+async def test_an_address_that_is_taken_is_wrong_usage() -> None:
+    async with intake() as (_, url):
+        address = url.removeprefix("http://").removesuffix("/uplink")
+        done = await run("--to", url, "--downlinks", address, env={"COLUMNS": "300"})
+    assert done.returncode == 2
+    assert f"cannot listen on {address}: address already in use" in done.stderr.decode()
 
 
 async def test_refusals_are_told_and_are_a_failure() -> None:

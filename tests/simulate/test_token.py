@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tpxd.simulate.token import sign
+from tpxd.simulate.token import is_signed, sign
 
 KPN_KEY = "c6f5e3b263092120b8766b9aed9c41b4"
 OWN_KEY = "7d1e9a40c3b85f2206e4d7913ab6f85c"
@@ -118,3 +118,27 @@ def test_published_vectors(
     kind: str, fields: dict[str, Any], pairs: list[tuple[str, str]], key: str, token: str
 ) -> None:
     assert sign(kind, fields, pairs, key) == token
+
+
+COMMANDS = {
+    "the classic guide's sample": (
+        "DevEUI=000000000F1D8693&FPort=1&Payload=00&AS_ID=app1.sample.com&Time=2016-01-11T14:28:00.333+02:00",
+        "46ab678cd45df4a4e4b375Eacd096acc",
+        "ea8f31d2299cbece8e180a3012766c4df15fe3cf2e142d9fdf4035b5894ec886",
+    ),
+    "all flags": (
+        (
+            "DevEUI=70B3D5E75E00A1C4&FPort=5&Payload=02ff&Confirmed=1&FlushDownlinkQueue=1&AS_ID=TWA_100009421.77.AS&"
+            "Time=2025-03-04T08:20:00.000+00:00&CorrelationID=0000A1B2C3D4E5F6"
+        ),
+        OWN_KEY,
+        "1601ee7ab0d29dcb494c37855f04524c5ccf31e75c50c649d33b046a21bab747",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_tokens_of_commands(name: str) -> None:
+    pairs, key, token = COMMANDS[name]
+    assert is_signed(f"{pairs.replace(':', '%3A').replace('+', '%2B')}&Token={token}", key)
+    assert not is_signed(f"{pairs}&Token={token}", key), "a plus that is not encoded is a space"

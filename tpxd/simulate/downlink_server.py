@@ -119,7 +119,7 @@ class _Parser:
         self._url, self._unfinished_bytes = b"", 0
 
 
-async def _converse(lrc: DownlinkLrc, slow_s: float, stream: trio.SocketStream) -> None:
+async def _converse(lrc: DownlinkLrc, slow_s: float, stream: trio.abc.Stream) -> None:
     """Answer one connection's requests until it ends, or breaks a rule of HTTP."""
     parser = _Parser()
     async with stream:
@@ -137,7 +137,7 @@ async def _converse(lrc: DownlinkLrc, slow_s: float, stream: trio.SocketStream) 
             return
 
 
-async def _answer(lrc: DownlinkLrc, slow_s: float, stream: trio.SocketStream, request: _Request) -> bool:
+async def _answer(lrc: DownlinkLrc, slow_s: float, stream: trio.abc.Stream, request: _Request) -> bool:
     """Answer one request; whether the connection goes on."""
     answer = Answer(404, "Not Found")
     if (request.method, request.path) == ("POST", PATH):
