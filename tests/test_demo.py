@@ -47,6 +47,25 @@ def test_a_named_directory_must_be_empty_and_is_kept(tmp_path: Path) -> None:
     assert "is not empty" in again.stderr
 
 
+async def test_a_command_goes_the_whole_way_and_back(tmp_path: Path) -> None:
+    place = tmp_path / "demo"
+    with trio.fail_after(LIMIT_S):
+        process = await trio.lowlevel.open_process([*DEMO, "--dir", str(place)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        await process.stdout.receive_some()
+        send = [*DEMO[:-1], "downlink", "70B3D5E75E000001", "--port", "10", "--hex", "02ff", "--wait=sent"]
+        while True:
+            done = await trio.run_process([*send, "--config", str(place)], check=False, capture_stdout=True)
+            if done.returncode == 0:
+                break
+            await trio.sleep(0.2)
+        assert b"is sent: Request queued by LRC; transmitted" in done.stdout
+        process.send_signal(signal.SIGINT)
+        async for _ in process.stdout:
+            pass
+        assert await process.wait() == 0
+
+
 async def test_control_c_ends_with_the_summary_and_leaves_nothing_behind() -> None:
     with trio.fail_after(LIMIT_S):
         process = await trio.lowlevel.open_process([*DEMO], stdout=subprocess.PIPE)

@@ -18,6 +18,8 @@ from tpxd.demo.play import Play, perform
 from tpxd.demo.scene import free_addresses, set_scene
 from tpxd.demo.stage import DemoFailed, Looks, Receiver
 from tpxd.demo.view import render
+from tpxd.simulate.downlink_lrc import DownlinkLrc
+from tpxd.simulate.downlink_rules import Rules
 from tpxd.simulate.lrc import DEFAULT_AS_ID
 from tpxd.wire.http1 import Request
 
@@ -114,6 +116,24 @@ async def test_what_is_shown_while_it_runs(tmp_path: Path) -> None:
     assert "actility-mqtt-iot" in last
     assert f"http://{play.scene.control}/health" in last
     assert play.scene.key not in "".join(screens)
+
+
+def test_commands_are_shown_and_what_the_lrc_reports_of_them(tmp_path: Path) -> None:
+    play = Play(set_scene(tmp_path))
+    device = play.devices[0]
+    lrc = DownlinkLrc(Rules({device.dev_eui: device}), play.commands)
+    lrc.take(f"DevEUI={device.dev_eui}&FPort=5&Payload=02ff", 1_795_000_000.0)
+    lrc.take(f"DevEUI={device.dev_eui}&FPort=0&Payload=02ff", 1_795_000_000.0)
+    (report,) = lrc.on_air(1_795_000_000.0)
+    play.counters.newest.append(("09:00:00", report, "200"))
+    paper = io.StringIO()
+    Console(file=paper, width=160).print(render(play))
+    shown = paper.getvalue()
+    assert "2 commands: 1 taken, 1 transmitted" in shown
+    assert "Request queued by LRC" in shown
+    assert "FPort is not allowed" in shown
+    assert "DevEUI_downlink_Sent" in shown
+    assert f"tpxd downlink {device.dev_eui}" in shown
 
 
 def test_the_scene_is_read_as_it_was_meant(tmp_path: Path) -> None:

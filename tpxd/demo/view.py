@@ -81,7 +81,7 @@ def _lrc(play: Play) -> Group:
             fields["CustomerData"]["name"],
             f":{fields['FPort']}",
             f"#{fields['FCntUp']}",
-            fields["payload_hex"],
+            fields.get("payload_hex", report.kind),
             Text(outcome, style="green" if outcome.startswith("2") else "red"),
         )
     return Group(Text(f"{counters.posted} posted: {answers or 'nothing yet'}{took}"), table, *_commands(play))
@@ -115,8 +115,6 @@ def _hints(play: Play) -> Iterator[Text]:
     yield _hint("watch", f"mosquitto_sub -p {port} -t 'demo/#' -v")
     dev_eui, f_port = play.devices[0].dev_eui, play.devices[0].model.f_port
     yield _hint("command", f"tpxd downlink {dev_eui} --port {f_port} --hex 02ff --wait=sent --config {scene.directory}")
-    document = f'{{"DevEUI_downlink":{{"DevEUI":"{dev_eui}","FPort":{f_port},"payload_hex":"02ff"}}}}'
-    yield _hint("or", f"mosquitto_pub -p {port} -t demo/{dev_eui}/downlink -q 1 -m '{document}'")
     yield Text(" Ctrl-C ends the demo", style="dim")
 
 
