@@ -45,7 +45,7 @@ async def test_an_hour_without_the_lrc(autojump_clock: MockClock) -> None:
         assert (counts.expired, counts.waiting) == (30, 60)
         document = plant.sender.document()
         assert not document["healthy"]
-        assert document["reason"] == "60 commands wait: the LRC cannot be reached: connection refused"
+        assert document["reason"] == "60 commands wait: the LRC cannot be reached: lrc.example: connection refused"
         burst = [at for at in lrc.tried if at - begun < 300]
         assert 10 <= len(burst) <= 300
         pauses = [round(after - before, 1) for before, after in pairwise(lrc.tried[2:])]

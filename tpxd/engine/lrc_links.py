@@ -9,7 +9,7 @@ them that costs five times as much as the request itself.
 
 from __future__ import annotations
 
-import ssl
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final
@@ -17,7 +17,7 @@ from typing import Final
 import httpx
 import trio
 
-from tpxd.errors import TpxdError
+from tpxd.errors import TpxdError, leaves
 from tpxd.lorawan.downlink_request import Answer, Meaning, judge
 from tpxd.wire.streams import explain
 from tpxd.wire.tls import TlsContextCache
@@ -101,7 +101,8 @@ async def _exchange(link: httpx.AsyncBaseTransport, request: httpx.Request) -> A
                 async for chunk in response.stream:
                     body = (body + chunk)[:KEPT_BYTES]
         except UNWRITTEN as error:
-            raise NotTaken(f"the LRC cannot be reached: {_reason(error)}", hint="see downlink_url in [lrc]") from None
+            text = f"the LRC cannot be reached: {request.url.netloc.decode()}: {_reason(error)}"
+            raise NotTaken(text, hint="see downlink_url in [lrc]") from None
         except httpx.HTTPError as error:
             if response is None:
                 raise Unknown(f"the LRC was told and did not answer: {_reason(error)}") from None
@@ -116,9 +117,12 @@ def _reason(error: Exception) -> str:
         return "it took too long"
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ssl.SSLError):
-            reason, hint = explain(seen)
-            return f"{reason} ({hint})" if hint else reason
+        for leaf in leaves(seen):
+            if isinstance(leaf, socket.gaierror):
+                return f"the name is not known ({leaf.strerror})"
+            if isinstance(leaf, OSError) and leaf.errno:
+                reason, hint = explain(leaf)
+                return f"{reason} ({hint})" if hint else reason
         seen = seen.__cause__ or seen.__context__
     return str(error) or type(error).__name__
 
