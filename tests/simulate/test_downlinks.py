@@ -166,6 +166,20 @@ def test_what_is_too_old_or_too_many_is_reported_as_not_transmitted() -> None:
     assert house.counters.not_transmitted == {TOO_OLD: 1, QUEUE_FULL: 2}
 
 
+@given(st.lists(st.tuples(st.sampled_from([PLAIN, DEAF]), st.booleans(), st.integers(0, 3)), max_size=40))
+def test_every_accepted_command_is_accounted_for(came: list[tuple[str, bool, int]]) -> None:
+    house, now_s = lrc(), NOW_S
+    for dev_eui, flush, pause_s in came:
+        house.take(query(DevEUI=dev_eui, FlushDownlinkQueue="1" if flush else "", ValidityTime="5"), now_s)
+        house.on_air(now_s)
+        now_s += pause_s
+    for _ in range(len(came) + 1):
+        now_s += 1
+        house.on_air(now_s)
+    counters = house.counters
+    assert counters.accepted == counters.flushed + counters.transmitted + sum(counters.not_transmitted.values())
+
+
 def test_a_flush_takes_the_place_of_what_waits() -> None:
     house = lrc()
     for n in range(3):
@@ -173,6 +187,9 @@ def test_a_flush_takes_the_place_of_what_waits() -> None:
     house.take(query(FPort="9", FlushDownlinkQueue="1"), NOW_S)
     said = [fields(report)["FPort"] for moment in range(5) for report in house.on_air(NOW_S + moment)]
     assert said == [9]
+    assert (
+        house.counters.to_document() | {"accepted": 4, "flushed": 3, "transmitted": 1} == house.counters.to_document()
+    )
 
 
 def test_doubles_are_counted_by_device_and_correlation_id() -> None:

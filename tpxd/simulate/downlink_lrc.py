@@ -17,7 +17,7 @@ from tpxd.simulate.reports import Report
 
 AIR_S = 1.0
 MAX_QUEUED = 1_000
-"""Commands of one device; more are taken, and reported as not transmitted, as an LRC does."""
+"""Commands of one device; more are taken, and reported as not transmitted, as an LRC does, so many at a time."""
 
 CORRELATIONS_KEPT = 100_000
 NEWEST_KEPT = 20
@@ -65,6 +65,7 @@ class CommandCounters:
         refused: the others, by what was said.
         doubled: accepted although an equal CorrelationID of the same device was accepted before.
         unanswered: accepted, and the connection closed without an answer: in doubt for whoever sent them.
+        flushed: gave way to a later command with FlushDownlinkQueue.
         transmitted: went on air; `not_transmitted` by the code of the cause.
         newest: the last ones, newest last.
     """
@@ -74,6 +75,7 @@ class CommandCounters:
     refused: Counter[str] = field(default_factory=Counter)
     doubled: int = 0
     unanswered: int = 0
+    flushed: int = 0
     transmitted: int = 0
     not_transmitted: Counter[str] = field(default_factory=Counter)
     newest: deque[Heard] = field(default_factory=lambda: deque(maxlen=NEWEST_KEPT))
@@ -86,6 +88,7 @@ class CommandCounters:
             "refused": dict(self.refused.most_common()),
             "doubled": self.doubled,
             "unanswered": self.unanswered,
+            "flushed": self.flushed,
             "transmitted": self.transmitted,
             "notTransmitted": dict(self.not_transmitted.most_common()),
         }
@@ -161,12 +164,14 @@ class DownlinkLrc:
         device = command.device
         queue = self._queues.setdefault(device.dev_eui, _Queue())
         if command.flush:
+            self.counters.flushed += len(queue.commands)
             queue.commands.clear()
         if command.f_cnt_dn is not None:
             device.f_cnt_dn = command.f_cnt_dn + 1
         if len(queue.commands) < MAX_QUEUED:
             queue.commands.append(command)
         else:
+            self.counters.not_transmitted[QUEUE_FULL] += 1
             self._full.append(command)
         if command.correlation_id is not None:
             self._remember((device.dev_eui, int(command.correlation_id, 16)))
@@ -179,10 +184,10 @@ class DownlinkLrc:
             self._known.popitem(last=False)
 
     def _report(self, command: Command, now: datetime, failure: str) -> Report:
-        if failure:
-            self.counters.not_transmitted[failure] += 1
-        else:
+        if not failure:
             self.counters.transmitted += 1
+        elif failure != QUEUE_FULL:  # that was counted when it came
+            self.counters.not_transmitted[failure] += 1
         encrypted = command.f_cnt_dn is not None
         return command.device.command_sent(
             now, command.f_port, command.correlation_id, encrypted=encrypted, failure=failure
