@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -11,18 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.downlink_doubles import AS_KEY, DEV_EUI, read_back, right
-from tests.spool.test_spool import House, append_all
+from tests.spool.house import House, append_all
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.downlinks import Command
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
 from tpxd.lorawan.uplink import addressed_to
 from tpxd.spool import CommandState, CommandStore, NewReport, SpoolLimits, StoredCommand
 from tpxd.spool.commands import command_from_row
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path / "state" / "spool.db")
 
 
 def stored(id: int = 1, **more: Any) -> StoredCommand:

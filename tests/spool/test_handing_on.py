@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from tests.spool.test_spool import House, report
+from tests.spool.house import House, report
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Spool, SpoolLimits, Verdict
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    """A spool that remembers duplicates for ten minutes."""
-    return House(tmp_path / "state" / "spool.db")
 
 
 def delivered(*seqs: int) -> list[tuple[int, Verdict]]:
