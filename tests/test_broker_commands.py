@@ -8,43 +8,22 @@ from typing import Any
 import pytest
 import trio
 
-from tests.connectors.test_mqtt import config, context
+from tests.connectors.mqtt_site import config, say
+from tests.connectors.opening import context
+from tests.connectors.traffic import take
 from tests.engine.downlink_doubles import Disk, body
 from tests.intake.doubles import MemoryStore
 from tests.notebook import Notebook
 from tests.test_broker import broker_process, free_address, port_of
-from tpxd.connector import Context, Incoming, Transport
+from tpxd.connector import Context, Incoming
 from tpxd.connectors.mqtt import open_mqtt_connection
 from tpxd.engine.commands import Commands, open_commands
 from tpxd.engine.downlinks import Inbox, receive_commands
 from tpxd.events import EventLog
-from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import Message, open_mqtt
-from tpxd.wire.streams import Endpoint, open_stream
 
 pytestmark = pytest.mark.broker
 
 TIMEOUT_S = 30
-
-
-async def say(address: str, *messages: tuple[str, bytes], retain: bool = False) -> None:
-    """An application publishes."""
-    stream = await open_stream(Endpoint("127.0.0.1", port_of(address)), 5)
-    async with open_mqtt(stream, MqttOptions("application")) as session:
-        sent = [Message(topic, text, retain=retain) for topic, text in messages]
-        await session.publish_all(sent, lambda index: None, receipt_timeout_s=10)
-
-
-async def take(transport: Transport, count: int) -> list[Incoming]:
-    """Take and acknowledge so many commands, and find that there are no more."""
-    taken = []
-    for _ in range(count):
-        taken.append(await transport.receive())
-        await transport.acknowledge(taken[-1])
-    with trio.move_on_after(0.3) as waiting:
-        await transport.receive()
-    assert waiting.cancelled_caught
-    return taken
 
 
 def at(address: str, **values: Any) -> Any:
@@ -61,9 +40,9 @@ async def test_it_keeps_commands_for_an_absent_connection_and_forgets_what_was_e
         assert process.stdout is not None
         await trio.to_thread.run_sync(process.stdout.readline)
         async with open_mqtt_connection(at(address), here) as transport:
-            await say(address, ("plant/1/down", b"live"))
+            await say(port_of(address), ("plant/1/down", b"live"))
             assert told(await take(transport, 1)) == [("plant/1/down", b"live", False)]
-        await say(address, *[("plant/1/down", b"away")] * 2, ("plant/2/down", b"third"))
+        await say(port_of(address), *[("plant/1/down", b"away")] * 2, ("plant/2/down", b"third"))
         async with open_mqtt_connection(at(address), here) as transport:
             assert told(await take(transport, 3)) == [
                 ("plant/1/down", b"away", False),
@@ -71,10 +50,10 @@ async def test_it_keeps_commands_for_an_absent_connection_and_forgets_what_was_e
                 ("plant/2/down", b"third", False),
             ]
         async with open_mqtt_connection(at(address, downlinkTopicPattern="new/{DevEUI}"), here) as transport:
-            await say(address, ("plant/1/down", b"unwanted"), ("new/1", b"wanted"))
+            await say(port_of(address), ("plant/1/down", b"unwanted"), ("new/1", b"wanted"))
             assert told(await take(transport, 1)) == [("new/1", b"wanted", False)]
         async with open_mqtt_connection(at(address, downlinkEnabled=False), here):
-            await say(address, ("new/1", b"unwanted"))
+            await say(port_of(address), ("new/1", b"unwanted"))
         async with open_mqtt_connection(at(address), here) as transport:
             await take(transport, 0)
 
@@ -93,13 +72,13 @@ async def test_each_command_is_taken_once_a_retained_one_too() -> None:
         async with open_commands(disk, MemoryStore().append, EventLog().report) as commands:
             await receive_for_a_while(address, here, commands)
             # equal commands are as many commands, also when both wait for us
-            await say(address, *[("plant/1/down", body())] * 2)
+            await say(port_of(address), *[("plant/1/down", body())] * 2)
             await receive_for_a_while(address, here, commands)
             assert len(disk.rows) == 2
-            await say(address, *[("plant/1/down", body())] * 2)
+            await say(port_of(address), *[("plant/1/down", body())] * 2)
             await receive_for_a_while(address, here, commands)
             assert len(disk.rows) == 4
-            await say(address, ("plant/3/down", body(FPort=3)), retain=True)
+            await say(port_of(address), ("plant/3/down", body(FPort=3)), retain=True)
             for _ in range(3):
                 await receive_for_a_while(address, here, commands)
                 assert len(disk.rows) == 5
@@ -111,7 +90,7 @@ async def test_what_others_retained_at_topics_of_their_own_does_not_come() -> No
         assert process.stdout is not None
         await trio.to_thread.run_sync(process.stdout.readline)
         other = at(address, downlinkTopicPattern="other/{DevEUI}", clientId="other")
-        await say(address, ("other/1", b"retained"), retain=True)
+        await say(port_of(address), ("other/1", b"retained"), retain=True)
         async with open_mqtt_connection(other, context(memory=Notebook())) as neighbour:
             assert told(await take(neighbour, 1)) == [("other/1", b"retained", True)]
             async with open_mqtt_connection(at(address), context(memory=Notebook())) as transport:

@@ -5,20 +5,19 @@ A new connector adds a peer here and a line in `PEERS`; without it the contract 
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, ClassVar
 
-import orjson
 import trio
 from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
 from pamqp.heartbeat import Heartbeat
 from trio.testing import memory_stream_pair
 
 from tests import pki
+from tests.connectors.opening import context
 from tests.connectors.outbox import Outbox
 from tests.notebook import Notebook
 from tests.wire import scripted_rabbit as amqp
@@ -27,19 +26,15 @@ from tests.wire.scripted_registry import KEY_ID, REGION, SECRET, ScriptedRegistr
 from tests.wire.websocket_server import accept_websocket
 from tpxd.aws_iot_config import AwsIotConfig
 from tpxd.config import ConnectorConfig
-from tpxd.connector import Context, Outgoing
+from tpxd.connector import Context
 from tpxd.connectors.amqp import AmqpConfig
 from tpxd.connectors.http import HttpConfig
 from tpxd.connectors.mqtt import MqttConfig
 from tpxd.errors import ConnectFailed
-from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.amqp_session import PREFETCH
 from tpxd.wire.mqtt_codec import split
 from tpxd.wire.streams import Endpoint
-from tpxd.wire.tls import TlsContextCache
 from tpxd.wire.websocket import open_websocket
-
-LANES = ("70B3D5E75E00A1C4", "70B3D5E75E00A1C5", "70B3D5E75E00A1C6")
 
 
 class Fate(Enum):
@@ -115,17 +110,7 @@ class Peer(ABC):
 
     def context(self, *, commands: bool = True) -> Context:
         """What the connector is opened with."""
-        return Context(
-            connection_id="plant",
-            instance="0badcafe",
-            log=logging.LoggerAdapter(logging.getLogger("test")),
-            dial=self.dial,
-            tls=TlsContextCache(),
-            memory=self.memory,
-            authenticating=lambda: None,
-            proven=lambda: False,
-            commands=commands,
-        )
+        return context(dial=self.dial, memory=self.memory, proven=lambda: False, commands=commands)
 
 
 class HttpPeer(Peer):
@@ -348,42 +333,3 @@ FURTHER_PEERS: dict[str, type[Peer]] = {"actility-mqtt-iot over a WebSocket": We
 """Other ways to the connectors of `PEERS`."""
 
 PEERS: dict[str, type[Peer]] = {peer.connector_id: peer for peer in (AmqpPeer, AwsIotPeer, HttpPeer, MqttPeer)}
-
-
-class Receipts:
-    """Keeps what was reported, in order; see `connector.Receipts`."""
-
-    def __init__(self) -> None:
-        self.delivered_: list[int] = []
-        self.rejected_: dict[int, str] = {}
-        self.filtered_: dict[int, str] = {}
-
-    def delivered(self, index: int) -> None:
-        """See `connector.Receipts`."""
-        self._assert_first(index)
-        self.delivered_.append(index)
-
-    def rejected(self, index: int, reason: str) -> None:
-        """See `connector.Receipts`."""
-        self._assert_first(index)
-        self.rejected_[index] = reason
-
-    def filtered(self, index: int, reason: str) -> None:
-        """See `connector.Receipts`."""
-        self._assert_first(index)
-        self.filtered_[index] = reason
-
-    def _assert_first(self, index: int) -> None:
-        assert index not in {*self.delivered_, *self.rejected_, *self.filtered_}
-
-
-def outgoing(seq: int, lane: str = LANES[0], **fields: Any) -> Outgoing:
-    """One uplink as the engine hands it over; its body names it."""
-    document = {"DevEUI_uplink": {"DevEUI": lane, "FCntUp": seq, "FPort": 2, **fields}}
-    uplink = Uplink(seq, 1_700_000_000_000, "DevEUI_uplink", lane, "", orjson.dumps(document))
-    return Outgoing(uplink, b'{"n":%d}' % seq)
-
-
-def batch_of(size: int, lanes: int = len(LANES)) -> list[Outgoing]:
-    """Uplinks of several devices, taking turns."""
-    return [outgoing(seq, LANES[seq % lanes]) for seq in range(size)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,17 +9,14 @@ from typing import Any
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from tests import pki
-from tests.connectors.peers import Receipts
-from tests.notebook import Notebook
+from tests.connectors.opening import context
+from tests.connectors.traffic import Receipts
 from tpxd.connector import Context, Outgoing, Transport
 from tpxd.connectors.http import HttpConfig, open_http
 from tpxd.errors import TransportError
 from tpxd.wire.streams import Endpoint
-from tpxd.wire.tls import TlsContextCache
 
 URL = "http://as.example.net/lora/in"
-CLIENT = {"certificate": pki.client().certificate, "privateKey": pki.client().private_key}
 
 
 def config(**values: Any) -> HttpConfig:
@@ -65,16 +61,7 @@ class Server:
     @property
     def context(self) -> Context:
         """What a connector gets, so that it dials this server."""
-        return Context(
-            connection_id="historian",
-            instance="0badcafe",
-            log=logging.LoggerAdapter(logging.getLogger("test")),
-            dial=self.dial,
-            tls=TlsContextCache(),
-            memory=Notebook(),
-            authenticating=lambda: None,
-            proven=lambda: self.proven,
-        )
+        return context(connection_id="historian", dial=self.dial, proven=lambda: self.proven)
 
 
 class Sending:

@@ -1,8 +1,7 @@
-"""The AMQP connector: what its file may say, and what it says to a broker."""
+"""The AMQP connector: what it says to a broker, one that follows a script and RabbitMQ."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,167 +10,21 @@ import orjson
 import pytest
 import trio
 from pamqp.commands import Channel, Connection, Exchange
-from pydantic import ValidationError
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests import pki
-from tests.connectors.peers import LANES, Receipts, outgoing
-from tests.notebook import Notebook
+from tests.connectors.amqp_site import accept, amqp_site, config
+from tests.connectors.opening import CLIENT, Site, context
+from tests.connectors.traffic import LANES, Receipts, outgoing
 from tests.rabbitmq import PASSWORD, Rabbit
 from tests.wire.scripted_rabbit import ScriptedRabbit, ack, nack, returned
-from tpxd.config import SecretSources
-from tpxd.connector import REGISTRY, Context, Outgoing
+from tpxd.connector import Outgoing
 from tpxd.connectors.amqp import AmqpConfig, AmqpTransport, open_amqp_connection
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused
 from tpxd.lorawan.uplink import Uplink
-from tpxd.wire.streams import Endpoint, open_stream
-from tpxd.wire.tls import TlsContextCache
+from tpxd.wire.streams import Endpoint
 
 DEV_EUI = LANES[0]
-QUEUE = "tpxd.0badcafe.plant.downlink"
-CLIENT = {"certificate": pki.client().certificate, "privateKey": pki.client().private_key}
-
-
-def config(**values: Any) -> AmqpConfig:
-    settings = {
-        "hostName": "broker.example.net",
-        "protocol": "TCP",
-        "username": "tpx",
-        "password": "p",
-        "exchangeName": "IotFlowExchange",
-        "uplinkTopicPattern": "plant.{DevEUI}.up",
-    }
-    return AmqpConfig.model_validate({key: value for key, value in (settings | values).items() if value is not None})
-
-
-def complaint(**values: Any) -> str:
-    with pytest.raises(ValidationError) as caught:
-        config(**values)
-    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in caught.value.errors())
-
-
-class Site:
-    """A context whose `dial` hands out one end of a memory stream; `script` speaks at the other."""
-
-    def __init__(self, nursery: trio.Nursery, script: Callable[[ScriptedRabbit], Awaitable[None]]) -> None:
-        self.dialled: list[tuple[Endpoint, float]] = []
-        self.authenticated = 0
-        self.memory = Notebook()
-        self._nursery, self._script = nursery, script
-
-    async def dial(self, endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
-        self.dialled.append((endpoint, timeout_s))
-        near, far = memory_stream_pair()
-        self._nursery.start_soon(self._script, ScriptedRabbit(far))
-        return near
-
-    def authenticating(self) -> None:
-        self.authenticated += 1
-
-    @property
-    def context(self) -> Context:
-        return context(dial=self.dial, authenticating=self.authenticating, memory=self.memory)
-
-
-def context(**parts: Any) -> Context:
-    defaults: dict[str, Any] = {
-        "connection_id": "plant",
-        "instance": "0badcafe",
-        "log": logging.LoggerAdapter(logging.getLogger("test")),
-        "dial": open_stream,
-        "tls": TlsContextCache(),
-        "memory": Notebook(),
-        "authenticating": lambda: None,
-        "proven": lambda: True,
-    }
-    return Context(**defaults | parts)
-
-
-async def accept(broker: ScriptedRabbit) -> None:
-    """Let the client in; the exchange is there."""
-    await broker.accept()
-    await broker.grant(Exchange.Declare, Exchange.DeclareOk())
-
-
-# ---- the file
-
-
-def test_it_is_registered() -> None:
-    assert REGISTRY["actility-amqp-0.9.1-iot"].config is AmqpConfig
-
-
-def test_the_documented_examples() -> None:
-    """ThingPark X IoT Flow, "Creating an AMQP connection"."""
-    example = {
-        "uplinkTopicPattern": "amqp.things.{DevEUI}.uplink",
-        "downlinkTopicPattern": "amqp.things.{DevEUI}.downlink",
-        "username": "mycompany",
-        "password": "mypassword",
-        "exchangeName": "IotFlowExchange",
-    }
-    clear = config(**example, hostName="amqp.actility.com:5672", protocol="TCP")
-    assert (clear.virtualHost, clear.unroutable, clear.command_sources) == ("/", "hold", ["amqp.things.*.downlink"])
-    config(**example, hostName="amqp.actility.com:5671", protocol="SSL", **CLIENT)
-
-
-@pytest.mark.parametrize(
-    ("host", "protocol", "expected"),
-    [
-        ("h", "TCP", "h:5672"),
-        ("h", "SSL", "h:5671"),
-        ("h:99", "TCP", "h:99"),
-        ("[2001:db8::1]", "SSL", "[2001:db8::1]:5671"),
-    ],
-)
-def test_host_names(host: str, protocol: str, expected: str) -> None:
-    assert str(config(hostName=host, protocol=protocol).hostName) == expected
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"hostName": "amqp://h:5672"}, "hostName: .*must not begin with a scheme"),
-        ({"protocol": "AMQPS"}, "protocol: Input should be 'TCP' or 'SSL'"),
-        ({"exchangeName": None}, "exchangeName: Field required"),
-        ({"exchangeName": "a*b"}, "exchangeName: .*may hold letters"),
-        ({"exchangeName": ""}, "exchangeName: .*is empty"),
-        ({"downlinkQueue": "q" * 128}, "downlinkQueue: .*more than 127 characters"),
-        ({"virtualHost": ""}, "virtualHost: "),
-        ({"unroutable": "drop"}, "unroutable: Input should be 'hold' or 'count'"),
-        ({"uplinkTopicPattern": "plant.{DevEUI"}, "uplinkTopicPattern: "),
-        ({"exchange": "x"}, "exchange: Extra inputs"),
-        ({"username": None}, "password needs username"),
-        ({"username": None, "password": None}, "username is missing; only a certificate"),
-        ({"certificate": pki.client().certificate, "protocol": "SSL"}, "certificate needs privateKey"),
-        (CLIENT, 'certificates need protocol = "SSL"'),
-        (CLIENT | {"protocol": "SSL", "privateKey": pki.server().private_key}, "does not belong to the certificate"),
-        ({"protocol": "SSL", "trustedCaCertificate": "-----BEGIN -----"}, "trusted CA certificate is not PEM"),
-        ({"topics": [{"fPort": 2}, {"fPort": 2}]}, "more than one entry for fPort 2"),
-    ],
-)
-def test_what_a_file_may_not_say(values: dict[str, Any], expected: str) -> None:
-    text = complaint(**values)
-    assert re.search(expected, text), text
-    assert "PRIVATE KEY-----\n" not in text
-
-
-def test_a_certificate_alone_may_log_in() -> None:
-    assert config(username=None, password=None, protocol="SSL", **CLIENT).username is None
-    elsewhere = {"credential": "plant"}
-    settings = {"hostName": "h", "protocol": "SSL", "exchangeName": "x", "uplinkTopicPattern": "k"}
-    sources = SecretSources(credentials=None, lenient=True)
-    AmqpConfig.model_validate(settings | {"certificate": elsewhere, "privateKey": elsewhere}, context=sources)
-
-
-def test_where_commands_come_from() -> None:
-    topics = [
-        {"fPort": 1, "downlinkTopicPattern": "plant.{DevEUI}.down"},
-        {"fPort": 2, "downlinkTopicPattern": "plant.commands"},
-    ]
-    wanted = config(downlinkTopicPattern="plant.{DevEUI}.down", topics=topics)
-    assert wanted.command_sources == ["plant.*.down", "plant.commands"]
-    assert config(downlinkTopicPattern="plant.{DevEUI}.down", downlinkEnabled=False).command_sources == []
-    assert config().command_sources == []
 
 
 # ---- uplinks
@@ -206,7 +59,7 @@ async def test_it_introduces_itself_and_delivers() -> None:
         await broker.goodbye()
 
     async with trio.open_nursery() as nursery:
-        site, receipts = Site(nursery, script), Receipts()
+        site, receipts = amqp_site(nursery, script), Receipts()
         settings = config(virtualHost="plant", connectionTimeout=2_000)
         async with open_amqp_connection(settings, site.context) as transport:
             await transport.send([outgoing(1), outgoing(2)], receipts)
@@ -226,7 +79,7 @@ async def test_routing_keys_per_port() -> None:
     settings = config(topics=[{"fPort": 2, "uplinkTopicPattern": "two"}])
     async with trio.open_nursery() as nursery:
         receipts = Receipts()
-        async with open_amqp_connection(settings, Site(nursery, script).context) as transport:
+        async with open_amqp_connection(settings, amqp_site(nursery, script).context) as transport:
             await transport.send([outgoing(1, FPort=2), outgoing(2, FPort="3"), outgoing(3, FPort="2")], receipts)
     assert receipts.delivered_ == [0, 1, 2]
 
@@ -246,7 +99,7 @@ async def test_reports_about_commands_have_a_key_of_their_own() -> None:
     settings = config(downlinkStatusTopicPattern="plant.{DevEUI}.status")
     async with trio.open_nursery() as nursery:
         receipts = Receipts()
-        async with open_amqp_connection(settings, Site(nursery, script).context) as transport:
+        async with open_amqp_connection(settings, amqp_site(nursery, script).context) as transport:
             await transport.send(batch, receipts)
     assert receipts.delivered_ == [0, 1, 2]
 
@@ -259,7 +112,7 @@ async def test_uplinks_without_a_legal_routing_key_are_rejected_and_the_rest_del
         await broker.goodbye()
 
     async with trio.open_nursery() as nursery:
-        site, receipts = Site(nursery, script), Receipts()
+        site, receipts = amqp_site(nursery, script), Receipts()
         async with open_amqp_connection(config(uplinkTopicPattern="plant.{Name}"), site.context) as transport:
             await transport.send([outgoing(1), outgoing(2, Name="x" * 250), outgoing(3, Name="a.b")], receipts)
     assert receipts.delivered_ == [2]
@@ -277,7 +130,7 @@ async def return_the_second(broker: ScriptedRabbit) -> None:
 async def send_to(script: Callable[[ScriptedRabbit], Awaitable[None]], settings: AmqpConfig, receipts: Receipts) -> int:
     """Send three uplinks; returns how many were counted as unroutable."""
     async with trio.open_nursery() as nursery:
-        async with open_amqp_connection(settings, Site(nursery, script).context) as transport:
+        async with open_amqp_connection(settings, amqp_site(nursery, script).context) as transport:
             assert isinstance(transport, AmqpTransport)
             await transport.send([outgoing(1), outgoing(2), outgoing(3)], receipts)
         return transport.unroutable
@@ -316,7 +169,7 @@ async def test_the_warning_comes_once_a_minute(autojump_clock: MockClock, caplog
         await broker.goodbye()
 
     async with trio.open_nursery() as nursery:
-        site = Site(nursery, script)
+        site = amqp_site(nursery, script)
         async with open_amqp_connection(config(unroutable="count"), site.context) as transport:
             for pause_s in (0, 1, 50, 10):
                 await trio.sleep(pause_s)
@@ -349,7 +202,7 @@ async def test_turned_away(code: int, error: type[Exception]) -> None:
 
     async with trio.open_nursery() as nursery:
         with pytest.raises(error):
-            async with open_amqp_connection(config(), Site(nursery, script).context):
+            async with open_amqp_connection(config(), amqp_site(nursery, script).context):
                 pytest.fail("opened")
 
 
@@ -369,7 +222,7 @@ async def test_a_silent_broker_is_left_within_the_connection_timeout(autojump_cl
         begun = trio.current_time()
         async with trio.open_nursery() as nursery:
             with pytest.raises(ConnectFailed, match=match):
-                async with open_amqp_connection(config(connectionTimeout=3_000), Site(nursery, script).context):
+                async with open_amqp_connection(config(connectionTimeout=3_000), amqp_site(nursery, script).context):
                     pytest.fail("opened")
         assert trio.current_time() - begun == pytest.approx(3)
 
@@ -380,14 +233,14 @@ async def test_no_receipt_within_the_action_timeout(autojump_clock: MockClock) -
         await broker.expect_publish()
         await broker.goodbye()
 
-    async def body(site: Site) -> None:
+    async def body(site: Site[ScriptedRabbit]) -> None:
         async with open_amqp_connection(config(actionTimeout=4_000), site.context) as transport:
             await transport.send([outgoing(1)], Receipts())
 
     begun = trio.current_time()
     async with trio.open_nursery() as nursery:
         with pytest.raises(LinkLost, match="confirmed nothing for 4 s"):
-            await body(Site(nursery, script))
+            await body(amqp_site(nursery, script))
     assert trio.current_time() - begun == pytest.approx(4)
 
 
@@ -400,7 +253,7 @@ async def test_nothing_runs_after_the_block() -> None:
         await broker.goodbye()
 
     async with trio.open_nursery() as nursery:
-        async with open_amqp_connection(config(), Site(nursery, script).context):
+        async with open_amqp_connection(config(), amqp_site(nursery, script).context):
             await wait_all_tasks_blocked()
         await wait_all_tasks_blocked()
         assert not nursery.child_tasks
@@ -418,7 +271,7 @@ async def test_a_lane_is_sent_in_order() -> None:
     receipts = Receipts()
     async with (
         trio.open_nursery() as nursery,
-        open_amqp_connection(config(), Site(nursery, script).context) as transport,
+        open_amqp_connection(config(), amqp_site(nursery, script).context) as transport,
     ):
         await transport.send(batch, receipts)
     assert receipts.delivered_ == list(range(256))

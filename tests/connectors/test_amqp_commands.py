@@ -12,12 +12,14 @@ from pamqp.commands import Basic, Channel, Queue
 from pamqp.header import ContentHeader
 from trio.testing import wait_all_tasks_blocked
 
-from tests.connectors.test_amqp import QUEUE, Site, accept, config, context
+from tests.connectors.amqp_site import QUEUE, accept, amqp_site, config
+from tests.connectors.opening import context
+from tests.connectors.traffic import take
 from tests.notebook import Notebook
 from tests.rabbitmq import PASSWORD, Rabbit
 from tests.wire.scripted_rabbit import ScriptedRabbit, closed_channel, deliver
 from tests.wire.test_amqp_rabbitmq import publish, session_at
-from tpxd.connector import Context, Incoming, Transport
+from tpxd.connector import Context, Incoming
 from tpxd.connectors.amqp import AmqpConfig, open_amqp_connection
 from tpxd.errors import SpoolUnavailable
 from tpxd.wire.amqp_declare import bind, declare_exchange, declare_queue
@@ -50,7 +52,7 @@ async def test_commands() -> None:
 
     async with (
         trio.open_nursery() as nursery,
-        open_amqp_connection(DOWN, Site(nursery, script).context) as transport,
+        open_amqp_connection(DOWN, amqp_site(nursery, script).context) as transport,
     ):
         incoming = await transport.receive()
         assert incoming == Incoming("plant.1.down", b"go", redelivered=True, receipt=incoming.receipt)
@@ -69,7 +71,7 @@ async def test_a_command_that_is_too_long_is_rejected(caplog: pytest.LogCaptureF
 
     async with (
         trio.open_nursery() as nursery,
-        open_amqp_connection(DOWN, Site(nursery, script).context) as transport,
+        open_amqp_connection(DOWN, amqp_site(nursery, script).context) as transport,
     ):
         assert (await transport.receive()).body == b"go"
     assert "a command of 1100000 bytes is too long" in caplog.text
@@ -82,7 +84,7 @@ async def open_once(
         await script(broker)
         await broker.goodbye()
 
-    site = Site(nursery, whole)
+    site = amqp_site(nursery, whole)
     site.memory = memory
     async with open_amqp_connection(settings, site.context):
         await wait_all_tasks_blocked()
@@ -150,19 +152,6 @@ async def say(rabbit: Rabbit, exchange: str, key: str, *bodies: bytes) -> list[i
         _, refused = await publish(session, exchange, list(bodies), key)
     assert all(refusal.unroutable for refusal in refused.values())
     return sorted(refused)
-
-
-async def take(transport: Transport, count: int) -> list[Incoming]:
-    """Take and acknowledge so many commands, and find that there are no more."""
-    taken = []
-    with trio.fail_after(10):
-        for _ in range(count):
-            taken.append(await transport.receive())
-            await transport.acknowledge(taken[-1])
-    with trio.move_on_after(0.3) as waiting:
-        await transport.receive()
-    assert waiting.cancelled_caught
-    return taken
 
 
 @pytest.mark.broker

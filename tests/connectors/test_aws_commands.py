@@ -10,9 +10,11 @@ import trio
 from pydantic import ValidationError
 from trio.testing import wait_all_tasks_blocked
 
-from tests.connectors.peers import LANES, AwsIotPeer, Receipts, outgoing
-from tests.connectors.test_mqtt import Site, context
+from tests.connectors.mqtt_site import mqtt_site
+from tests.connectors.opening import context
+from tests.connectors.peers import AwsIotPeer
 from tests.connectors.test_mqtt_commands import Broker
+from tests.connectors.traffic import LANES, Receipts, outgoing
 from tests.notebook import Notebook
 from tests.wire.scripted_broker import CONNACK, RESUMED
 from tpxd.aws_iot_config import MAX_FILTERS, AwsIotConfig
@@ -34,7 +36,7 @@ async def opened(memory: Notebook, settings: AwsIotConfig, connack: bytes = RESU
     """Open and close a connection; returns what its broker saw."""
     broker = Broker(connack)
     async with trio.open_nursery() as nursery:
-        site = Site(nursery, broker.serve)
+        site = mqtt_site(nursery, broker.serve)
         async with open_aws_iot(settings, context(dial=site.dial, memory=memory)):
             await wait_all_tasks_blocked()
     return broker

@@ -14,8 +14,9 @@ import trio
 
 from tests import pki
 from tests.connectors.aws_gate import DATA_HOST, Gate, open_gate
-from tests.connectors.peers import LANES, AwsIotPeer, Receipts, outgoing
-from tests.connectors.test_mqtt import context
+from tests.connectors.opening import context
+from tests.connectors.peers import AwsIotPeer
+from tests.connectors.traffic import LANES, Receipts, outgoing
 from tests.daemon.conftest import Subscriber
 from tests.daemon.harness import eventually
 from tests.mosquitto import free_port, running_mosquitto

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.connectors.peers import LANES, AwsIotPeer, Receipts, outgoing
-from tests.connectors.test_mqtt import Site
+from tests.connectors.mqtt_site import mqtt_site
+from tests.connectors.peers import AwsIotPeer
+from tests.connectors.traffic import LANES, Receipts, outgoing
 from tests.wire.scripted_broker import ScriptedBroker, puback
 from tests.wire.scripted_registry import DENIED, Fault
 from tpxd.aws_iot_config import AwsIotConfig
@@ -93,7 +94,7 @@ async def test_not_more_than_a_hundred_are_under_way(autojump_clock: MockClock) 
     receipts = Receipts()
     async with (
         trio.open_nursery() as nursery,
-        open_aws_iot(config(), replace(Site(nursery, script).context, tls=CACHE)) as transport,
+        open_aws_iot(config(), replace(mqtt_site(nursery, script).context, tls=CACHE)) as transport,
     ):
         await transport.send([outgoing(n, STATION) for n in range(200)], receipts)
     assert (most, receipts.delivered_) == (200, list(range(200)))
@@ -203,7 +204,7 @@ async def failure(script: Callable[[ScriptedBroker], Awaitable[None]]) -> Transp
     """What a broker of this script makes of one uplink."""
     async with trio.open_nursery() as nursery:
         with pytest.raises(TransportError) as caught:
-            async with open_aws_iot(config(), replace(Site(nursery, script).context, tls=CACHE)) as transport:
+            async with open_aws_iot(config(), replace(mqtt_site(nursery, script).context, tls=CACHE)) as transport:
                 await transport.send([outgoing(1, STATION)], Receipts())
         nursery.cancel_scope.cancel()
     return caught.value

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
+from tests.connectors.opening import context
 from tests.notebook import Notebook
 from tests.wire.scripted_registry import (
     BROKEN,
@@ -23,12 +24,10 @@ from tests.wire.scripted_registry import (
     ScriptedRegistry,
 )
 from tpxd.aws_things import ABSENT_S, PARALLEL, REST_S, Introduction, ThingRules, Things
-from tpxd.connector import Context
 from tpxd.errors import AuthenticationFailed, ConnectFailed, Refused, SpoolUnavailable, Throttled
 from tpxd.wire.aws_registry import Registry, open_registry
 from tpxd.wire.sigv4 import Signer
-from tpxd.wire.streams import Endpoint, open_stream
-from tpxd.wire.tls import TlsContextCache
+from tpxd.wire.streams import Endpoint
 
 ARN = "arn:aws:iot:eu-central-1:076081621542:cert/28e7cc38a99f78b3"
 A, B, C = (f"70B3D5E75E00A1C{n}" for n in (4, 5, 6))
@@ -47,17 +46,12 @@ class Site:
 
     def open(self, **rules: Any) -> Things:
         """What one opening of the connection knows."""
-        context = Context(
-            connection_id="plant",
-            instance="0badcafe",
-            log=logging.LoggerAdapter(logging.getLogger("test")),
-            dial=open_stream,
-            tls=TlsContextCache(),
-            memory=self.memory,
-            authenticating=lambda: None,
-            proven=lambda: False,
+        return Things(
+            ThingRules("abc-ats", **{"type_name": "sensor"} | rules),
+            context(memory=self.memory),
+            self._ask,
+            lambda: self.now,
         )
-        return Things(ThingRules("abc-ats", **{"type_name": "sensor"} | rules), context, self._ask, lambda: self.now)
 
     def _ask(self) -> AbstractAsyncContextManager[Registry]:
         endpoint, signer = Endpoint("iot.example.net", 80), Signer(KEY_ID, SECRET, REGION, "iot")

@@ -16,7 +16,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import tpxd.connectors
 from tests.connectors.http2_peer import FallbackPeer, Http2Peer
-from tests.connectors.peers import FURTHER_PEERS, LANES, PEERS, Fate, Peer, Receipts, batch_of, outgoing
+from tests.connectors.peers import FURTHER_PEERS, PEERS, Fate, Peer
+from tests.connectors.traffic import LANES, Receipts, batch_of, outgoing
 from tpxd.connector import REGISTRY, Outgoing
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, TransportError, leaves
 

@@ -10,7 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.connectors.peers import FURTHER_PEERS, PEERS, Peer, Receipts, batch_of
+from tests.connectors.peers import FURTHER_PEERS, PEERS, Peer
+from tests.connectors.traffic import Receipts, batch_of
 from tests.engine.downlink_doubles import Disk, body
 from tests.intake.doubles import MemoryStore
 from tpxd import connectors

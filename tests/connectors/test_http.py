@@ -12,8 +12,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests import pki
-from tests.connectors.peers import LANES, Receipts, batch_of, outgoing
-from tests.connectors.scripted_site import CLIENT, URL, Sending, Server, config, sending
+from tests.connectors.opening import CLIENT
+from tests.connectors.scripted_site import URL, Sending, Server, config, sending
+from tests.connectors.traffic import LANES, Receipts, batch_of, outgoing
 from tests.notebook import Notebook
 from tpxd import __version__
 from tpxd.connector import Context

@@ -21,7 +21,7 @@ from trio.testing import MockClock
 from tests import pki
 from tests.connectors.http2_peer import FallbackPeer, Http2Peer
 from tests.connectors.hypercorn_site import Site, hypercorn_site
-from tests.connectors.peers import LANES, Receipts, batch_of, outgoing
+from tests.connectors.traffic import LANES, Receipts, batch_of, outgoing
 from tpxd.connector import Outgoing, Transport
 from tpxd.connectors.http import HttpConfig, open_http
 from tpxd.errors import ConnectFailed, LinkLost

@@ -9,16 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from tests import pki
-from tests.connectors.scripted_site import CLIENT, URL, config
+from tests.connectors.opening import CLIENT, complaint
+from tests.connectors.scripted_site import URL, config
 from tpxd.config import SecretSources
 from tpxd.connector import REGISTRY
 from tpxd.connectors.http import HttpConfig
-
-
-def complaint(**values: Any) -> str:
-    with pytest.raises(ValidationError) as caught:
-        config(**values)
-    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in caught.value.errors())
 
 
 def test_it_is_registered() -> None:
@@ -50,7 +45,7 @@ def test_what_a_short_file_means() -> None:
     ],
 )
 def test_urls_that_are_refused(url: object, expected: str) -> None:
-    text = complaint(destinationURL=url)
+    text = complaint(config, destinationURL=url)
     assert text.startswith("destinationURL: ")
     assert expected in text
     assert "s3cr3t" not in text
@@ -76,7 +71,7 @@ def test_urls_that_are_refused(url: object, expected: str) -> None:
     ],
 )
 def test_what_else_is_refused(values: dict[str, Any], expected: str) -> None:
-    assert expected in complaint(**values)
+    assert expected in complaint(config, **values)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +84,7 @@ def test_what_else_is_refused(values: dict[str, Any], expected: str) -> None:
     ],
 )
 def test_tls_material_is_proven_to_load(values: dict[str, Any], expected: str) -> None:
-    assert expected in complaint(destinationURL="https://as.example.net/in", **values)
+    assert expected in complaint(config, destinationURL="https://as.example.net/in", **values)
 
 
 def test_both_spellings_of_the_trusted_ca() -> None:

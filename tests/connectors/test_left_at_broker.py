@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.connectors.test_mqtt import context
+from tests.connectors.opening import context
 from tests.notebook import Notebook
 from tpxd.errors import SpoolUnavailable
 from tpxd.left_at_broker import BROKERS, LeftAtBroker

@@ -11,7 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.connectors.test_mqtt import DEV_EUI, Receipts, Site, config, context
+from tests.connectors.mqtt_site import config, mqtt_site, say
+from tests.connectors.opening import context
+from tests.connectors.traffic import LANES, Receipts, take
 from tests.mosquitto import Mosquitto, running_mosquitto
 from tests.notebook import Notebook
 from tests.wire.scripted_broker import (
@@ -23,12 +25,12 @@ from tests.wire.scripted_broker import (
     suback,
     unsuback,
 )
-from tpxd.connector import Incoming, Outgoing, Transport
+from tpxd.connector import Incoming, Outgoing
 from tpxd.connectors.mqtt import MqttConfig, open_mqtt_connection
 from tpxd.errors import LinkLost, Refused
 from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import UNREAD, Message, open_mqtt
+from tpxd.wire.mqtt_session import UNREAD, open_mqtt
 from tpxd.wire.streams import Endpoint, open_stream
 
 DOWN = config(downlinkTopicPattern="plant/{DevEUI}/down")
@@ -45,7 +47,7 @@ async def test_commands() -> None:
         assert (await broker.expect("PUBACK")).packet_id == 9
 
     async with trio.open_nursery() as nursery:
-        site = Site(nursery, script)
+        site = mqtt_site(nursery, script)
         settings = config(downlinkTopicPattern="plant/{DevEUI}/down")
         async with open_mqtt_connection(settings, site.context) as transport:
             incoming = await transport.receive()
@@ -66,7 +68,7 @@ async def test_more_waiting_commands_than_fit_before_the_subscription_is_confirm
     settings = config(downlinkTopicPattern="d")
     async with (
         trio.open_nursery() as nursery,
-        open_mqtt_connection(settings, Site(nursery, script).context) as transport,
+        open_mqtt_connection(settings, mqtt_site(nursery, script).context) as transport,
     ):
         for _ in range(count):
             await transport.receive()
@@ -80,7 +82,7 @@ async def test_a_refused_subscription() -> None:
 
     async with trio.open_nursery() as nursery:
         with pytest.raises(Refused, match="subscription to d"):
-            async with open_mqtt_connection(config(downlinkTopicPattern="d"), Site(nursery, script).context):
+            async with open_mqtt_connection(config(downlinkTopicPattern="d"), mqtt_site(nursery, script).context):
                 await trio.sleep_forever()
 
 
@@ -110,7 +112,7 @@ async def opened(memory: Notebook, settings: MqttConfig, connack: bytes = RESUME
     """Open and close a connection; returns what its broker saw."""
     broker = Broker(connack)
     async with trio.open_nursery() as nursery:
-        site = Site(nursery, broker.serve)
+        site = mqtt_site(nursery, broker.serve)
         async with open_mqtt_connection(settings, context(dial=site.dial, memory=memory, **parts)):
             await wait_all_tasks_blocked()
     return broker
@@ -179,7 +181,7 @@ async def test_what_a_lost_link_left_unfinished_is_known_at_the_next_opening(ans
         await broker.stream.aclose()
 
     async with trio.open_nursery() as nursery:
-        site = Site(nursery, fall_silent)
+        site = mqtt_site(nursery, fall_silent)
         with pytest.raises(LinkLost):
             async with open_mqtt_connection(several("new"), context(dial=site.dial, memory=memory)):
                 await trio.sleep_forever()
@@ -189,27 +191,6 @@ async def test_what_a_lost_link_left_unfinished_is_known_at_the_next_opening(ans
 
 
 # ---- against Mosquitto
-
-
-async def say(broker: Mosquitto, *messages: tuple[str, bytes], retain: bool = False) -> None:
-    """An application publishes commands."""
-    stream = await open_stream(Endpoint("127.0.0.1", broker.port), 5)
-    async with open_mqtt(stream, MqttOptions("application")) as session:
-        sent = [Message(topic, body, retain=retain) for topic, body in messages]
-        await session.publish_all(sent, lambda index: None, receipt_timeout_s=10)
-
-
-async def take(transport: Transport, count: int) -> list[Incoming]:
-    """Take and acknowledge so many commands, and find that there are no more."""
-    taken = []
-    with trio.fail_after(10):
-        for _ in range(count):
-            taken.append(await transport.receive())
-            await transport.acknowledge(taken[-1])
-    with trio.move_on_after(0.3) as waiting:
-        await transport.receive()
-    assert waiting.cancelled_caught
-    return taken
 
 
 def bodies(taken: Sequence[Incoming]) -> list[tuple[str, bytes]]:
@@ -226,10 +207,10 @@ async def test_mosquitto_keeps_commands_while_we_are_away_and_until_they_are_ack
     async with running_mosquitto(tmp_path) as broker:
         settings = at(broker, downlinkTopicPattern="plant/{DevEUI}/down")
         async with open_mqtt_connection(settings, here) as transport:
-            await say(broker, ("plant/1/down", b"first"), ("plant/1/2/down", b"too deep"))
+            await say(broker.port, ("plant/1/down", b"first"), ("plant/1/2/down", b"too deep"))
             unacknowledged = await transport.receive()
             assert (unacknowledged.body, unacknowledged.redelivered) == (b"first", False)
-        await say(broker, ("plant/2/down", b"meanwhile"))
+        await say(broker.port, ("plant/2/down", b"meanwhile"))
         async with open_mqtt_connection(settings, here) as transport:
             again, meanwhile = await take(transport, 2)
         assert (again.body, again.redelivered) == (b"first", True)
@@ -243,19 +224,19 @@ async def test_mosquitto_sends_nothing_of_a_topic_that_was_edited_away(tmp_path:
     here = context(memory=Notebook())
     async with running_mosquitto(tmp_path) as broker:
         async with open_mqtt_connection(at(broker, downlinkTopicPattern="old/{DevEUI}"), here) as transport:
-            await say(broker, ("old/1", b"wanted"))
+            await say(broker.port, ("old/1", b"wanted"))
             assert bodies(await take(transport, 1)) == [("old/1", b"wanted")]
         async with open_mqtt_connection(at(broker, downlinkTopicPattern="new/{DevEUI}"), here) as transport:
             await take(transport, 0)
-            await say(broker, ("old/1", b"unwanted"), ("new/1", b"wanted"))
+            await say(broker.port, ("old/1", b"unwanted"), ("new/1", b"wanted"))
             assert bodies(await take(transport, 1)) == [("new/1", b"wanted")]
         off = at(broker, downlinkTopicPattern="new/{DevEUI}", downlinkEnabled=False)
         async with open_mqtt_connection(off, here) as transport:
-            await say(broker, ("new/1", b"unwanted"))
+            await say(broker.port, ("new/1", b"unwanted"))
             await take(transport, 0)
-        await say(broker, ("new/1", b"unwanted"))
+        await say(broker.port, ("new/1", b"unwanted"))
         async with open_mqtt_connection(at(broker, downlinkTopicPattern="new/{DevEUI}"), here) as transport:
-            await say(broker, ("new/1", b"wanted"))
+            await say(broker.port, ("new/1", b"wanted"))
             assert bodies(await take(transport, 1)) == [("new/1", b"wanted")]
 
 
@@ -263,12 +244,12 @@ async def test_mosquitto_sends_nothing_of_a_topic_that_was_edited_away(tmp_path:
 async def test_mosquitto_marks_what_it_retained(tmp_path: Path) -> None:
     here = context(memory=Notebook())
     async with running_mosquitto(tmp_path) as broker:
-        await say(broker, ("d", b"kept"), retain=True)
+        await say(broker.port, ("d", b"kept"), retain=True)
         for _ in range(2):
             async with open_mqtt_connection(at(broker, downlinkTopicPattern="d"), here) as transport:
                 (kept,) = await take(transport, 1)
                 assert (kept.body, kept.retained) == (b"kept", True)
-                await say(broker, ("d", b"now"))
+                await say(broker.port, ("d", b"now"))
                 (now,) = await take(transport, 1)
                 assert (now.body, now.retained) == (b"now", False)
 
@@ -278,8 +259,8 @@ async def test_mosquitto_gets_reports_about_commands_at_a_topic_of_their_own(tmp
     kinds = ("DevEUI_uplink", "DevEUI_downlink_Sent", "DevEUI_downlink_Rejected")
     batch = []
     for seq, kind in enumerate(kinds, 1):
-        body = orjson.dumps({kind: {"DevEUI": DEV_EUI}})
-        batch.append(Outgoing(Uplink(seq, 0, kind, DEV_EUI, "", body), body))
+        body = orjson.dumps({kind: {"DevEUI": LANES[0]}})
+        batch.append(Outgoing(Uplink(seq, 0, kind, LANES[0], "", body), body))
     async with running_mosquitto(tmp_path) as broker:
         stream = await open_stream(Endpoint("127.0.0.1", broker.port), 5)
         settings = at(broker, downlinkStatusTopicPattern="plant/{DevEUI}/down/status")
@@ -291,5 +272,5 @@ async def test_mosquitto_gets_reports_about_commands_at_a_topic_of_their_own(tmp
             await transport.send(batch, Receipts())
             with trio.fail_after(10):
                 topics = [(await application.receive()).topic for _ in kinds]
-    status = f"plant/{DEV_EUI}/down/status"
-    assert topics == [f"plant/{DEV_EUI}/up", status, status]
+    status = f"plant/{LANES[0]}/down/status"
+    assert topics == [f"plant/{LANES[0]}/up", status, status]

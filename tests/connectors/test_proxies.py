@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,13 +13,12 @@ import trio
 
 from tests import pki
 from tests.connectors.hypercorn_site import hypercorn_site
-from tests.connectors.peers import Receipts, batch_of
+from tests.connectors.opening import context
+from tests.connectors.traffic import Receipts, batch_of
 from tests.mosquitto import free_port, running_mosquitto
-from tests.notebook import Notebook
 from tests.proxy_process import RunProxy
 from tests.squid import running_squid
 from tests.tinyproxy import running_tinyproxy
-from tpxd.connector import Context
 from tpxd.connectors.http import HttpConfig, open_http
 from tpxd.connectors.mqtt import MqttConfig, open_mqtt_connection
 from tpxd.errors import AuthenticationFailed, ConnectFailed, Refused
@@ -56,13 +54,6 @@ def mqtt(port: int, proxy: int, login: dict[str, str], protocol: str = "SSL") ->
         "proxy": {"hostname": f"http://127.0.0.1:{proxy}/"} | login,
     }
     return MqttConfig.model_validate(values)
-
-
-def context() -> Context:
-    log = logging.LoggerAdapter(logging.getLogger("test"))
-    return Context(
-        "plant", "0badcafe", log, open_stream, TlsContextCache(), Notebook(), lambda: None, lambda: True
-    )  # fmt: skip
 
 
 @asynccontextmanager

@@ -1,0 +1,34 @@
+"""The MQTT connector in tests: its settings, a broker that follows a script, and an application at a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from tests.connectors.opening import Site
+from tests.wire.scripted_broker import ScriptedBroker
+from tpxd.connectors.mqtt import MqttConfig
+from tpxd.wire.mqtt import MqttOptions
+from tpxd.wire.mqtt_session import Message, open_mqtt
+from tpxd.wire.streams import Endpoint, open_stream
+
+
+def config(**values: Any) -> MqttConfig:
+    """The least that a file must say, with these values besides or instead."""
+    settings = {"hostName": "broker.example.net:1883", "protocol": "TCP", "uplinkTopicPattern": "plant/{DevEUI}/up"}
+    return MqttConfig.model_validate(settings | values)
+
+
+def mqtt_site(nursery: trio.Nursery, script: Callable[[ScriptedBroker], Awaitable[None]]) -> Site[ScriptedBroker]:
+    """A broker that follows the script."""
+    return Site(nursery, ScriptedBroker, script)
+
+
+async def say(port: int, *messages: tuple[str, bytes], retain: bool = False) -> None:
+    """An application at a real broker publishes commands."""
+    stream = await open_stream(Endpoint("127.0.0.1", port), 5)
+    async with open_mqtt(stream, MqttOptions("application")) as session:
+        sent = [Message(topic, body, retain=retain) for topic, body in messages]
+        await session.publish_all(sent, lambda index: None, receipt_timeout_s=10)
