@@ -465,7 +465,7 @@ async def test_messages_that_nobody_receives_are_bounded(autojump_clock: MockClo
         with pytest.raises(LinkLost, match="did not answer a ping"):
             async with open_mqtt(link_to(script, nursery), OPTIONS) as session:
                 await trio.sleep_forever()
-    assert session._unread.statistics().current_buffer_used == UNREAD
+    assert session._link._unread.statistics().current_buffer_used == UNREAD
 
 
 async def test_the_stream_is_closed_in_any_case() -> None:

@@ -1,6 +1,6 @@
 """An AMQP session over a byte stream: the tasks around `amqp.AmqpClient`, which makes all decisions.
 
-One task reads; a `LinkWriter` writes and keeps the link alive.
+A `BrokerLink` reads, writes and keeps the link alive.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from tpxd.errors import ConnectFailed, LinkLost, RemoteViolation
+from tpxd.errors import ConnectFailed, LinkLost
 from tpxd.wire.amqp import CONSUMING, AmqpClient
 from tpxd.wire.amqp_codec import Basic, Channel, Method
 from tpxd.wire.amqp_events import (
@@ -27,13 +27,10 @@ from tpxd.wire.amqp_events import (
     Settled,
 )
 from tpxd.wire.amqp_login import AmqpOptions, State
-from tpxd.wire.link_writer import LinkWriter
-from tpxd.wire.streams import explain, one_error
+from tpxd.wire.broker_link import READ_BYTES, BrokerLink
 
-READ_BYTES = 1 << 16
 # messages that the broker may send before we acknowledge the first of them
 PREFETCH = 32
-GOODBYE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -88,12 +85,13 @@ class AmqpSession:
         self._options = options
         self._core = AmqpClient(options, trio.current_time())
         self._opened = trio.Event()
-        self._writer = LinkWriter(stream, self._core, self._core.ended)
+        self._link = BrokerLink(
+            stream, self._core, self._dispatch, self._core.ended, messages=Delivery, unread=PREFETCH
+        )
         self._flights: dict[int, tuple[_Flight, int]] = {}
         self._settled = trio.lowlevel.ParkingLot()
         self._questions: dict[int, _Question] = {}
         self._consuming = False
-        self._received, self._unread = trio.open_memory_channel[Delivery](PREFETCH)
 
     # ---- messages
 
@@ -127,7 +125,7 @@ class AmqpSession:
                 for message in messages[queued : queued + max(room, 0)]:
                     self._publish(message, flight, queued)
                     queued += 1
-                self._writer.wake()
+                self._link.wake()
                 await self._next_receipt(flight, receipt_timeout_s)
         finally:
             flight.abandoned = True
@@ -155,17 +153,17 @@ class AmqpSession:
 
     async def receive(self) -> Delivery:
         """Wait for the next message from the broker; each goes to one caller."""
-        return await self._unread.receive()
+        return await self._link.receive()
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that the message is ours now."""
         self._core.acknowledge(delivery.tag)
-        self._writer.wake()
+        self._link.wake()
 
     def reject(self, delivery: Delivery) -> None:
         """Tell the broker that nobody wants this message."""
         self._core.reject(delivery.tag)
-        self._writer.wake()
+        self._link.wake()
 
     async def ask(self, method: Method) -> Method | ChannelClosed:
         """Ask on the channel for declarations and deliveries, which is opened where it is not.
@@ -186,31 +184,14 @@ class AmqpSession:
 
     async def _answer_to(self, method: Method) -> Method | ChannelClosed:
         question = self._questions[self._core.ask(method)] = _Question()
-        self._writer.wake()
+        self._link.wake()
         with trio.move_on_after(self._options.answer_timeout_s):
             await question.answered.wait()
         if question.answer is None:
             raise LinkLost(f"the broker did not answer {method.name} within {self._options.answer_timeout_s:g} s")
         return question.answer
 
-    # ---- the tasks of the link
-
-    async def _read(self) -> None:
-        try:
-            while data := await self._stream.receive_some(READ_BYTES):
-                now = trio.current_time()
-                for event in self._core.receive_data(data, now):
-                    if isinstance(event, Delivery):
-                        await self._received.send(event)
-                    else:
-                        self._dispatch(event, now)
-                if self._core.has_outgoing:
-                    self._writer.wake()
-        except RemoteViolation as error:
-            raise LinkLost(f"the broker broke the protocol: {error}") from error
-        except trio.BrokenResourceError as error:
-            raise self._core.ended(*explain(error)) from error
-        raise self._core.ended("the broker closed the connection", None)
+    # ---- what the link asks for
 
     def _dispatch(self, event: Event, now: float) -> None:
         match event:
@@ -241,7 +222,7 @@ class AmqpSession:
         question.answer = answer
         question.answered.set()
 
-    async def _connect(self) -> None:
+    async def _connected_in_time(self) -> None:
         with trio.move_on_after(self._options.connect_timeout_s):
             await self._opened.wait()
             return
@@ -251,18 +232,13 @@ class AmqpSession:
         )
 
     async def _say_goodbye(self) -> None:
-        """Connection.Close, or the answer to the broker's own: best effort, also while we are being cancelled."""
-        if self._core.state not in (State.CONNECTED, State.CLOSED) or self._writer.cut:
+        """Connection.Close, or the answer to the broker's own."""
+        if self._core.state is State.CONNECTED:
+            self._core.disconnect()
+        elif self._core.state is not State.CLOSED:
             return
-        with trio.move_on_after(GOODBYE_S, shield=True):
-            if self._core.state is State.CONNECTED:
-                self._core.disconnect()
-            try:
-                await self._writer.send()
-                await self._await_end()
-            except (trio.BrokenResourceError, trio.ClosedResourceError, RemoteViolation):
-                # the link ended by itself, which is what we wanted
-                return
+        await self._link.send()
+        await self._await_end()
 
     async def _await_end(self) -> None:
         while self._core.state is State.CLOSING and (data := await self._stream.receive_some(READ_BYTES)):
@@ -278,19 +254,9 @@ async def open_amqp(stream: trio.abc.Stream, options: AmqpOptions) -> AsyncItera
         AuthenticationFailed: the broker refuses the credentials, or ends the connection on them.
         LinkLost: the link ended while the block ran; the block is cancelled and this leaves it.
 
-    Cancellation: Connection.Close is sent, and its answer awaited, within `GOODBYE_S` where the link allows it.
+    Cancellation: where the link allows it, Connection.Close is sent and its answer awaited, within
+        `broker_link.GOODBYE_S`.
     """
     session = AmqpSession(stream, options)
-    try:
-        with one_error():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(session._read)
-                nursery.start_soon(session._writer.run)
-                await session._connect()
-                nursery.start_soon(session._writer.keep_alive)
-                yield session
-                await session._writer.flush()
-                nursery.cancel_scope.cancel()
-    finally:
-        await session._say_goodbye()
-        await trio.aclose_forcefully(stream)
+    async with session._link.open(session._connected_in_time, session._say_goodbye):
+        yield session

@@ -1,6 +1,6 @@
 """An MQTT session over a byte stream: the tasks around `mqtt.MqttClient`, which makes all decisions.
 
-One task reads; a `LinkWriter` writes and keeps the link alive.
+A `BrokerLink` reads, writes and keeps the link alive.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ from functools import partial
 
 import trio
 
-from tpxd.errors import ConnectFailed, LinkLost, Refused, RemoteViolation
-from tpxd.wire.link_writer import LinkWriter
+from tpxd.errors import ConnectFailed, LinkLost, Refused
+from tpxd.wire.broker_link import BrokerLink
 from tpxd.wire.mqtt import MqttClient, MqttOptions, QoS, State
 from tpxd.wire.mqtt_codec import ConnAck, Packet, PubAck, Publish, SubAck, UnsubAck
-from tpxd.wire.streams import explain, one_error
 
-READ_BYTES = 1 << 16
 # Messages from the broker that wait to be received; beyond that nothing more is read from the link, receipts neither.
 # No broker that we know of sends more without a PUBACK (AWS IoT: 100), so that receipts come while nobody receives.
 UNREAD = 128
-GOODBYE_S = 1.0
 WHY_NO_CONNACK = "does it accept this client id, user name and MQTT 3.1.1? its log may tell"
 """The hint where a link ends before its CONNACK, and nobody knows why."""
 
@@ -69,14 +66,12 @@ class MqttSession:
 
     def __init__(self, stream: trio.abc.Stream, options: MqttOptions) -> None:
         self.session_present = False
-        self._stream = stream
         self._options = options
         self._core = MqttClient(options, trio.current_time())
         self._connected = trio.Event()
-        self._writer = LinkWriter(stream, self._core, self._lost)
+        self._link = BrokerLink(stream, self._core, self._dispatch, self._lost, messages=Publish, unread=UNREAD)
         self._flights: dict[int, tuple[_Flight, int]] = {}
         self._questions: dict[int, _Question] = {}
-        self._received, self._unread = trio.open_memory_channel[Publish](UNREAD)
 
     async def publish_all(
         self, messages: Sequence[Message], acknowledged: Callable[[int], None], *, receipt_timeout_s: float
@@ -101,7 +96,7 @@ class MqttSession:
                 for message in messages[queued : queued + max(room, 0)]:
                     self._publish(message, flight, queued)
                     queued += 1
-                self._writer.wake()
+                self._link.wake()
                 await self._next_receipt(flight, receipt_timeout_s)
         finally:
             flight.abandoned = True
@@ -110,7 +105,7 @@ class MqttSession:
         packet_id = self._core.publish(message.topic, message.body, qos=message.qos, retain=message.retain)
         flight.under_way += 1
         if packet_id is None:
-            self._writer.on_sent.append(partial(flight.receipt, index))
+            self._link.on_sent.append(partial(flight.receipt, index))
         else:
             self._flights[packet_id] = flight, index
 
@@ -156,7 +151,7 @@ class MqttSession:
 
     async def _ask(self, what: str, packet_id: int) -> tuple[int, ...]:
         question = self._questions[packet_id] = _Question()
-        self._writer.wake()
+        self._link.wake()
         with trio.move_on_after(self._options.answer_timeout_s):
             await question.answered.wait()
             return question.codes
@@ -164,30 +159,15 @@ class MqttSession:
 
     async def receive(self) -> Publish:
         """Wait for the next message from the broker; each goes to one caller."""
-        return await self._unread.receive()
+        return await self._link.receive()
 
     def acknowledge(self, message: Publish) -> None:
         """Tell the broker that the message is ours now; nothing happens for QoS 0."""
         if message.packet_id is not None:
             self._core.acknowledge(message.packet_id)
-            self._writer.wake()
+            self._link.wake()
 
-    # ---- the tasks of the link
-
-    async def _read(self) -> None:
-        try:
-            while data := await self._stream.receive_some(READ_BYTES):
-                now = trio.current_time()
-                for packet in self._core.receive_data(data, now):
-                    if isinstance(packet, Publish):
-                        await self._received.send(packet)
-                    else:
-                        self._dispatch(packet, now)
-        except RemoteViolation as error:
-            raise LinkLost(f"the broker broke the protocol: {error}") from error
-        except trio.BrokenResourceError as error:
-            raise self._lost(*explain(error)) from error
-        raise self._lost("the broker closed the connection", None)
+    # ---- what the link asks for
 
     def _dispatch(self, packet: Packet, now: float) -> None:
         match packet:
@@ -207,7 +187,7 @@ class MqttSession:
             return LinkLost(f"connection lost: {reason}", hint=hint)
         return ConnectFailed(f"no CONNACK: {reason}", hint=hint or WHY_NO_CONNACK)
 
-    async def _connect(self) -> None:
+    async def _connected_in_time(self) -> None:
         with trio.move_on_after(self._options.connect_timeout_s):
             await self._connected.wait()
             return
@@ -217,16 +197,9 @@ class MqttSession:
         )
 
     async def _say_goodbye(self) -> None:
-        """DISCONNECT, where the link still allows it: best effort, also while we are being cancelled."""
-        if self._core.state is not State.CONNECTED or self._writer.cut:
-            return
-        with trio.move_on_after(GOODBYE_S, shield=True):
+        if self._core.state is State.CONNECTED:
             self._core.disconnect()
-            try:
-                await self._writer.send()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                # the link ended by itself, which is what we wanted
-                return
+            await self._link.send()
 
 
 @asynccontextmanager
@@ -238,19 +211,8 @@ async def open_mqtt(stream: trio.abc.Stream, options: MqttOptions) -> AsyncItera
         AuthenticationFailed: CONNACK refuses the credentials.
         LinkLost: the link ended while the block ran; the block is cancelled and this leaves it.
 
-    Cancellation: DISCONNECT is sent within `GOODBYE_S` where the link allows it.
+    Cancellation: DISCONNECT is sent within `broker_link.GOODBYE_S` where the link allows it.
     """
     session = MqttSession(stream, options)
-    try:
-        with one_error():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(session._read)
-                nursery.start_soon(session._writer.run)
-                await session._connect()
-                nursery.start_soon(session._writer.keep_alive)
-                yield session
-                await session._writer.flush()
-                nursery.cancel_scope.cancel()
-    finally:
-        await session._say_goodbye()
-        await trio.aclose_forcefully(stream)
+    async with session._link.open(session._connected_in_time, session._say_goodbye):
+        yield session

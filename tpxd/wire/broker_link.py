@@ -1,0 +1,180 @@
+"""The tasks of a session with a message broker: one reads, one writes, one keeps the link alive.
+
+A protocol core that never waits makes all decisions; here is what awaits. One task alone calls `send_all`, so that no
+cancelled command cuts a packet in half, and what many commands append to the core goes out in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Generic, Protocol, TypeVar
+
+import trio
+
+from tpxd.errors import LinkLost, RemoteViolation, TransportError
+from tpxd.wire.streams import explain, one_error
+
+READ_BYTES = 1 << 16
+FLUSH_S = 1.0
+GOODBYE_S = 1.0
+# a writer that fails leaves the reader this long to find out why
+REASON_S = 1.0
+
+Event = TypeVar("Event")
+Event_co = TypeVar("Event_co", covariant=True)
+Message = TypeVar("Message")
+
+
+class Core(Protocol[Event_co]):
+    """A protocol core, which never awaits."""
+
+    @property
+    def has_outgoing(self) -> bool:
+        """There are bytes to send."""
+
+    def outgoing(self, now: float) -> bytes:
+        """Take them."""
+
+    def receive_data(self, data: bytes | bytearray, now: float) -> Iterable[Event_co]:
+        """Take what arrived and return what it means; raises RemoteViolation, or why the broker lets nobody in."""
+
+    def next_deadline(self) -> float:
+        """When `tick` is due."""
+
+    def tick(self, now: float) -> None:
+        """Time went by: there may be something to say; raises LinkLost when the broker is silent for too long."""
+
+
+class BrokerLink(Generic[Event, Message]):
+    """See the module.
+
+    Args:
+        dispatch: gets each event but messages, with the time; what it raises ends the link.
+        lost: the error for a link that broke, from the reason and the hint.
+        messages: the events that are the broker's messages; they wait until they are received.
+        unread: how many of them may wait; beyond that nothing more is read.
+
+    Attributes:
+        on_sent: each is called once, with the time, when the system has taken over all that the core had to say when it
+            was put here.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        core: Core[Event],
+        dispatch: Callable[[Event, float], None],
+        lost: Callable[[str, str | None], TransportError],
+        *,
+        messages: type[Message],
+        unread: int,
+    ) -> None:
+        self.on_sent: list[Callable[[float], None]] = []
+        self._stream = stream
+        self._core = core
+        self._dispatch = dispatch
+        self._lost = lost
+        self._messages = messages
+        self._received, self._unread = trio.open_memory_channel[Message](unread)
+        self._to_write = trio.lowlevel.ParkingLot()
+        self._written = trio.lowlevel.ParkingLot()
+        # a packet may have been cut in half: nothing that is sent now would be understood
+        self._cut = False
+
+    @asynccontextmanager
+    async def open(
+        self, connected: Callable[[], Awaitable[None]], say_goodbye: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[None]:
+        """Run the tasks while the block lasts; the stream is closed in any case.
+
+        Args:
+            connected: waits until the broker has let us in, or raises.
+            say_goodbye: says the last words where there are any, also while we are being cancelled; it is cut off after
+                `GOODBYE_S`, and not called where nothing can be said any more.
+
+        Raises:
+            TransportError: the link ended while the block ran; the block is cancelled and this leaves it.
+        """
+        try:
+            with one_error():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read)
+                    nursery.start_soon(self._write)
+                    await connected()
+                    nursery.start_soon(self._keep_alive)
+                    yield
+                    await self._flush()
+                    nursery.cancel_scope.cancel()
+        finally:
+            if not self._cut:
+                # a link that ended by itself is what we want
+                ended = suppress(trio.BrokenResourceError, trio.ClosedResourceError, RemoteViolation)
+                with trio.move_on_after(GOODBYE_S, shield=True), ended:
+                    await say_goodbye()
+            await trio.aclose_forcefully(self._stream)
+
+    def wake(self) -> None:
+        """The core has something to say."""
+        self._to_write.unpark_all()
+
+    async def receive(self) -> Message:
+        """Wait for the broker's next message; each goes to one caller."""
+        return await self._unread.receive()
+
+    async def send(self) -> None:
+        """Send all that the core has to say; for `say_goodbye`, as the link's own task does this before.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: the link ended.
+        """
+        while self._core.has_outgoing:
+            # a cancellation that is already here must not meet us with packets in our hands
+            await trio.lowlevel.checkpoint_if_cancelled()
+            sent, self.on_sent = self.on_sent, []
+            self._cut = True
+            await self._stream.send_all(self._core.outgoing(trio.current_time()))
+            self._cut = False
+            now = trio.current_time()
+            for tell in sent:
+                tell(now)
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._stream.receive_some(READ_BYTES):
+                now = trio.current_time()
+                for event in self._core.receive_data(data, now):
+                    if isinstance(event, self._messages):
+                        await self._received.send(event)
+                    else:
+                        self._dispatch(event, now)
+                if self._core.has_outgoing:
+                    self.wake()
+        except RemoteViolation as error:
+            raise LinkLost(f"the broker broke the protocol: {error}") from error
+        except trio.BrokenResourceError as error:
+            raise self._lost(*explain(error)) from error
+        raise self._lost("the broker closed the connection", None)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self.send()
+                self._written.unpark_all()
+                await self._to_write.park()
+        except trio.BrokenResourceError as error:
+            # the reader meets the same end, often with the reason, such as a TLS alert
+            await trio.sleep(REASON_S)
+            raise self._lost(*explain(error)) from error
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await trio.sleep_until(self._core.next_deadline())
+            self._core.tick(trio.current_time())
+            self.wake()
+
+    async def _flush(self) -> None:
+        """Let the writer send what there is, for a short time."""
+        with trio.move_on_after(FLUSH_S):
+            while self._core.has_outgoing or self._cut:
+                await self._written.park()
