@@ -1,44 +1,16 @@
-"""A connector of the tests' own, so that these tests hold whatever the built-in ones become."""
+"""What these tests run with: the connector of their own, a directory of files, and what reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NoReturn
 
 import pytest
-from pydantic import Field
 
-from tpxd.config import ConnectorConfig, HeaderPattern, HostPort, MqttPattern, Part, Pem, Secret
-from tpxd.connector import REGISTRY, Context, connector
-
-CONNECTOR = "test-plant"
-
-
-class Topic(Part):
-    """One of `[[configuration.topics]]`."""
-
-    fPort: int
-    uplinkTopicPattern: MqttPattern
-
-
-class PlantConfig(ConnectorConfig):
-    """Has a field of every kind."""
-
-    hostName: HostPort
-    protocol: Literal["TCP", "SSL", "WSS"] = "TCP"
-    qos: Literal[0, 1] = 1
-    retain: bool = False
-    username: str | None = Field(None, min_length=1)
-    password: Secret | None = None
-    certificate: Pem | None = None
-    headers: dict[str, HeaderPattern] = Field(default={})
-    topics: tuple[Topic, ...] = ()
-
-
-def never_opened(config: Any, context: Context) -> NoReturn:
-    """Files are read here, nothing is opened."""
-    raise AssertionError(config, context)
+from tests.config.plant import CONNECTOR, PlantConfig, never_opened
+from tests.config.reading import unhurried
+from tpxd.connector import REGISTRY, connector
+from tpxd.engine.config_dir import ConfigDir
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +28,13 @@ def directory(tmp_path: Path) -> Path:
     return path
 
 
-def plant(host: str = "broker.example.net:8883", *, name: str = "Plant", more: str = "", top: str = "") -> str:
-    """The text of a connection file that is fine unless `more` or `top` is not."""
-    return f'connectorId = "{CONNECTOR}"\nname = "{name}"\n{top}\n\n[configuration]\nhostName = "{host}"\n{more}\n'
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Where last-good copies go."""
+    return tmp_path / "state" / "last-good"
+
+
+@pytest.fixture
+def opened(directory: Path, kept: Path) -> Callable[[], ConfigDir]:
+    """Makes a ConfigDir as a start of the daemon does."""
+    return lambda: ConfigDir(directory, kept, settle=unhurried)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.config.conftest import plant
+from tests.config.plant import plant
 from tpxd.cli.check import check
 from tpxd.engine.connection_files import id_problem
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.config.conftest import CONNECTOR, PlantConfig
+from tests.config.plant import CONNECTOR, PlantConfig
 from tpxd.config import ConnectorConfig, HostAndPort, SecretSources, parse_host_and_port
 from tpxd.engine.connection_files import file_model
 from tpxd.secret import MAX_SECRET_BYTES

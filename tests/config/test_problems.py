@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.config.conftest import plant
+from tests.config.plant import plant
 from tpxd.config import SecretSources
 from tpxd.engine.connection_files import Broken, Loaded, parse_file
 from tpxd.problems import suggestion
