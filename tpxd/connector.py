@@ -73,6 +73,7 @@ class Incoming:
 
     Attributes:
         source: topic or routing key.
+        body: left out where it is too long for any command, so that it counts as no JSON.
         redelivered: the protocol marks it as sent before (MQTT DUP, AMQP redelivered).
         retained: an MQTT retained message.
         f_port: that of a command without one, where the source tells.

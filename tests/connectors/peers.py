@@ -181,7 +181,7 @@ class MqttPeer(Peer):
         unread = bytearray()
         while data := await stream.receive_some():
             unread += data
-            for first, rest in split(unread):
+            for first, rest in split(unread)[0]:
                 packet = parse(first, rest)
                 match packet.name:
                     case "CONNECT":

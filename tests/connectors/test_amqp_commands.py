@@ -73,6 +73,9 @@ async def test_a_command_that_is_too_long_is_rejected(caplog: pytest.LogCaptureF
         trio.open_nursery() as nursery,
         open_amqp_connection(DOWN, amqp_site(nursery, script).context) as transport,
     ):
+        too_long = await transport.receive()
+        assert (too_long.source, too_long.body) == ("plant.1.down", b"")
+        await transport.acknowledge(too_long)
         assert (await transport.receive()).body == b"go"
     assert "a command of 1100000 bytes is too long" in caplog.text
 

@@ -19,6 +19,7 @@ DEVICE, OTHER = DEVICES[:2]
 
 NO_JSON = {
     "a megabyte": b"a" * 1_000_000,
+    "more than any packet may have": b"a" * 5_000_000,
     "a bomb of lists": b"[" * 100_000 + b"]" * 100_000,
     "a bomb of objects": b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
     "not UTF-8": b'{"DevEUI_downlink": "\xff\xfe"}',

@@ -50,7 +50,7 @@ class ScriptedBroker:
             data = await self.stream.receive_some()
             assert data, "the client closed the link"
             self._buffer += data
-            self._packets += [parse(first, rest) for first, rest in split(self._buffer)]
+            self._packets += [parse(first, rest) for first, rest in split(self._buffer)[0]]
         return self._packets.pop(0)
 
     async def expect(self, name: str) -> FromClient:

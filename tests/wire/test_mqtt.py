@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, LocalMisuse, RemoteViolation
 from tpxd.wire.mqtt import MqttClient, MqttOptions, State
-from tpxd.wire.mqtt_codec import ConnAck, PubAck, Publish, SubAck, UnsubAck
+from tpxd.wire.mqtt_codec import ConnAck, PubAck, Publish, SubAck, UnsubAck, encode_publish
 
 ACCEPTED = b"\x20\x02\x00\x00"
 OPTIONS = MqttOptions("id", keep_alive_s=60, answer_timeout_s=10)
@@ -204,3 +204,21 @@ def test_a_cut_stream_gives_the_same_packets(cuts: list[int], count: int) -> Non
     packets += client.receive_data(data, 0.0)
     assert packets == [PubAck(packet_id or 0) for packet_id in ids]
     assert client.free_ids == 65_535
+
+
+@given(st.lists(st.integers(1, 40), max_size=60), st.sampled_from([0, 1]))
+def test_a_message_that_is_too_long_comes_without_its_body(cuts: list[int], qos: int) -> None:
+    client = connected(MqttOptions("id", max_incoming_bytes=100))
+    packet_id = 7 if qos else None
+    data = encode_publish("a/b", bytes(1_000), packet_id, retain=False) + encode_publish("c", b"x", None, retain=False)
+    seen = []
+    for cut in cuts:
+        seen += client.receive_data(data[:cut], 0.0)
+        data = data[cut:]
+    seen += client.receive_data(data, 0.0)
+    long = Publish("a/b", b"", packet_id, duplicate=False, retained=False)
+    assert seen == [long, Publish("c", b"x", None, duplicate=False, retained=False)]
+    if packet_id is not None:
+        client.outgoing(0.0)
+        client.acknowledge(packet_id)
+        assert client.outgoing(0.0) == puback(packet_id)

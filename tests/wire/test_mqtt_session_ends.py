@@ -81,7 +81,7 @@ async def accept_and_read(broker: ScriptedBroker) -> None:
         (b"\x90\x03\0\2\1", "broke the protocol: SubAck 2 acknowledges nothing", []),
         (CONNACK, "broke the protocol: a second CONNACK", []),
         (b"\xff\xff\xff\xff\xff", "broke the protocol: the length", []),
-        (b"\x30\xff\xff\xff\x7f", "broke the protocol: a PUBLISH of 268435455 bytes", []),
+        (b"\x90\xff\xff\xff\x7f", "broke the protocol: a SUBACK of 268435455 bytes", []),
         (publish("a", b"")[:-1] + b"+", "broke the protocol: a PUBLISH cannot be read", []),
     ],
 )

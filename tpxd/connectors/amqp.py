@@ -27,7 +27,7 @@ from tpxd.secret import plain
 from tpxd.topics import CommandPorts, UplinkTopics, comes_back, command_filters
 from tpxd.wire.amqp_codec import name_fault
 from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
-from tpxd.wire.amqp_events import Refusal
+from tpxd.wire.amqp_events import Delivery, Refusal
 from tpxd.wire.amqp_login import AmqpOptions
 from tpxd.wire.amqp_session import AmqpSession, Message, open_amqp
 
@@ -175,18 +175,20 @@ class AmqpTransport:
             )  # fmt: skip
 
     async def receive(self) -> Incoming:
-        """Wait for the next message of the queue; one that is too long is rejected at once."""
-        while True:
-            message = await self.session.receive()
-            if len(message.body) == message.body_bytes:
-                port = self._ports.of(message.routing_key)
-                return Incoming(message.routing_key, message.body, message.redelivered, f_port=port, receipt=message)
-            self.context.log.warning("a command of %d bytes is too long and was rejected", message.body_bytes)
-            self.session.reject(message)
+        """Wait for the next message of the queue; one that is too long comes without its body."""
+        message = await self.session.receive()
+        if len(message.body) < message.body_bytes:
+            self.context.log.warning("a command of %d bytes is too long and is rejected", message.body_bytes)
+        port = self._ports.of(message.routing_key)
+        return Incoming(message.routing_key, message.body, message.redelivered, f_port=port, receipt=message)
 
     async def acknowledge(self, incoming: Incoming) -> None:
-        """Send the Basic.Ack."""
-        self.session.acknowledge(incoming.receipt)
+        """Send the Basic.Ack; Basic.Reject for a message that is too long, which the broker may keep elsewhere."""
+        message: Delivery = incoming.receipt
+        if len(message.body) < message.body_bytes:
+            self.session.reject(message)
+        else:
+            self.session.acknowledge(message)
 
 
 @connector(

@@ -44,7 +44,7 @@ class MqttOptions:
         connect_timeout_s: from CONNECT to CONNACK.
         answer_timeout_s: from SUBSCRIBE, UNSUBSCRIBE or PINGREQ to its answer.
         window: unacknowledged messages under way at once.
-        max_incoming_bytes: a longer packet from the broker ends the link.
+        max_incoming_bytes: a longer message from the broker comes without its body; any other packet ends the link.
         login_hint: what to do when the broker refuses us.
     """
 
@@ -79,6 +79,8 @@ class MqttClient:
         self.state = State.CONNECTING
         self._options = options
         self._incoming = bytearray()
+        # bytes of a too long message that are still to come
+        self._left_out = 0
         self._outgoing = bytearray(
             codec.encode_connect(
                 options.client_id,
@@ -120,8 +122,14 @@ class MqttClient:
         """
         self._last_received = now
         self._incoming += data
+        if self._left_out:
+            gone = min(self._left_out, len(self._incoming))
+            del self._incoming[:gone]
+            self._left_out -= gone
         packets = []
-        for first, rest in codec.split(self._incoming, self._options.max_incoming_bytes):
+        found, missing = codec.split(self._incoming, self._options.max_incoming_bytes)
+        self._left_out += missing
+        for first, rest in found:
             packet = codec.decode(first, rest)
             if self._accept(packet):
                 packets.append(packet)

@@ -81,7 +81,7 @@ class PingResp:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """A message from the broker; `packet_id` is None for QoS 0."""
+    """A message from the broker; `packet_id` is None for QoS 0. The body of one that is too long is left out."""
 
     topic: str
     body: bytes
@@ -93,11 +93,17 @@ class Publish:
 Packet = ConnAck | PubAck | SubAck | UnsubAck | PingResp | Publish
 
 
-def split(buffer: bytearray, max_bytes: int = MAX_INCOMING_BYTES) -> list[tuple[int, bytes]]:
+def split(buffer: bytearray, max_bytes: int = MAX_INCOMING_BYTES) -> tuple[list[tuple[int, bytes]], int]:
     """Cut all complete packets off the front of `buffer`: first byte, and what follows the length.
 
+    A PUBLISH of more than `max_bytes` is cut off as soon as topic and packet id are there, without its body. What a
+    stranger may send must not end the link, since the broker would send it again over the next one, for ever.
+
+    Returns:
+        The packets, and how many bytes of such a body are still to come, which the caller has to leave out.
+
     Raises:
-        RemoteViolation: a packet is longer than `max_bytes`, or its length is malformed.
+        RemoteViolation: another packet is longer than `max_bytes`, or a length is malformed.
     """
     packets: list[tuple[int, bytes]] = []
     start, end = 0, len(buffer)
@@ -110,20 +116,29 @@ def split(buffer: bytearray, max_bytes: int = MAX_INCOMING_BYTES) -> list[tuple[
                 at += 1
                 if at == end:
                     del buffer[:start]
-                    return packets
+                    return packets, 0
                 length |= (buffer[at] & 0x7F) << shift
                 if buffer[at] <= 0x7F:
                     break
             else:
                 raise RemoteViolation("the length of a packet has more than four bytes")
-        if length > max_bytes:
-            raise RemoteViolation(f"a {_name(buffer[start])} of {length} bytes is longer than the {max_bytes} allowed")
-        if at + 1 + length > end:
+        begin = at + 1
+        kept = length if length <= max_bytes else _head_bytes(buffer, start, begin, length)
+        if begin + kept > end:
             break
-        packets.append((buffer[start], bytes(buffer[at + 1 : at + 1 + length])))
-        start = at + 1 + length
+        packets.append((buffer[start], bytes(buffer[begin : begin + kept])))
+        start = begin + length
     del buffer[:start]
-    return packets
+    return packets, max(0, start - end)
+
+
+def _head_bytes(buffer: bytearray, start: int, begin: int, length: int) -> int:
+    """How many bytes topic and packet id of a too long PUBLISH have, as far as can be known (MQTT 3.1.1, 3.3.2)."""
+    first = buffer[start]
+    if first >> 4 != kinds.PUBLISH:
+        raise RemoteViolation(f"a {_name(first)} of {length} bytes is longer than allowed")
+    topic_bytes = int.from_bytes(buffer[begin : begin + 2], "big")
+    return min(2 + topic_bytes + (2 if first & 6 else 0), length)
 
 
 def decode(first: int, rest: bytes) -> Packet:
