@@ -3,16 +3,17 @@
 What the registry said is kept on disk, one key per device. A device that it has is never asked for again; one that it
 has not, and that we must not register, is asked for again after an hour.
 
-The registry is no part of the way of an uplink: while it cannot be reached, or asks for patience, uplinks of devices
-that could not be registered go nevertheless, and the next one of such a device registers it. What it refuses, such as
-a type that is not there, holds these uplinks, since somebody must act. Where createDevices is false, a device of which
-nothing is known yet waits in both cases.
+The registry is no part of the way of an uplink. Where it does not register a device, because it cannot be reached,
+asks for patience, or a policy forbids it, the device's uplinks go nevertheless, health and an event say so, and after a
+rest the next uplink of such a device tries again. Where createDevices is false, a device of which nothing is known yet
+waits, since nobody knows whether its uplinks are wanted.
 
 Source: ThingPark X IoT Flow, "About connections" (createDevices), "AWS IoT connector".
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ import trio
 
 from tpxd.connector import Context
 from tpxd.errors import AuthenticationFailed, LinkLost, Refused, SpoolUnavailable, Throttled, TransportError
+from tpxd.events import Event
 from tpxd.wire.aws_registry import Registry
 
 PARALLEL: Final = 4
@@ -33,6 +35,9 @@ PARALLEL: Final = 4
 ABSENT_S: Final = 3_600.0
 REST_S: Final = 30.0
 """After the registry could not be reached, nothing is asked for so long."""
+
+REFUSED_REST_S: Final = 300.0
+"""The same after it refused to register a device, which takes a person to change."""
 
 PRESENT: Final = "present"
 ABSENT: Final = "absent"
@@ -106,10 +111,10 @@ class Things:
         left = {dev_eui for dev_eui in asked if not self.known(dev_eui)} - absent
         if error is None or not left:
             return Introduction(absent)
+        if self._rules.create:
+            return Introduction()
         if not _is_silence(error):
             return Introduction(absent, left, error)
-        if self._rules.create:
-            return Introduction(absent)
         stale = {dev_eui for dev_eui in left if self._absent_s(dev_eui) < float("inf")}
         if left == stale:
             return Introduction(absent | stale)
@@ -163,10 +168,9 @@ class Things:
             await self._keep(f"thing/{dev_eui}", PRESENT)
             return
         if self._absent_s(dev_eui) == float("inf"):
-            self._context.log.warning(
-                "%s: %s is not in the registry of AWS IoT, and createDevices = false: its uplinks are left out",
-                self._context.connection_id, dev_eui,
-            )  # fmt: skip
+            id = self._context.connection_id
+            text = f"{id}: the registry of AWS IoT does not have {dev_eui}, and createDevices = false: left out"
+            self._context.report(Event("device", text, id, logging.WARNING, more={"DevEUI": dev_eui}))
         await self._keep(f"thing/{dev_eui}", f"{ABSENT} {self._wall():.0f}")
 
     async def _try_type(self, registry: Registry) -> None:
@@ -186,19 +190,15 @@ class Things:
         await self._keep("type", PRESENT)
 
     def _learn(self, error: TransportError | None) -> None:
-        """Rest after silence, and tell once when it begins and when it ends."""
-        if error is None or not _is_silence(error):
-            if self._rest is not None:
-                self._context.log.info("%s: the registry of AWS IoT answers again", self._context.connection_id)
+        """Rest after a failure, and tell of one that keeps nobody waiting; to be asked for patience is none."""
+        if error is None:
             self._rest = None
+            self._context.troubled(None)
             return
-        if self._rest is None and self._rules.create:
-            self._context.log.warning(
-                "%s: new devices are not registered until the registry of AWS IoT takes them, their uplinks go: %s",
-                self._context.connection_id, error,
-            )  # fmt: skip
-        rest_s = error.retry_after_s if isinstance(error, Throttled) else REST_S
-        self._rest = trio.current_time() + rest_s, error
+        self._rest = trio.current_time() + _rest_s(error), error
+        if self._rules.create and not isinstance(error, Throttled):
+            text = f"new devices are not registered, their uplinks go: {error.message}"
+            self._context.troubled(TransportError(text, hint=error.hint))
 
     def _absent_s(self, dev_eui: str) -> float:
         """How long ago the registry said that it does not have this device; for ever when it never did."""
@@ -229,3 +229,10 @@ class Things:
 def _is_silence(error: TransportError) -> bool:
     """Whether the registry says nothing now, rather than no."""
     return isinstance(error, Throttled) or (isinstance(error, LinkLost) and not isinstance(error, Refused))
+
+
+def _rest_s(error: TransportError) -> float:
+    """How long nothing is asked for after this."""
+    if isinstance(error, Throttled):
+        return error.retry_after_s
+    return REST_S if _is_silence(error) else REFUSED_REST_S

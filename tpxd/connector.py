@@ -31,6 +31,8 @@ from typing import Any, Protocol
 import trio
 
 from tpxd.config import ConnectorConfig
+from tpxd.errors import TransportError
+from tpxd.events import Report
 from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.streams import Endpoint
 
@@ -150,6 +152,8 @@ class Context:
             earlier openings left for commands at the far end is removed: a session, bindings.
         memory: keeps what must outlive the process; begin keys with `connector/ID/`.
         proven: whether this version of the file ever had a receipt (an HTTP 403 means something else before).
+        troubled: something beside the way of uplinks fails, which go on; None once it works. Health shows it.
+        report: where events go.
     """
 
     connection_id: str
@@ -160,6 +164,8 @@ class Context:
     memory: Memory
     authenticating: Callable[[], None]
     proven: Callable[[], bool]
+    troubled: Callable[[TransportError | None], None]
+    report: Report
     commands: bool = True
 
     @property

@@ -98,8 +98,18 @@ def make_batch() -> list[Outgoing]:
 
 async def by_connector(url: str, uplinks: int, **settings: Any) -> int:
     """Send batch after batch, as the engine does."""
-    log = logging.LoggerAdapter(logging.getLogger(__name__))
-    context = Context("bench", "00000000", log, open_stream, TlsContextCache(), Notebook(), lambda: None, lambda: True)
+    context = Context(
+        connection_id="bench",
+        instance="00000000",
+        log=logging.LoggerAdapter(logging.getLogger(__name__)),
+        dial=open_stream,
+        tls=TlsContextCache(),
+        memory=Notebook(),
+        authenticating=lambda: None,
+        proven=lambda: True,
+        troubled=lambda error: None,
+        report=lambda event: None,
+    )
     config = HttpConfig.model_validate({"destinationURL": url} | settings)
     batch, receipts = make_batch(), Counted()
     async with open_http(config, context) as transport:

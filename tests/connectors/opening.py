@@ -34,6 +34,8 @@ def context(**parts: Any) -> Context:
         "memory": Notebook(),
         "authenticating": lambda: None,
         "proven": lambda: True,
+        "troubled": lambda error: None,
+        "report": lambda event: None,
     }
     return Context(**defaults | parts)
 

@@ -123,18 +123,18 @@ async def test_a_new_device_holds_up_nobody_else_and_stays_in_order(
     assert taken(peer) == [0, 11, 12, 15, 10, 13, 14, 16]
 
 
-async def test_what_the_policy_forbids_holds_only_who_is_not_registered(nursery: trio.Nursery) -> None:
-    peer, receipts = AwsIotPeer(nursery), Receipts()
-    peer.registry.always[f"POST /things/{B}"] = DENIED
-    same = context(peer)
-    async with open_aws_iot(config(), same) as transport:
-        await transport.send([outgoing(0, A)], Receipts())
+async def test_a_device_that_must_not_be_registered_is_told_and_its_uplinks_go(nursery: trio.Nursery) -> None:
+    peer, receipts, troubles = AwsIotPeer(nursery), Receipts(), list[TransportError | None]()
+    peer.registry.always["POST /things/"] = DENIED
     batch = [outgoing(n, lane) for n, lane in ((1, B), (2, A), (3, B))]
-    with pytest.raises(AuthenticationFailed) as caught:
-        async with open_aws_iot(config(), same) as transport:
-            await transport.send(batch, receipts)
-    assert receipts.delivered_ == [1]
-    assert caught.value.hint == "allow iot:CreateThing in the IAM policy of accessKeyId", "and no word of MQTT"
+    async with open_aws_iot(config(), replace(context(peer), troubled=troubles.append)) as transport:
+        await transport.send(batch, receipts)
+        await transport.send([outgoing(4, B)], Receipts())
+    assert taken(peer) == [1, 2, 3, 4]
+    assert len(receipts.delivered_) == len(batch)
+    (trouble,) = troubles
+    assert trouble is not None
+    assert trouble.hint == "allow iot:CreateThing in the IAM policy of accessKeyId", "and no word of MQTT"
 
 
 async def test_a_question_that_the_registry_refuses_says_nothing_of_mqtt(nursery: trio.Nursery) -> None:
@@ -184,6 +184,7 @@ def test_every_device_stays_in_order_and_every_uplink_has_one_fate(
                     await transport.send(batch, receipts)
             except AuthenticationFailed:
                 held = {*range(len(lanes))} - {*receipts.delivered_, *receipts.filtered_, *receipts.rejected_}
+                assert not creates
                 assert B in {lanes[n] for n in held}
                 assert STATION not in {lanes[n] for n in held}
             fates = [*receipts.delivered_, *receipts.filtered_, *receipts.rejected_, *held]

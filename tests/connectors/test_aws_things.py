@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -23,8 +22,9 @@ from tests.wire.scripted_registry import (
     Fault,
     ScriptedRegistry,
 )
-from tpxd.aws_things import ABSENT_S, PARALLEL, REST_S, Introduction, ThingRules, Things
-from tpxd.errors import AuthenticationFailed, ConnectFailed, Refused, SpoolUnavailable, Throttled
+from tpxd.aws_things import ABSENT_S, PARALLEL, REFUSED_REST_S, REST_S, Introduction, ThingRules, Things
+from tpxd.errors import AuthenticationFailed, ConnectFailed, Refused, SpoolUnavailable, Throttled, TransportError
+from tpxd.events import Event
 from tpxd.wire.aws_registry import Registry, open_registry
 from tpxd.wire.sigv4 import Signer
 from tpxd.wire.streams import Endpoint
@@ -41,6 +41,8 @@ class Site:
         self.registry = ScriptedRegistry(**parts)
         self.memory = Notebook()
         self.away = False
+        self.troubles: list[TransportError | None] = []
+        self.events: list[Event] = []
         self.now = 1_700_000_000.0
         self._nursery = nursery
 
@@ -48,7 +50,7 @@ class Site:
         """What one opening of the connection knows."""
         return Things(
             ThingRules("abc-ats", **{"type_name": "sensor"} | rules),
-            context(memory=self.memory),
+            context(memory=self.memory, troubled=self.troubles.append, report=self.events.append),
             self._ask,
             lambda: self.now,
         )
@@ -126,13 +128,13 @@ async def test_a_type_that_was_removed_is_made_again(make_site: Callable[..., Si
     assert site.asked() == [f"POST {B}", "POST type sensor", f"POST {B}"]
 
 
-async def test_a_missing_type_that_is_not_to_be_made_holds(make_site: Callable[..., Site]) -> None:
+async def test_a_missing_type_that_is_not_to_be_made_is_told(make_site: Callable[..., Site]) -> None:
     site = make_site()
-    introduction = await site.open(create_types=False).introduce([A])
-    assert introduction.held == {A}
-    assert isinstance(introduction.error, Refused)
-    assert "no thing type sensor" in str(introduction.error)
-    assert "createDeviceTypes = true" in (introduction.error.hint or "")
+    assert await site.open(create_types=False).introduce([A]) == FINE
+    (trouble,) = site.troubles
+    assert trouble is not None
+    assert "no thing type sensor" in str(trouble)
+    assert "createDeviceTypes = true" in (trouble.hint or "")
     assert site.asked() == [f"POST {A}"]
 
 
@@ -144,48 +146,66 @@ async def test_a_policy_without_thing_types_is_enough_where_the_type_is_there(ma
 
 async def test_a_policy_without_thing_types_is_named_where_the_type_is_missing(make_site: Callable[..., Site]) -> None:
     site = make_site(always={"POST /thing-types/": DENIED})
-    introduction = await site.open().introduce([A])
-    assert introduction.held == {A}
-    assert isinstance(introduction.error, AuthenticationFailed)
-    assert introduction.error.hint == "allow iot:CreateThingType in the IAM policy of accessKeyId"
+    assert await site.open().introduce([A]) == FINE
+    (trouble,) = site.troubles
+    assert trouble is not None
+    assert trouble.hint == "allow iot:CreateThingType in the IAM policy of accessKeyId"
 
 
 @pytest.mark.parametrize(
     ("path", "action"), [("POST /things/", "CreateThing"), (f"PUT /things/{B}/", "AttachThingPrincipal")]
 )
-async def test_a_policy_that_forbids_holds_those_that_are_not_done(
-    make_site: Callable[..., Site], path: str, action: str
+async def test_a_policy_that_forbids_is_told_and_tried_again_after_a_rest_while_uplinks_go(
+    make_site: Callable[..., Site], path: str, action: str, autojump_clock: MockClock
 ) -> None:
     site = make_site(always={path: DENIED})
-    introduction = await site.open(certificate_id=ARN).introduce([B])
-    assert introduction.held == {B}
-    assert isinstance(introduction.error, AuthenticationFailed)
-    assert introduction.error.hint == f"allow iot:{action} in the IAM policy of accessKeyId"
+    things = site.open(certificate_id=ARN)
+    assert await things.introduce([B]) == FINE
+    assert not things.known(B)
+    (trouble,) = site.troubles
+    assert trouble is not None
+    assert f"not registered, their uplinks go: iot.example.net: iot:{action}: 403" in str(trouble)
+    assert trouble.hint == f"allow iot:{action} in the IAM policy of accessKeyId"
+
+    site.asked()
     site.registry.always.clear()
-    assert await site.open(certificate_id=ARN).introduce([B]) == FINE
+    await trio.sleep(REFUSED_REST_S - 0.1)
+    assert await things.introduce([B]) == FINE
+    assert site.asked() == []
+    await trio.sleep(0.1)
+    assert await things.introduce([B]) == FINE
+    assert things.known(B)
+    assert site.troubles == [trouble, None]
     assert site.registry.attached == [(ARN, B)]
 
 
+async def test_a_policy_that_forbids_to_look_holds_where_nobody_knows_what_is_wanted(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(always={"GET": DENIED})
+    introduction = await site.open(create=False).introduce([A])
+    assert introduction.held == {A}
+    assert isinstance(introduction.error, AuthenticationFailed)
+    assert introduction.error.hint == "allow iot:DescribeThing in the IAM policy of accessKeyId"
+    assert site.troubles == []
+
+
 async def test_while_the_registry_is_away_uplinks_go_and_devices_are_registered_later(
-    make_site: Callable[..., Site], caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    make_site: Callable[..., Site], autojump_clock: MockClock
 ) -> None:
     site = make_site()
     site.away = True
     things = site.open()
-    with caplog.at_level(logging.INFO):
-        assert await things.introduce([A]) == FINE
-        assert await things.introduce([A, B]) == FINE
-        await trio.sleep(REST_S)
-        assert await things.introduce([B]) == FINE
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "connection refused (TCP)" in caplog.text
+    assert await things.introduce([A]) == FINE
+    assert await things.introduce([A, B]) == FINE
+    (trouble,) = site.troubles
+    assert "connection refused (TCP)" in str(trouble)
     assert not things.known(A)
 
     site.away = False
     await trio.sleep(REST_S)
-    with caplog.at_level(logging.INFO):
-        assert await things.introduce([A]) == FINE
-    assert "answers again" in caplog.text
+    assert await things.introduce([A]) == FINE
+    assert site.troubles == [trouble, None]
     assert site.registry.things == {A: "sensor"}
 
 
@@ -197,6 +217,7 @@ async def test_patience_is_obeyed(
     things = site.open(create_types=False)
     assert await things.introduce([A, C]) == FINE
     assert things.known(A)
+    assert bool(site.troubles) is (fault is BROKEN), "to be asked for patience is no trouble"
     site.asked()
     await trio.sleep(rest_s - 0.1)
     assert await things.introduce([B]) == FINE
@@ -248,7 +269,7 @@ async def test_a_full_disk_is_told_and_costs_another_question(
 
 
 async def test_devices_that_are_not_there_are_left_out_and_asked_for_after_an_hour(
-    make_site: Callable[..., Site], caplog: pytest.LogCaptureFixture
+    make_site: Callable[..., Site],
 ) -> None:
     site = make_site(things={A: "any"})
     things = site.open(create=False)
@@ -264,7 +285,7 @@ async def test_devices_that_are_not_there_are_left_out_and_asked_for_after_an_ho
     site.now += 1
     assert await site.open(create=False).introduce([B]) == Introduction(absent={B})
     assert site.asked() == [f"GET {B}"]
-    assert caplog.text.count(B) == 1, "told once"
+    assert [(event.kind, event.more) for event in site.events] == [("device", {"DevEUI": B})], "told once"
 
     site.registry.things[B] = "any"
     site.now += ABSENT_S

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,14 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests import pki
-from tests.connectors.opening import CLIENT
+from tests.connectors.opening import CLIENT, context
 from tests.connectors.scripted_site import URL, Sending, Server, config, sending
 from tests.connectors.traffic import LANES, Receipts, batch_of, outgoing
-from tests.notebook import Notebook
 from tpxd import __version__
-from tpxd.connector import Context
 from tpxd.connectors.http import open_http
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, Throttled, TransportError
 from tpxd.wire.http1 import Request, Response, serve_http
 from tpxd.wire.streams import Endpoint, open_stream
-from tpxd.wire.tls import TlsContextCache
 
 
 @pytest.fixture
@@ -277,15 +273,10 @@ async def test_https_with_a_client_certificate_against_a_real_server(nursery: tr
     (address,) = await nursery.start(
         lambda task_status: serve_http("127.0.0.1:0", respond, tls=tls, task_status=task_status)
     )
-    context = Context(
-        "historian", "0badcafe", logging.LoggerAdapter(logging.getLogger("test")), dial, TlsContextCache(), Notebook(),
-        lambda: None, lambda: False,
-    )  # fmt: skip
+    here = context(dial=dial, proven=lambda: False)
     url = f"https://localhost:{address.rpartition(':')[2]}/in?a=b"
     receipts = Receipts()
-    async with open_http(
-        config(destinationURL=url, trustedCaCertificate=pki.ca().certificate, **CLIENT), context
-    ) as way:
+    async with open_http(config(destinationURL=url, trustedCaCertificate=pki.ca().certificate, **CLIENT), here) as way:
         await way.send(batch_of(30), receipts)
     assert sorted(receipts.delivered_) == list(range(30))
     assert len(dialled) <= len(LANES)

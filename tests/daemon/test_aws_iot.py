@@ -150,11 +150,6 @@ TROUBLES: dict[str, tuple[dict[str, Any], str, str]] = {
         "the server does not trust the CA of our client certificate",
         "is certificate issued by the CA that the server knows, with its intermediates?",
     ),
-    "thing": (
-        {"certificateId": "arn:aws:iot:eu-central-1:123456789012:cert/0a1b2c"},
-        "iot:AttachThingPrincipal: 404 Not Found ResourceNotFoundException",
-        "is certificateId the ARN of a certificate of this account and region?",
-    ),
 }
 
 
@@ -163,6 +158,31 @@ def _closed(daemon: Daemon, id: str) -> dict[str, Any]:
     document = daemon.health(id)
     assert (document["state"], document["uplinks"]["waiting"]) == ("CLOSED", 3), document
     return document
+
+
+def test_what_the_registry_refuses_is_told_and_holds_nothing(make_daemon: MakeDaemon, cloud: Cloud) -> None:
+    file = cloud.file(certificateId="arn:aws:iot:eu-central-1:123456789012:cert/0a1b2c")
+    daemon: Daemon = make_daemon("", cloud=file).start()
+    lrc = Lrc(daemon.intake)
+    for counter in range(3):
+        assert lrc.post(uplink(DEVICES[0], counter)) == 200
+    daemon.drained("cloud")
+    document = daemon.health("cloud")
+    assert (document["state"], document["healthy"]) == ("OPENED", True)
+    assert "iot:AttachThingPrincipal: 404 Not Found ResourceNotFoundException" in document["reason"]
+    assert document["lastError"]["message"] == document["reason"]
+    hint = "is certificateId the ARN of a certificate of this account and region?"
+    assert document["lastError"]["hint"] == hint
+    _, events = daemon.request("GET", "/events?connection=cloud")
+    assert [event["hint"] for event in events if event["kind"] == "trouble"] == [hint]
+
+    arn = cloud.moto.certificate()
+    daemon.write("cloud", cloud.file(certificateId=arn))
+    eventually("the new file is at work", lambda: daemon.health("cloud")["file"]["running"] == 2)
+    assert lrc.post(uplink(DEVICES[0], 3)) == 200
+    eventually("it is attached", lambda: cloud.moto.attached_to(DEVICES[0]) == [arn])
+    assert daemon.health("cloud")["reason"] is None
+    eventually("all arrived", lambda: cloud.witness.keys() == [(DEVICES[0], counter) for counter in range(4)])
 
 
 def test_wrong_certificates_are_told_and_lose_nothing(make_daemon: MakeDaemon, cloud: Cloud) -> None:

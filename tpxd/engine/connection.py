@@ -114,6 +114,7 @@ async def run_connection(live: Live) -> None:
 
     Cancellation: receipts that came are committed, for at most two seconds.
     """
+    live.health.trouble = None
     live.health.in_flight = lambda: live.flight.sending
     live.health.replaced = lambda: live.flight.replaced
     live.health.backlog_alone = lambda: None if live.live_first is None else live.live_first.alone
@@ -193,6 +194,8 @@ def context_of(live: Live) -> Context:
         authenticating=lambda: live.health.turn(State.AUTHENTICATING),
         commands=live.commands is not None,
         proven=lambda: live.flight.proven,
+        troubled=live.health.troubled,
+        report=live.health.report,
     )
 
 

@@ -113,6 +113,7 @@ class Health:
         in_flight: asks how many uplinks are with the transport.
         replaced: asks how many characters were replaced in topics, keys and headers.
         backlog_alone: asks why new uplinks wait for a backlog although the file lets them go first; None: they do not.
+        trouble: what fails beside the way of uplinks, as its connector says; None when nothing does.
         retry_at: when it is tried again, seconds since the epoch; None when it is not.
     """
 
@@ -132,6 +133,7 @@ class Health:
     in_flight: Callable[[], int] = lambda: 0
     replaced: Callable[[], int] = lambda: 0
     backlog_alone: Callable[[], str | None] = lambda: None
+    trouble: str | None = None
     last_delivery: float | None = None
     last_error: LastError | None = None
     retry_at: float | None = None
@@ -167,6 +169,17 @@ class Health:
         else:
             self.note(error)
             self.retry_at, self.reason = self.wall() + getattr(error, "retry_after_s", 0.0), error.message
+
+    def troubled(self, error: TpxdError | None) -> None:
+        """Something beside the way of uplinks fails, or None: it works. One event at its beginning, one at its end."""
+        before, self.trouble = self.trouble, None if error is None else error.message
+        if error is not None:
+            self.note(error)
+        if error is not None and before is None:
+            text, more = f"{self.id}: {error.message}", {"hint": error.hint}
+            self.report(Event("trouble", text, self.id, logging.WARNING, more=more))
+        elif error is None and before is not None:
+            self.report(Event("trouble", f"{self.id}: overcome: {before}", self.id))
 
     def moved(self, *, delivered: bool) -> None:
         """The cursor moved."""
@@ -219,7 +232,7 @@ class Health:
             "state": str(self.state),
             "since": timestamp(self.since),
             "healthy": self.healthy,
-            "reason": self.reason or self.why(),
+            "reason": self.reason or self.why() or self.trouble,
             "file": {"generation": self.file.generation, "running": self.file.running, "error": self.file.error},
             "uplinks": {
                 "received": ledger.received,
