@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,16 +12,10 @@ from pathlib import Path
 
 import trio
 
+from tests.ports import free_port, listening
+
 PROGRAM = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 START_S = 10.0
-
-
-def free_port() -> int:
-    """A port of the loopback interface on which nobody listens at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(slots=True)
@@ -69,18 +62,6 @@ class Mosquitto:
             if waiting.cancelled_caught:
                 self.process.kill()
             self.process = None
-
-
-async def listening(port: int) -> None:
-    """Wait until somebody listens on this loopback port."""
-    while True:
-        try:
-            stream = await trio.open_tcp_stream("127.0.0.1", port)
-        except OSError:
-            await trio.sleep(0.02)
-        else:
-            await stream.aclose()
-            return
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from typing import Any
 
 import boto3
 
-from tests.mosquitto import free_port
+from tests.ports import free_port
 from tests.wire.scripted_registry import KEY_ID, REGION, SECRET
 
 START_S = 60.0

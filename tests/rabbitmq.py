@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests import pki
-from tests.mosquitto import free_port
+from tests.ports import free_port
 
 # the wrapper in /usr/sbin leaves its broker behind when it is ended
 PROGRAM = "/usr/lib/rabbitmq/bin/rabbitmq-server"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.mosquitto import free_port
+from tests.ports import free_port
 from tests.proxy_process import ProxyProcess
 
 PROGRAM = shutil.which("squid") or "/usr/sbin/squid"

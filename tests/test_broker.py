@@ -19,6 +19,7 @@ import trio.testing
 from amqtt.session import Session
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.ports import free_port
 from tpxd import broker
 from tpxd.embedded_broker import run_broker
 from tpxd.events import Event, Report
@@ -27,9 +28,7 @@ TIMEOUT_S = 20
 
 
 def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def port_of(address: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import NamedTemporaryFile
 
-from tests.mosquitto import free_port
+from tests.ports import free_port
 from tests.proxy_process import ProxyProcess
 
 PROGRAM = shutil.which("tinyproxy") or "/usr/bin/tinyproxy"

@@ -26,8 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import load
-from tests.daemon.harness import BlackHole, Daemon, connection_file, eventually, http_file, mqtt_file
-from tests.mosquitto import Mosquitto, free_port
+from tests.daemon.harness import Daemon, connection_file, eventually, http_file, mqtt_file
+from tests.daemon.receivers import BlackHole
+from tests.mosquitto import Mosquitto
+from tests.ports import free_port
 from tests.rabbitmq import PASSWORD, USER, running_rabbit
 from tpxd.wire.http1 import Request, Response
 

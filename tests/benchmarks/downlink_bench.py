@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.daemon_bench import LOAD_CORE, Row, cpu_s, mosquitto, running, scratch
-from tests.daemon.harness import AS_ID, AS_KEY, Daemon, free_port, mqtt_file
+from tests.daemon.harness import Daemon, mqtt_file
+from tests.daemon.lrc import AS_ID, AS_KEY
+from tests.ports import free_port
 from tpxd.wire.http1 import Request, Response, serve_http
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_session import Message, MqttSession, open_mqtt

@@ -19,8 +19,9 @@ from tests.connectors.peers import AwsIotPeer
 from tests.connectors.traffic import LANES, Receipts, outgoing
 from tests.daemon.conftest import Subscriber
 from tests.daemon.harness import eventually
-from tests.mosquitto import free_port, running_mosquitto
+from tests.mosquitto import running_mosquitto
 from tests.moto import Moto
+from tests.ports import free_port
 from tests.tinyproxy import running_tinyproxy
 from tpxd.aws_iot_config import ALPN, WSS_HINT, AwsIotConfig
 from tpxd.connector import Outgoing

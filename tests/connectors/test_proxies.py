@@ -15,7 +15,8 @@ from tests import pki
 from tests.connectors.hypercorn_site import hypercorn_site
 from tests.connectors.opening import context
 from tests.connectors.traffic import Receipts, batch_of
-from tests.mosquitto import free_port, running_mosquitto
+from tests.mosquitto import running_mosquitto
+from tests.ports import free_port
 from tests.proxy_process import RunProxy
 from tests.squid import running_squid
 from tests.tinyproxy import running_tinyproxy

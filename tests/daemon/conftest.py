@@ -13,8 +13,11 @@ import pytest
 import trio
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.daemon.harness import BlackHole, Daemon, Key, Lrc, Receiver, keys_of
-from tests.mosquitto import Mosquitto, free_port
+from tests.daemon.harness import Daemon
+from tests.daemon.lrc import Key, Lrc
+from tests.daemon.receivers import BlackHole, Receiver, keys_of
+from tests.mosquitto import Mosquitto
+from tests.ports import free_port
 
 
 class Broker:

@@ -1,43 +1,25 @@
-"""The daemon as a process, and peers around it that share no code with it: an LRC, an HTTP receiver, an oracle."""
+"""The daemon as a process, and the files that it reads."""
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
+
+from tests.ports import free_port
 
 T = TypeVar("T")
-Key = tuple[str, int]
-"""(DevEUI, FCntUp): what the oracle counts."""
-
-DEVICES = [f"70B3D5E75E1{n:05X}" for n in range(20)]
-AS_ID = "TWA_100009421.77.AS"
-AS_KEY = "7d1e9a40c3b85f2206e4d7913ab6f85c"
-SECURE = f'[lrc]\ntunnel_keys = {{ "{AS_ID}" = "{AS_KEY}" }}\n'
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def eventually(what: str, probe: Callable[[], T], within_s: float = 15.0) -> T:
@@ -53,237 +35,6 @@ def eventually(what: str, probe: Callable[[], T], within_s: float = 15.0) -> T:
             last = repr(error)
         pause.wait(0.03)
     raise AssertionError(f"{what}: not within {within_s:.0f} s; last: {last:.400}")
-
-
-def uplink(dev_eui: str, counter: int, **more: Any) -> dict[str, Any]:
-    """An uplink report with the fields that a live LRC sends."""
-    fields = {
-        "Time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "DevEUI": dev_eui,
-        "FPort": 2 + counter % 3,
-        "FCntUp": counter,
-        "payload_hex": hashlib.sha256(f"{dev_eui}{counter}".encode()).hexdigest()[:24],
-        "LrrRSSI": -71.0,
-        "LrrSNR": 8.25,
-        "Lrrs": {"Lrr": [{"Lrrid": "1000A7F2", "LrrRSSI": -71.0}]},
-        "CustomerID": "100009421",
-        "CustomerData": {"name": "Pump 4", "tags": ["PlantNorth"]},
-        "ModelCfg": "0",
-    }
-    return {"DevEUI_uplink": fields | more}
-
-
-def signed_query(fields: Mapping[str, Any], key: str | None = AS_KEY) -> str:
-    """The tunnel's query string; the Token is computed here a second time, independently."""
-    pairs = [
-        ("LrnDevEui", str(fields["DevEUI"])),
-        ("LrnFPort", str(fields["FPort"])),
-        ("LrnInfos", f"{AS_ID}-1-{fields['FCntUp']}"),
-    ]
-    if key is not None:
-        pairs += [("AS_ID", AS_ID), ("Time", datetime.now(UTC).isoformat(timespec="milliseconds"))]
-        elements = "".join(str(fields[k]) for k in ("CustomerID", "DevEUI", "FPort", "FCntUp", "payload_hex"))
-        signed = elements + "&".join(f"{name}={value}" for name, value in pairs) + key
-        pairs.append(("Token", hashlib.sha256(signed.encode()).hexdigest()))
-    return urllib.parse.urlencode(pairs)
-
-
-class Lrc:
-    """One keep-alive connection that posts uplinks and remembers what was accepted, and how long each took.
-
-    Attributes:
-        made: all of them, so that a fixture can close what a test leaves open.
-    """
-
-    made: ClassVar[list[Lrc]] = []
-
-    def __init__(self, port: int, key: str | None = None) -> None:
-        self.made.append(self)
-        self.port, self.key = port, key
-        self.accepted: list[Key] = []
-        self.seconds: list[float] = []
-        self._http: http.client.HTTPConnection | None = None
-
-    def post(self, document: dict[str, Any]) -> int:
-        """Post one report; the status, or 0 when the connection broke."""
-        fields = document["DevEUI_uplink"]
-        started = time.monotonic()
-        if self._http is None:
-            self._http = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            headers = {"Content-Type": "application/json"}
-            self._http.request("POST", f"/uplink?{signed_query(fields, self.key)}", json.dumps(document), headers)
-            answer = self._http.getresponse()
-            answer.read()
-        except (OSError, http.client.HTTPException):
-            self.close()
-            return 0
-        self.seconds.append(time.monotonic() - started)
-        if answer.status == 200:
-            self.accepted.append((fields["DevEUI"], fields["FCntUp"]))
-        return answer.status
-
-    def close(self) -> None:
-        """End the connection; the next post opens another."""
-        if self._http is not None:
-            self._http.close()
-            self._http = None
-
-
-class Load:
-    """Threads that post uplinks, each for its own devices, each retrying until it is accepted, until `stop`."""
-
-    def __init__(self, port: int, threads: int = 4, key: str | None = None) -> None:
-        self.counters = dict.fromkeys(DEVICES, 0)
-        self.lrcs = [Lrc(port, key) for _ in range(threads)]
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._drive, args=(lrc, DEVICES[n::threads]), daemon=True)
-            for n, lrc in enumerate(self.lrcs)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _drive(self, lrc: Lrc, devices: list[str]) -> None:
-        while not self._stop.is_set():
-            for device in devices:
-                self.counters[device] += 1
-                document = uplink(device, self.counters[device])
-                while lrc.post(document) != 200 and not self._stop.wait(0.02):
-                    pass
-
-    def stop(self) -> None:
-        """End the load and wait for its threads."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(20)
-        for lrc in self.lrcs:
-            lrc.close()
-
-    @property
-    def accepted(self) -> list[Key]:
-        """What got its 200."""
-        return [key for lrc in self.lrcs for key in lrc.accepted]
-
-    @property
-    def posted(self) -> set[Key]:
-        """What was ever posted, accepted or not."""
-        return {(device, n) for device, last in self.counters.items() for n in range(1, last + 1)}
-
-
-class Receiver:
-    """An HTTP server that answers as it is told and keeps what it answered.
-
-    Attributes:
-        status: asked for each request with (path, body); 200 unless set.
-        requests: (path, headers in lower case, body, the sender's port), in order of arrival.
-    """
-
-    def __init__(self, status: Callable[[str, bytes], int] = lambda path, body: 200, port: int = 0) -> None:
-        self.status = status
-        self.requests: list[tuple[str, dict[str, str], bytes, int]] = []
-        self._open: set[socket.socket] = set()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_POST(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(length)
-                if len(body) < length:
-                    self.close_connection = True
-                    return
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                receiver.requests.append((self.path, headers, body, self.client_address[1]))
-                self.send_response(receiver.status(self.path, body))
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 128
-
-            def process_request(self, request: Any, client_address: Any) -> None:
-                receiver._open.add(request)
-                super().process_request(request, client_address)
-
-            def shutdown_request(self, request: Any) -> None:
-                receiver._open.discard(request)
-                super().shutdown_request(request)
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """A sender that was killed is no news."""
-
-        self._server = Server(("127.0.0.1", port), Handler)
-        self.port: int = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    def keys(self) -> list[Key]:
-        """What arrived, in order."""
-        return keys_of(body for _, _, body, _ in list(self.requests))
-
-    def close(self) -> None:
-        """Stop listening and cut what is open."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-        for connection in list(self._open):
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
-
-
-class BlackHole:
-    """Accepts connections and never answers."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._socket.getsockname()[1]
-        self._held: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                self._held.append(self._socket.accept()[0])
-            except OSError:
-                return
-
-    def close(self) -> None:
-        """Close the listener and everything that was accepted."""
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        for held in self._held:
-            held.close()
-
-
-def keys_of(bodies: Iterable[bytes]) -> list[Key]:
-    """(DevEUI, FCntUp) of delivered reports, in order of arrival."""
-    inner = (json.loads(body)["DevEUI_uplink"] for body in bodies)
-    return [(fields["DevEUI"], int(fields["FCntUp"])) for fields in inner]
-
-
-def judge(accepted: Iterable[Key], arrived: list[Key], *, posted: set[Key] | None = None, doubles: int = 0) -> None:
-    """The oracle: nothing accepted is lost, nothing is invented, each device in order, few doubles."""
-    accepted = set(accepted)
-    lost = accepted - set(arrived)
-    assert not lost, f"{len(lost)} of {len(accepted)} accepted uplinks never arrived, such as {sorted(lost)[:3]}"
-    invented = set(arrived) - (accepted if posted is None else posted)
-    assert not invented, f"{len(invented)} arrived that nobody posted, such as {sorted(invented)[:3]}"
-    twice = len(arrived) - len(set(arrived))
-    assert twice <= doubles, f"{twice} doubles, {doubles} allowed"
-    newest: dict[str, int] = {}
-    for device, counter in dict.fromkeys(arrived):
-        assert counter > newest.get(device, -1), f"{device}: {counter} arrived after {newest[device]}"
-        newest[device] = counter
 
 
 class Daemon:

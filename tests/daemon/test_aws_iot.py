@@ -12,9 +12,11 @@ import pytest
 
 from tests import pki
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
-from tests.daemon.harness import DEVICES, Daemon, Load, Lrc, connection_file, eventually, judge, uplink
-from tests.mosquitto import free_port
+from tests.daemon.harness import Daemon, connection_file, eventually
+from tests.daemon.lrc import DEVICES, Load, Lrc, uplink
+from tests.daemon.receivers import judge
 from tests.moto import Moto
+from tests.ports import free_port
 from tests.wire.scripted_registry import KEY_ID, REGION, SECRET
 from tpxd.connectors.aws_iot import MAX_IN_FLIGHT
 

@@ -8,7 +8,9 @@ import threading
 import pytest
 
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
-from tests.daemon.harness import DEVICES, Daemon, Lrc, eventually, judge, mqtt_file, uplink
+from tests.daemon.harness import Daemon, eventually, mqtt_file
+from tests.daemon.lrc import DEVICES, Lrc, uplink
+from tests.daemon.receivers import judge
 
 pytestmark = pytest.mark.broker
 

@@ -13,8 +13,11 @@ import trio
 
 from tests import pki
 from tests.daemon.conftest import MakeDaemon, Subscriber
-from tests.daemon.harness import DEVICES, Daemon, Load, Lrc, connection_file, eventually, judge, uplink
-from tests.mosquitto import Mosquitto, free_port
+from tests.daemon.harness import Daemon, connection_file, eventually
+from tests.daemon.lrc import DEVICES, Load, Lrc, uplink
+from tests.daemon.receivers import judge
+from tests.mosquitto import Mosquitto
+from tests.ports import free_port
 
 pytestmark = pytest.mark.broker
 

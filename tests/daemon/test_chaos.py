@@ -10,20 +10,10 @@ import threading
 import pytest
 
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
-from tests.daemon.harness import (
-    DEVICES,
-    SECURE,
-    BlackHole,
-    Load,
-    Lrc,
-    Receiver,
-    eventually,
-    free_port,
-    http_file,
-    judge,
-    mqtt_file,
-    uplink,
-)
+from tests.daemon.harness import eventually, http_file, mqtt_file
+from tests.daemon.lrc import DEVICES, SECURE, Load, Lrc, uplink
+from tests.daemon.receivers import BlackHole, Receiver, judge
+from tests.ports import free_port
 
 pytestmark = pytest.mark.broker
 

@@ -17,7 +17,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
-from tests.daemon.harness import DEVICES, Daemon, Lrc, Receiver, eventually, http_file, mqtt_file, uplink
+from tests.daemon.harness import Daemon, eventually, http_file, mqtt_file
+from tests.daemon.lrc import DEVICES, Lrc, uplink
+from tests.daemon.receivers import Receiver
 
 pytestmark = pytest.mark.broker
 

@@ -17,20 +17,10 @@ import pytest
 
 from tests import pki
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
-from tests.daemon.harness import (
-    DEVICES,
-    Daemon,
-    Key,
-    Load,
-    Lrc,
-    Receiver,
-    connection_file,
-    eventually,
-    judge,
-    keys_of,
-    uplink,
-)
-from tests.mosquitto import free_port
+from tests.daemon.harness import Daemon, connection_file, eventually
+from tests.daemon.lrc import DEVICES, Key, Load, Lrc, uplink
+from tests.daemon.receivers import Receiver, judge, keys_of
+from tests.ports import free_port
 from tests.rabbitmq import PASSWORD, USER, Rabbit
 
 pytestmark = pytest.mark.broker

@@ -12,8 +12,11 @@ import pytest
 
 from tests import pki
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
-from tests.daemon.harness import Load, Receiver, connection_file, eventually, free_port, http_file, judge
+from tests.daemon.harness import connection_file, eventually, http_file
+from tests.daemon.lrc import Load
+from tests.daemon.receivers import Receiver, judge
 from tests.daemon.web_site import AUTHORIZATION, WebSite
+from tests.ports import free_port
 from tests.proxy_process import ProxyProcess, RunProxy
 from tests.squid import running_squid
 from tests.tinyproxy import running_tinyproxy

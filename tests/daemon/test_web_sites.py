@@ -12,7 +12,9 @@ import pytest
 
 from tests import pki
 from tests.daemon.conftest import MakeDaemon
-from tests.daemon.harness import DEVICES, Load, Lrc, eventually, http_file, judge, uplink
+from tests.daemon.harness import eventually, http_file
+from tests.daemon.lrc import DEVICES, Load, Lrc, uplink
+from tests.daemon.receivers import judge
 from tests.daemon.web_site import AUTHORIZATION, WebSite
 
 pytestmark = pytest.mark.broker

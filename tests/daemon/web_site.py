@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tests import pki
-from tests.daemon.harness import Key, eventually, free_port, keys_of
+from tests.daemon.harness import eventually
+from tests.daemon.lrc import Key
+from tests.daemon.receivers import keys_of
+from tests.ports import free_port
 
 AUTHORIZATION = "Bearer k3y-of-the-site"
 

@@ -19,7 +19,7 @@ import trio
 import typer
 from typer.testing import CliRunner
 
-from tests.mosquitto import free_port, listening
+from tests.ports import free_port, listening
 from tests.simulate.test_downlinks import ours
 from tpxd.cli.simulate import simulate
 from tpxd.wire.http1 import Request, Response, serve_http

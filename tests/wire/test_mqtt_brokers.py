@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.mosquitto import Mosquitto, free_port, running_mosquitto
+from tests.mosquitto import Mosquitto, running_mosquitto
+from tests.ports import free_port
 from tpxd.errors import LinkLost
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_session import Message, MqttSession, open_mqtt

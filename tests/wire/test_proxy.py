@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from tests import pki
-from tests.mosquitto import free_port
+from tests.ports import free_port
 from tpxd.errors import AuthenticationFailed, ConnectFailed
 from tpxd.wire.proxy import Proxy
 from tpxd.wire.streams import Endpoint, open_stream
