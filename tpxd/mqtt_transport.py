@@ -11,7 +11,6 @@ from pydantic import Field
 
 from tpxd.config import MqttPattern, Part
 from tpxd.connector import Incoming, Outgoing, Receipts
-from tpxd.errors import PatternError
 from tpxd.left_at_broker import LeftAtBroker
 from tpxd.topics import CommandPorts, UplinkTopics
 from tpxd.wire.mqtt import MqttOptions, QoS
@@ -62,12 +61,7 @@ class MqttTransport:
         """Publish in order; an uplink that has no legal topic is rejected."""
         messages: list[Message] = []
         places: list[int] = []
-        for index, item in enumerate(batch):
-            try:
-                topic = self.topics.render(item)
-            except PatternError as error:
-                receipts.rejected(index, str(error))
-                continue
+        for index, item, topic in self.topics.address(batch, receipts):
             if refusal := self.refusal(topic, item.body):
                 receipts.rejected(index, refusal)
                 continue

@@ -5,10 +5,10 @@ Source: ThingPark X IoT Flow, "About connections", `uplinkTopicPattern`, `downli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from tpxd.connector import Outgoing
+from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import PatternError, Unresolvable
 from tpxd.lorawan.patterns import Pattern
 from tpxd.lorawan.reports import DOWNLINK_REJECTED, DOWNLINK_SENT
@@ -81,6 +81,16 @@ class UplinkTopics:
         except Unresolvable as error:
             raise PatternError(f"{error}, which {name} asks for") from error
         return topic
+
+    def address(self, batch: Sequence[Outgoing], receipts: Receipts) -> Iterator[tuple[int, Outgoing, str]]:
+        """Each uplink with its index and its topic; one that has no legal topic is rejected and left out."""
+        for index, item in enumerate(batch):
+            try:
+                topic = self.render(item)
+            except PatternError as error:
+                receipts.rejected(index, str(error))
+                continue
+            yield index, item, topic
 
 
 def command_filters(config: TopicConfig, wildcard: str) -> list[str]:

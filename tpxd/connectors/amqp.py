@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tpxd.config import AmqpPattern, Part
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
-from tpxd.errors import ConnectFailed, PatternError, Refused
+from tpxd.errors import ConnectFailed, Refused
 from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
 from tpxd.secret import plain
@@ -127,12 +127,7 @@ class AmqpTransport:
         messages: list[Message] = []
         places: list[int] = []
         held: list[tuple[str, Refusal]] = []
-        for index, item in enumerate(batch):
-            try:
-                key = self._topics.render(item)
-            except PatternError as error:
-                receipts.rejected(index, str(error))
-                continue
+        for index, item, key in self._topics.address(batch, receipts):
             messages.append(self._message(key, item))
             places.append(index)
 
