@@ -298,6 +298,11 @@ async def test_commands_are_signed_as_the_file_of_their_connection_says(tmp_path
         assert key not in repr(signing)
         for other in ("b", "unknown", ""):
             assert site.supervisor.signing(other) == Signing("", "")
+        # commands that came before wait on, and its downlinkUrl takes more
+        await site.write("c", f'active = false\n{GOOD}downlinkAsId = "TWA_2"\n')
+        assert site.supervisor.signing("c").as_id == "TWA_2"
+        await site.write("a", f'active = false\n{GOOD}downlinkAsId = "TWA_3"\n')
+        assert site.supervisor.signing("a") == Signing("TWA_3", "")
 
 
 class Forgetful(Notebook):

@@ -45,6 +45,7 @@ class Slot:
     """What belongs to an id, whichever version of its file runs.
 
     Attributes:
+        file: the newest good version, whether it runs or is paused.
         live: the newest version that was started; it may have been asked to stop since.
         present: the file is there; a slot outlives its file so that a file put back goes on without a gap.
     """
@@ -53,6 +54,7 @@ class Slot:
     health: Health
     flight: Flight
     expiry: ExpiryWatch = field(default_factory=ExpiryWatch)
+    file: ConnectionFile | None = None
     live: Live | None = None
     present: bool = True
 
@@ -173,9 +175,9 @@ class Supervisor:
     def signing(self, id: str) -> Signing:
         """With what a connection's commands are signed, as far as its file says; "" stands for what it does not."""
         slot = self._slots.get(id)
-        if slot is None or slot.live is None:
+        if slot is None or slot.file is None:
             return Signing()
-        configuration = slot.live.file.configuration
+        configuration = slot.file.configuration
         return Signing(configuration.downlinkAsId or "", plain(configuration.downlinkAsKey) or "")
 
     @property
@@ -261,6 +263,7 @@ class Supervisor:
         if model is None:
             health.turn(State.INVALID, health.file.error)
             return
+        slot.file = model
         if self._urls is not None:
             await self._urls.open(id, model.configuration)
             if slot.live is not None:
