@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.engine.downlink_doubles import AS_KEY, DEV_EUI, NOW_S, read_back, right, wrong
 from tpxd.engine import command_book
-from tpxd.engine.command_book import CommandBook, fingerprint
+from tpxd.engine.command_book import ON_AIR, CommandBook, fingerprint
 from tpxd.engine.verdicts import WRONG
 from tpxd.lorawan.downlinks import Command, DownlinkError
 from tpxd.spool import CommandState, LoadedCommands, StoredCommand
@@ -209,6 +209,41 @@ def test_a_report_is_matched_by_its_correlation_id_however_it_is_written() -> No
         "DeliveryFailedCause1": "C0",
         "Lrrid": "1000A7F2",
     }
+
+
+@pytest.mark.parametrize("first", ["silence", "report"])
+def test_a_report_ends_the_doubt_whether_the_lrc_has_a_command(first: str) -> None:
+    book = make_book()
+    command = book.enter("plant", right(CorrelationID="A1"), "", None)
+    book.begin(command)
+    told = sent_report(CorrelationID="A1")
+    if first == "silence":
+        book.doubt(command, "no answer")
+        book.transmit(command, told)
+    else:
+        book.transmit(command, told)
+        assert command.state is CommandState.SENDING, "the answer may still come"
+        book.doubt(command, "no answer")
+    counts = book.counts("plant")
+    assert (command.state, command.cause, command.verdict) == (CommandState.SENT, ON_AIR, None)
+    assert (counts.sent, counts.waiting, counts.doubtful) == (1, 0, 1)
+
+
+def test_a_report_that_may_be_about_another_command_ends_no_doubt() -> None:
+    book = make_book()
+    for fields in ({"CorrelationID": "A1"}, {"CorrelationID": "A2", "FCntDn": 317}):
+        book.end(book.enter("plant", right(**fields), "", None), CommandState.SENT, "", 200)
+    again = book.enter("plant", right(CorrelationID="a1"), "", None)
+    counted = book.enter("plant", right(CorrelationID="A3", FCntDn=317), "", None)
+    never = book.enter("plant", right(CorrelationID="A4"), "", None)
+    for command in (again, counted):
+        book.begin(command)
+    for command in (again, counted, never):
+        book.doubt(command, "no answer")
+    book.transmit(again, sent_report(CorrelationID="A1"))
+    book.transmit(counted, sent_report())
+    book.transmit(never, sent_report(CorrelationID="A4"))
+    assert {command.state for command in (again, counted, never)} == {CommandState.WAITING}
 
 
 def test_of_equal_correlation_ids_the_newest_command_that_could_be_sent_counts() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -15,6 +16,8 @@ from tpxd.engine.commands import CRASHED
 from tpxd.engine.saving import RETRY_S
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
+from tpxd.lorawan.reports import DOWNLINK_SENT
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import CommandState, NewReport, StoredCommand
 
 DEVICES = [f"70B3D5E75E00B{n:03X}" for n in range(20)]
@@ -62,8 +65,11 @@ async def test_everything_is_there_after_a_restart(autojump_clock: MockClock) ->
         waits = book.enter("plant", right(CorrelationID="A1", AS_ID="TWA_1", AS_KEY="0" * 32, ValidityTime=60), "m")
         sent = book.enter("plant", right(CorrelationID="A2"))
         book.book.end(sent, CommandState.SENT, "Request queued by LRC", 200)
-        book.transmitted(DEV_EUI, {"CorrelationID": "A2", "DeliveryStatus": 1, "FCntDn": 7})
-        book.transmitted(DEV_EUI, {"CorrelationID": "unknown", "DeliveryStatus": 0})
+        told = {"CorrelationID": "A2", "DeliveryStatus": 1, "FCntDn": 7}
+        assert book.transmitted(DEV_EUI, told)
+        assert not book.transmitted(DEV_EUI, {"CorrelationID": "unknown", "DeliveryStatus": 0})
+        report = Uplink(1, 0, DOWNLINK_SENT, DEV_EUI, "", orjson.dumps({DOWNLINK_SENT: told}))
+        assert [book.is_about_one_of(id, report) for id in ("plant", "office", "")] == [True, False, False]
         for json in (True, False, False):
             book.ignored("plant", json=json)
         counts = book.book.counts("plant")
@@ -73,7 +79,7 @@ async def test_everything_is_there_after_a_restart(autojump_clock: MockClock) ->
         assert (found.command, found.mark, found.version) == (waits.command, "m", waits.version)
         finished = again.book.find(sent.id)
         assert finished is not None
-        assert finished.transmitted == {"DeliveryStatus": 1, "FCntDn": 7}
+        assert finished.transmitted == {"DeliveryStatus": 1, "FCntDn": 7, "CorrelationID": "A2"}
         assert again.book.counts("plant") == counts
         assert (counts.ignored, counts.unrecognised, counts.waiting) == (2, 1, 1)
         assert again.enter("plant", right()).id == 3

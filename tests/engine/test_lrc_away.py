@@ -19,6 +19,7 @@ from tests.engine.downlink_doubles import (
     right,
     wall,
 )
+from tpxd.engine.downlinks import REPEATED
 from tpxd.engine.lrc_links import ANSWER_S
 from tpxd.engine.validity import ClockWatch
 from tpxd.engine.verdicts import TOO_LATE, UNCERTAIN
@@ -178,6 +179,16 @@ async def test_where_doubts_are_to_be_reported_nothing_is_sent_twice(autojump_cl
         assert (counts.rejected, counts.doubtful) == (1, 1)
 
 
+async def test_a_repetition_that_is_not_to_be_sent_is_not_said_to_have_been(autojump_clock: MockClock) -> None:
+    async with engine(when_in_doubt="report") as plant:
+        command = plant.commands.enter("plant", right())
+        plant.commands.book.doubt(command, REPEATED)
+        await plant.settled()
+        assert plant.lrc.told == []
+        (verdict,) = plant.disk.verdicts()
+        assert verdict["DownlinkRejectionCause"] == REPEATED
+
+
 async def test_a_doubt_that_outlives_the_validity_ends_once(autojump_clock: MockClock) -> None:
     """The answer stays away until after the command's time, and the disk is slow: two reasons to end it."""
     async with engine(Disk(takes_s=2.0), Lrc(silent), when_in_doubt="report") as plant:
@@ -207,3 +218,22 @@ async def test_a_crash_while_the_lrc_is_told(autojump_clock: MockClock, when_in_
         else:
             assert plant.lrc.told == []
             assert [verdict["DeliveryStatus"] for verdict in plant.disk.verdicts()] == [UNCERTAIN]
+
+
+async def test_a_silent_lrc_whose_report_tells_that_it_has_the_command_is_not_told_again(
+    autojump_clock: MockClock,
+) -> None:
+    for early in (True, False):
+        async with engine(lrc=Lrc(lambda asked: None)) as plant:
+            first = await plant.send(CorrelationID="A1")
+            second = await plant.send(payload_hex="03", CorrelationID="A2")
+            await trio.sleep(1 if early else ANSWER_S + 0.5)
+            assert plant.lrc.payloads() == ["02ff"]
+            assert plant.commands.transmitted(DEV_EUI, {"CorrelationID": "A1", "DeliveryStatus": 1})
+            plant.lrc.answer = lambda asked: queued()
+            await plant.settled()
+            assert plant.lrc.payloads() == ["02ff", "03"]
+            assert (first.state, first.tries, second.state) == (CommandState.SENT, 1, CommandState.SENT)
+            assert plant.disk.reports == []
+            counts = plant.commands.book.counts("plant")
+            assert (counts.sent, counts.doubtful) == (2, 1)

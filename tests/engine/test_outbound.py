@@ -14,7 +14,7 @@ from tpxd.config import ConnectorConfig
 from tpxd.engine.outbound import Format, Outbound, format_of, url_field
 from tpxd.engine.validity import ClockWatch
 from tpxd.flow import Flow
-from tpxd.lorawan.reports import DOWNLINK_REJECTED
+from tpxd.lorawan.reports import DOWNLINK_REJECTED, DOWNLINK_SENT
 from tpxd.lorawan.uplink import Uplink, addressed_to
 from tpxd.spool import Verdict
 
@@ -125,6 +125,19 @@ def test_a_verdict_goes_to_the_connection_of_its_command_alone(form: Format) -> 
     assert outbound(form, flow=narrow).decide(verdict) == body, "whatever its flow takes"
     for other in ("office", "plan", "plant2", ""):
         assert outbound(form, connection=other).decide(verdict) is Verdict.FILTERED
+
+
+@pytest.mark.parametrize("form", ["whole", "fields", "payload"])
+def test_the_report_of_its_own_command_goes_out_as_it_is_whatever_the_flow_takes(form: Format) -> None:
+    narrow = Flow.model_validate({"matchers": [{"type": "report", "reports": ["DevEUI_uplink"]}]})
+    plant = outbound(form, flow=narrow)
+    plant.own = lambda report: report.fields["CorrelationID"] == "A1"
+    own, other = (
+        uplink(orjson.dumps({DOWNLINK_SENT: {"DevEUI": DEV_EUI, "CorrelationID": id}}), DOWNLINK_SENT)
+        for id in ("A1", "A2")
+    )
+    assert plant.decide(own) == own.body
+    assert plant.decide(other) is Verdict.FILTERED
 
 
 def test_a_verdict_of_the_lrc_itself_goes_where_uplinks_go() -> None:

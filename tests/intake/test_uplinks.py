@@ -13,6 +13,7 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.intake.counters import IntakeCounters
 from tpxd.intake.routes import Route
 from tpxd.intake.uplinks import uplink_route
+from tpxd.lorawan.reports import Report
 from tpxd.lorawan.token import TokenCheck
 from tpxd.wire.http1 import Request, Response
 
@@ -33,9 +34,14 @@ class Intake:
             self.counters,
             lambda: now_s,
             lambda report: report.kind in self.claimed,
-            lambda report: self.sent.append(report.fields),
+            self._is_known,
         )
         self.sent: list[dict[str, Any]] = []
+        self.known = False
+
+    def _is_known(self, report: Report) -> bool:
+        self.sent.append(report.fields)
+        return self.known
 
     async def post(self, body: bytes, query: str = UNSIGNED, content_type: str | None = "application/json") -> Response:
         headers = {b"content-type": content_type.encode()} if content_type else {}
@@ -80,6 +86,16 @@ async def test_what_no_connection_takes_is_stored_and_counted() -> None:
         response = await intake.post(BODY.replace(b"70B3D5E75E00A1C4", b"70B3D5E75E00A1C%d" % counter))
         assert response.status == 200
     assert intake.counters.to_document()["unclaimed"] == 2
+
+
+async def test_a_report_about_a_command_that_is_known_is_claimed_by_whoever_sent_it() -> None:
+    intake = Intake()
+    for known in (True, False):
+        intake.known = known
+        body = orjson.dumps({"DevEUI_downlink_Sent": FIELDS | {"FCntDn": int(known)}})
+        assert (await intake.post(body)).status == 200
+    assert len(intake.sent) == 2
+    assert intake.counters.unclaimed_total == 1
 
 
 async def test_xml_is_stored_as_json() -> None:

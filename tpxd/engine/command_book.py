@@ -22,6 +22,9 @@ MAX_OPEN: Final = 20_000
 
 KEPT: Final = 10_000
 
+ON_AIR: Final = "the LRC never answered, but its DevEUI_downlink_Sent came"
+"""The cause of a command that is sent although no answer told so."""
+
 
 def fingerprint(source: str, body: bytes) -> str:
     """By what a message that comes again is recognised: topic and body."""
@@ -182,11 +185,12 @@ class CommandBook:
         self.changed(command)
 
     def doubt(self, command: StoredCommand, cause: str) -> None:
-        """It was written, and nobody knows whether the LRC took it; it waits."""
+        """It was written, and nobody knows whether the LRC took it; it waits, unless its DevEUI_downlink_Sent came."""
         command.state, command.cause = CommandState.WAITING, cause
         command.doubts += 1
         self.counts(command.connection).doubtful += 1
         self.changed(command)
+        self._end_doubt(command)
 
     def end(self, command: StoredCommand, state: CommandState, cause: str, status: int | None) -> None:
         """It is over; where it came to nothing, it gets a verdict for the connection that it came from."""
@@ -206,6 +210,21 @@ class CommandBook:
         """A DevEUI_downlink_Sent told what became of it on the air."""
         command.transmitted = transmission(fields)
         self.changed(command)
+        self._end_doubt(command)
+
+    def _end_doubt(self, command: StoredCommand) -> None:
+        """A command of which a DevEUI_downlink_Sent tells is with the LRC, which need not be told again.
+
+        Only where the report names its CorrelationID, and no other command that is kept has the same: else the report
+        may be about that one.
+        """
+        told = command.transmitted is not None and "CorrelationID" in command.transmitted
+        if not (told and command.doubts and command.tries and command.state is CommandState.WAITING):
+            return
+        correlation = _correlation(command)
+        others = (other for other in self._by_device[command.dev_eui].values() if other.command is not None)
+        if [_correlation(other) for other in others].count(correlation) == 1:
+            self.end(command, CommandState.SENT, ON_AIR, None)
 
     def _forget(self) -> None:
         """Let the oldest final ones go, but for those whose sender does not know yet: they count as new ones."""

@@ -19,6 +19,7 @@ from tpxd.engine.verdicts import WRONG
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event, Report
 from tpxd.lorawan.downlinks import Command, DownlinkError
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Appended, CommandState, LoadedCommands, NewReport, StoredCommand
 
 LAST_SAVE_S: Final = 2.0
@@ -168,11 +169,17 @@ class Commands:
             counts.ignored += 1
         self.saving.count(connection)
 
-    def transmitted(self, dev_eui: str, fields: dict[str, Any]) -> None:
-        """A DevEUI_downlink_Sent came: it is kept with the command that it is about, if that is known."""
+    def transmitted(self, dev_eui: str, fields: dict[str, Any]) -> bool:
+        """A DevEUI_downlink_Sent came: it is kept with the command that it is about; False where that is not known."""
         command = self.book.of_report(dev_eui, fields)
         if command is not None:
             self.book.transmit(command, fields)
+        return command is not None
+
+    def is_about_one_of(self, connection: str, report: Uplink) -> bool:
+        """Whether a DevEUI_downlink_Sent is about a command that came from this connection."""
+        command = self.book.of_report(report.lane, report.fields)
+        return command is not None and command.connection == connection
 
     def _mark(self, command: StoredCommand) -> None:
         if self.book.find(command.id) is not command:

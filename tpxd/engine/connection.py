@@ -92,6 +92,8 @@ class Live:
         self.backoff = Backoff(configuration.reconnectStrategy)
         share = configuration.backlogShare
         self.live_first = None if share is None else LiveFirst(self.id, share, self.health.report)
+        if self.commands is not None:
+            self.outbound.own = partial(self.commands.is_about_one_of, self.id)
 
     def hand_on(self, delivered: Iterable[Uplink]) -> list[tuple[int, Uplink]]:
         """See `Chains.handed_on`."""

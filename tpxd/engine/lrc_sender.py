@@ -203,7 +203,7 @@ class LrcSender:
     async def _try(self, links: LrcLinks, command: StoredCommand, lane: Lane) -> float:
         """Tell the LRC about a command once; returns the seconds that its lane must wait then."""
         book = self._commands.book
-        if command.state.final or self._expired(command) or self._reported(command):
+        if command.state.final or self._expired(command) or self._is_over(command):
             return 0.0
         book.begin(command)
         await self._commands.surely_saved(command)
@@ -216,7 +216,7 @@ class LrcSender:
         except Unknown as error:
             book.doubt(command, error.message)
             self._reach.silent(error)
-            return 0.0 if self._reported(command) else lane.patience.delay(trio.current_time())
+            return 0.0 if self._is_over(command) else lane.patience.delay(trio.current_time())
         self._reach.answered(answer)
         lane.patience.reset()
         state = CommandState.SENT if answer.meaning is Meaning.QUEUED else CommandState.REJECTED
@@ -231,11 +231,14 @@ class LrcSender:
         own, key = self._signing(connection), self._settings.as_key.get_secret_value()
         return Signing(own.as_id or self._settings.as_id, own.as_key or key)
 
-    def _reported(self, command: StoredCommand) -> bool:
-        """End a command that is in doubt, where such ones are not to be sent again."""
+    def _is_over(self, command: StoredCommand) -> bool:
+        """Whether nothing is left to do for a command; one in doubt ends here, where such ones are not sent again."""
+        if command.state.final:
+            return True
         if not command.doubts or self._settings.when_in_doubt == "resend":
             return False
-        self._commands.book.end(command, CommandState.REJECTED, f"{DOUBTFUL} ({command.cause})", UNCERTAIN)
+        cause = f"{DOUBTFUL} ({command.cause})" if command.tries else command.cause
+        self._commands.book.end(command, CommandState.REJECTED, cause, UNCERTAIN)
         return True
 
     def _expired(self, command: StoredCommand) -> bool:

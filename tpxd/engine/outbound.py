@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +12,7 @@ from tpxd.config import ConnectorConfig
 from tpxd.engine.chains import Chains
 from tpxd.engine.validity import ClockWatch, emitted_s
 from tpxd.flow import Flow
+from tpxd.lorawan.reports import DOWNLINK_SENT
 from tpxd.lorawan.uplink import ADDRESSED, Uplink
 from tpxd.spool import Verdict
 
@@ -37,6 +39,7 @@ class Outbound:
         validity_s: an uplink older than this is not sent; None sends all.
         connection: the connection's id; reports that are for another one alone are not sent.
         chains: whether it takes only what is handed on to it.
+        own: whether a DevEUI_downlink_Sent is about a command of this connection.
         url_field: what every report gets at the end of its fields: `,"downlinkUrl":"http://…"`; b"" for nothing.
     """
 
@@ -47,6 +50,7 @@ class Outbound:
     connection: str = ""
     chains: Chains = field(default_factory=Chains)
     url_field: bytes = b""
+    own: Callable[[Uplink], bool] = lambda report: False
 
     def decide(self, uplink: Uplink) -> Verdict | bytes:
         """The body to send, or why the uplink is not sent."""
@@ -57,6 +61,8 @@ class Outbound:
                 return uplink.body  # what became of its own command, or a message: whatever its flow and form
             if self.flow.matchers and self.flow.takes(uplink):
                 return Verdict.FILTERED  # it came straight from the LRC too
+        elif uplink.kind == DOWNLINK_SENT and self.own(uplink):
+            return uplink.body
         elif not self.flow.takes(uplink) if self.flow.matchers else self.chains.names(self.connection):
             return Verdict.FILTERED
         if self.form == "fields" and uplink.kind != "DevEUI_uplink":

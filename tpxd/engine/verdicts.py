@@ -24,7 +24,7 @@ MAX_FIELD: Final = 64
 
 _SENT_FIELDS: Final = (
     "Time", "FCntDn", "DeliveryStatus", "DeliveryFailedCause1", "DeliveryFailedCause2", "DeliveryFailedCause3",
-    "DeliveryFailedCause4", "TransmissionSlot", "Lrrid",
+    "DeliveryFailedCause4", "TransmissionSlot", "Lrrid", "CorrelationID",
 )  # fmt: skip
 
 

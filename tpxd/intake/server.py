@@ -31,7 +31,7 @@ class Intake:
         store: ReportStore,
         *,
         claimed: Claimed = lambda report: True,
-        sent: Sent = lambda report: None,
+        sent: Sent = lambda report: False,
         clock: Clock = time.time,
     ) -> None:
         keys = {as_id: key.get_secret_value() for as_id, key in lrc.tunnel_keys.items()}

@@ -37,8 +37,8 @@ class ReportStore(Protocol):
 Claimed = Callable[[Report], bool]
 """Whether some connection's flow takes the report."""
 
-Sent = Callable[[Report], None]
-"""Learns of each DevEUI_downlink_Sent, once it is on disk."""
+Sent = Callable[[Report], bool]
+"""Learns of each DevEUI_downlink_Sent, once it is on disk; whether it is about a command that is known."""
 
 
 def uplink_route(
@@ -73,9 +73,8 @@ def uplink_route(
             counters.refused(Refusal("spool", error.message, request.peer, report.kind, report.lane))
             return error_response(503, error.message, [(b"Retry-After", b"%d" % error.retry_after_s)])
         counters.accepted(duplicate=appended.duplicate)
-        if report.kind == DOWNLINK_SENT:
-            sent(report)
-        if not appended.duplicate and not claimed(report):
+        known = report.kind == DOWNLINK_SENT and sent(report)
+        if not appended.duplicate and not known and not claimed(report):
             counters.unclaimed_total += 1
         return STORED
 
