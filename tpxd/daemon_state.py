@@ -137,7 +137,7 @@ class DaemonState:
             return 400, {"message": error.message}
         if isinstance(wanted, NotACommand):
             return 400, {"message": "the body is no DevEUI_downlink"}
-        if self.commands.full:
+        if self.commands.full(""):
             return 503, {"message": "too many commands wait for the LRC"}
         command = self.commands.enter("", wanted)
         try:

@@ -303,15 +303,29 @@ def test_open_ones_are_never_forgotten() -> None:
 
 
 def test_it_is_full_at_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_book, "MAX_OPEN", 2)
+    monkeypatch.setattr(command_book, "MAX_OPEN", 4)
     book = make_book()
     book.enter("plant", right(), "", None)
     book.enter("plant", wrong(), "", None)
-    fill = [book.full]
+    fill = [book.full("plant")]
     last = book.enter("plant", right(), "", None)
-    fill.append(book.full)
+    fill.append(book.full("plant"))
     book.end(last, CommandState.SENT, "", 200)
-    assert [*fill, book.full] == [False, True, False]
+    assert [*fill, book.full("plant")] == [False, True, False]
+
+
+@given(st.lists(st.sampled_from(["plant", "office", ""]), max_size=200))
+def test_a_connection_that_floods_leaves_room_for_the_others(given: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command_book, "MAX_OPEN", 60)
+        book = make_book()
+        for connection in given:
+            if not book.full(connection):
+                book.enter(connection, right(), "", None)
+        assert book.open_count < 60
+        assert not book.full("newcomer")
+        for connection in ("plant", "office", ""):
+            assert book.counts(connection).waiting >= min(15, given.count(connection))
 
 
 def test_a_wrong_command_is_over_at_once_and_says_why() -> None:

@@ -197,14 +197,14 @@ async def test_a_cancellation_saves_what_was_entered(autojump_clock: MockClock) 
 
 
 async def test_all_who_wait_for_room_are_woken(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_book, "MAX_OPEN", 1)
+    monkeypatch.setattr(command_book, "MAX_OPEN", 2)
     async with opened(Disk()) as book:
         first = book.enter("plant", right())
         await book.saved(first)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for _ in range(3):
-                    nursery.start_soon(book.room)
+                    nursery.start_soon(book.room, "plant")
                 await wait_all_tasks_blocked()
                 assert len(nursery.child_tasks) == 3
                 book.book.end(first, CommandState.SENT, "", 200)
@@ -218,10 +218,10 @@ async def test_verdicts_that_cannot_be_stored_take_room_too(
     async with opened(disk) as book:
         for _ in range(10):
             await book.surely_saved(book.enter("plant", wrong()))
-        assert book.full
+        assert book.full("office")
         disk.room = True
         with trio.fail_after(5):
-            await book.room()
+            await book.room("plant")
     assert len(disk.reports) == 10
 
 

@@ -254,7 +254,7 @@ async def test_a_disk_that_refuses_keeps_nothing(autojump_clock: MockClock) -> N
 
 
 async def test_a_flood_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tpxd.engine.command_book.MAX_OPEN", 50)
+    monkeypatch.setattr("tpxd.engine.command_book.MAX_OPEN", 100)
     async with site() as plant:
         async with trio.open_nursery() as nursery:
             for _ in range(80):

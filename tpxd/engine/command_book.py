@@ -18,7 +18,7 @@ from tpxd.lorawan.downlinks import Command, DownlinkError
 from tpxd.spool import CommandState, LoadedCommands, StoredCommand
 
 MAX_OPEN: Final = 20_000
-"""Commands that wait; beyond it the brokers keep theirs, and HTTP gets 503."""
+"""Commands that wait, in all; see `CommandBook.full`. Beyond it the brokers keep theirs, and HTTP gets 503."""
 
 KEPT: Final = 10_000
 
@@ -88,10 +88,12 @@ class CommandBook:
         """How many are not final."""
         return len(self._open)
 
-    @property
-    def full(self) -> bool:
-        """So many wait that no further one is taken."""
-        return len(self._open) >= MAX_OPEN
+    def full(self, connection: str) -> bool:
+        """So many of this connection wait that no further one is taken: as many as there is room left for others.
+
+        So one that floods leaves half of the room, two leave a third, and there is always some for a newcomer.
+        """
+        return self.counts(connection).waiting >= MAX_OPEN - len(self._open)
 
     def find(self, id: int) -> StoredCommand | None:
         """A command that is still kept."""

@@ -111,14 +111,13 @@ class Commands:
         """What the LRC should get and is on disk, oldest first."""
         return [command for command in self.book.open if command.id not in self._unsaved]
 
-    @property
-    def full(self) -> bool:
-        """So many wait that no further one should be taken."""
-        return self.book.full or self.saving.owed >= MAX_VERDICTS
+    def full(self, connection: str) -> bool:
+        """So many wait that no further one should be taken from this connection."""
+        return self.book.full(connection) or self.saving.owed >= MAX_VERDICTS
 
-    async def room(self) -> None:
-        """Wait until a further command is taken."""
-        while self.full:
+    async def room(self, connection: str) -> None:
+        """Wait until a further command is taken from this connection."""
+        while self.full(connection):
             await self._room.park()
 
     def enter(self, connection: str, wanted: Command | DownlinkError, mark: str = "") -> StoredCommand:
@@ -159,6 +158,7 @@ class Commands:
             self._unsaved.discard(command.id)
             self.saving.drop(command.id)
             self.book.withdraw(command)
+            self._make_room()
 
     def ignored(self, connection: str, *, json: bool) -> None:
         """Count a message that is no command: JSON of another kind, or no JSON at all."""
@@ -186,11 +186,11 @@ class Commands:
             return  # it made room for newer ones
         command.version += 1
         self.saving.mark(command)
-        self._make_room()
+        if command.state.final:
+            self._make_room()
 
     def _make_room(self) -> None:
-        if not self.full:
-            self._room.unpark_all()
+        self._room.unpark_all()
 
     def _forgotten(self, id: int) -> None:
         self._unsaved.discard(id)

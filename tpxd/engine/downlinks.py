@@ -99,7 +99,7 @@ async def receive_commands(transport: Transport, inbox: Inbox) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_acknowledge, transport, inbox, receive)
         while True:
-            await inbox.commands.room()
+            await inbox.commands.room(inbox.connection)
             incoming = await transport.receive()
             await send.send((incoming, inbox.take(incoming)))
 

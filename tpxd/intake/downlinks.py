@@ -53,9 +53,8 @@ class ReportStore(Protocol):
 class Taker(Protocol):
     """The part of `tpxd.engine.commands.Commands` that is needed here."""
 
-    @property
-    def full(self) -> bool:
-        """No further one is taken."""
+    def full(self, connection: str) -> bool:
+        """No further one is taken from this connection."""
 
     def enter(self, connection: str, wanted: Command | DownlinkError, mark: str = "") -> StoredCommand:
         """Take a command in."""
@@ -138,7 +137,7 @@ def downlink_route(
             return error_response(404, "there is no such downlink address")
         if len(request.body) > MAX_BODY_BYTES:
             return error_response(413, f"a command has at most {MAX_BODY_BYTES} bytes")
-        if commands.full:
+        if commands.full(door.connection):
             return error_response(503, "too many commands wait for the LRC", [RETRY_AFTER])
         wanted: Command | DownlinkError | NotACommand
         try:
