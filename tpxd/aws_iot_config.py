@@ -33,7 +33,7 @@ from tpxd.lorawan.patterns import Pattern
 from tpxd.mqtt_transport import PortTopics
 from tpxd.secret import plain
 from tpxd.tls_config import TlsConfig, TlsContexts
-from tpxd.topics import comes_back, command_filters
+from tpxd.topics import TopicSources
 from tpxd.wire.proxy import host_and_port
 from tpxd.wire.sigv4 import Signer
 from tpxd.wire.streams import Endpoint
@@ -139,7 +139,7 @@ CertificateArn = Annotated[
 ]
 
 
-class AwsIotConfig(TlsConfig):
+class AwsIotConfig(TopicSources, TlsConfig):
     """`[configuration]` of `actility-aws-iot`."""
 
     region: Region = Field(description="The AWS region, such as eu-central-1.")
@@ -227,16 +227,6 @@ class AwsIotConfig(TlsConfig):
         if self.protocol == "SSL" and self.certificate is None:
             raise ValueError("protocol = SSL needs certificate and privateKey; without them, write WSS")
         return self
-
-    @property
-    def command_sources(self) -> list[str]:
-        """The topic filters to subscribe to, each once."""
-        return command_filters(self, "+")
-
-    @property
-    def comes_back(self) -> bool:
-        """See `ConnectorConfig.comes_back`."""
-        return comes_back(self, "+")
 
     @property
     def domain(self) -> str:

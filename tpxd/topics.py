@@ -93,35 +93,29 @@ class UplinkTopics:
             yield index, item, topic
 
 
-def command_filters(config: TopicConfig, wildcard: str) -> list[str]:
-    """The topic filters or binding keys that fit all that commands may come by, each once; none where none are wanted.
-
-    Args:
-        wildcard: stands for one level.
-    """
+def command_patterns(config: TopicConfig) -> list[Pattern]:
+    """What commands may come by; nothing where none are wanted."""
     if not config.downlinkEnabled:
         return []
     patterns = [config.downlinkTopicPattern, *(entry.downlinkTopicPattern for entry in config.topics)]
-    return list(dict.fromkeys(pattern.subscription(wildcard) for pattern in patterns if pattern is not None))
+    return [pattern for pattern in patterns if pattern is not None]
 
 
-def comes_back(config: TopicConfig, wildcard: str) -> bool:
-    """Whether what goes out may come in again as if it were a command; `wildcard` as in `command_filters`."""
-    sent = [config.uplinkTopicPattern, config.downlinkStatusTopicPattern]
-    sent += [entry.uplinkTopicPattern for entry in config.topics]
-    targets = [pattern.subscription(wildcard) for pattern in sent if pattern is not None]
-    separator = "/" if wildcard == "+" else "."
-    return any(
-        _meet(target.split(separator), source.split(separator), wildcard)
-        for target in targets
-        for source in command_filters(config, wildcard)
-    )
+class TopicSources:
+    """What a `TopicConfig` says about commands; see `ConnectorConfig`."""
 
+    @property
+    def command_sources(self: TopicConfig) -> list[str]:
+        """The topic filters or binding keys that fit all that commands may come by, each once."""
+        return list(dict.fromkeys(pattern.subscription for pattern in command_patterns(self)))
 
-def _meet(some: Sequence[str], others: Sequence[str], wildcard: str) -> bool:
-    """Whether some topic fits both filters, level by level."""
-    pairs = zip(some, others, strict=False)
-    return len(some) == len(others) and all(one == other or wildcard in (one, other) for one, other in pairs)
+    @property
+    def comes_back(self: TopicConfig) -> bool:
+        """See `ConnectorConfig.comes_back`."""
+        sent = [self.uplinkTopicPattern, self.downlinkStatusTopicPattern]
+        sent += [entry.uplinkTopicPattern for entry in self.topics]
+        sources = command_patterns(self)
+        return any(target.meets(source) for target in sent if target is not None for source in sources)
 
 
 class CommandPorts:
@@ -130,21 +124,16 @@ class CommandPorts:
     A topic that the connection's own pattern or several entries name says nothing.
     """
 
-    def __init__(self, config: TopicConfig, wildcard: str) -> None:
-        self._wildcard = wildcard
+    def __init__(self, config: TopicConfig) -> None:
         own = config.downlinkTopicPattern
-        entries = [
-            (entry.downlinkTopicPattern.subscription(wildcard), entry)
-            for entry in config.topics
-            if entry.downlinkTopicPattern is not None
-        ]
-        filters = [own.subscription(wildcard) if own else None, *(text for text, _ in entries)]
+        entries = [(pattern, entry.fPort) for entry in config.topics if (pattern := entry.downlinkTopicPattern)]
+        filters = [own.subscription if own else None, *(pattern.subscription for pattern, _ in entries)]
         self._by_pattern = [
-            (entry.downlinkTopicPattern, entry.fPort)
-            for text, entry in entries
-            if entry.downlinkTopicPattern is not None and filters.count(text) == 1 and 1 <= entry.fPort <= 224
+            (pattern, port)
+            for pattern, port in entries
+            if filters.count(pattern.subscription) == 1 and 1 <= port <= 224
         ]
 
     def of(self, source: str) -> int | None:
         """The FPort, 1 to 224, of commands that came by this topic; None where it says nothing."""
-        return next((port for pattern, port in self._by_pattern if pattern.fits(source, self._wildcard)), None)
+        return next((port for pattern, port in self._by_pattern if pattern.fits(source)), None)

@@ -87,6 +87,32 @@ def test_it_is_checked_as_the_other_patterns_are(connector: str) -> None:
             config(connector, downlinkStatusTopicPattern="x" * 257)
 
 
+# ---- what comes back
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, False),
+        ({"downlinkTopicPattern": None}, False),
+        ({"downlinkTopicPattern": "plant/{DevEUI}/{FPort}"}, True),
+        ({"downlinkTopicPattern": "plant/{DevEUI}/{FPort}", "downlinkEnabled": False}, False),
+        ({"downlinkStatusTopicPattern": "{Name}/{DevEUI}/down"}, True),
+        ({"topics": [{"fPort": 5, "uplinkTopicPattern": "plant/five/down"}]}, True),
+        ({"topics": [{"fPort": 5, "downlinkTopicPattern": "plant/five/up"}]}, True),
+        ({"topics": [{"fPort": 5, "downlinkTopicPattern": "plant/five/up/to"}]}, False),
+    ],
+)
+def test_what_it_sends_may_come_back_as_a_command(connector: str, values: dict[str, Any], expected: bool) -> None:
+    assert config(connector, **values).comes_back is expected
+
+
+def test_a_hash_lets_uplinks_of_any_levels_come_back() -> None:
+    amqp = "actility-amqp-0.9.1-iot"
+    assert config(amqp, downlinkTopicPattern="plant/#").comes_back
+    assert not config(amqp, downlinkTopicPattern="#/down").comes_back
+
+
 # ---- the FPort of commands that bring none
 
 
@@ -95,7 +121,7 @@ def entries(*topics: tuple[int, str | None]) -> list[dict[str, Any]]:
 
 
 def ports(connector: str, *topics: tuple[int, str | None], **values: Any) -> CommandPorts:
-    return CommandPorts(config(connector, topics=entries(*topics), **values), "*" if "amqp" in connector else "+")
+    return CommandPorts(config(connector, topics=entries(*topics), **values))
 
 
 def of(found: CommandPorts, connector: str, topic: str) -> int | None:

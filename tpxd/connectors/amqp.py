@@ -24,7 +24,7 @@ from tpxd.errors import ConnectFailed, Refused
 from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
 from tpxd.secret import plain
-from tpxd.topics import CommandPorts, UplinkTopics, comes_back, command_filters
+from tpxd.topics import CommandPorts, TopicSources, UplinkTopics
 from tpxd.wire.amqp_codec import name_fault
 from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
 from tpxd.wire.amqp_events import Delivery, Refusal
@@ -53,7 +53,7 @@ class PortTopics(Part):
     downlinkTopicPattern: AmqpPattern | None = Field(None, description="One more key to take commands from.")
 
 
-class AmqpConfig(LinkConfig):
+class AmqpConfig(TopicSources, LinkConfig):
     """`[configuration]` of `actility-amqp-0.9.1-iot`."""
 
     default_ports: ClassVar[dict[str, int]] = {"TCP": 5672, "SSL": 5671}
@@ -87,16 +87,6 @@ class AmqpConfig(LinkConfig):
             raise ValueError("username is missing; only a certificate, which needs SSL, can stand in its place")
         return self
 
-    @property
-    def command_sources(self) -> list[str]:
-        """The routing keys to bind the queue with, each once."""
-        return command_filters(self, "*")
-
-    @property
-    def comes_back(self) -> bool:
-        """See `ConnectorConfig.comes_back`."""
-        return comes_back(self, "*")
-
 
 @dataclass(slots=True)
 class AmqpTransport:
@@ -116,7 +106,7 @@ class AmqpTransport:
 
     def __post_init__(self) -> None:
         self._topics = UplinkTopics(self.config)
-        self._ports = CommandPorts(self.config, "*")
+        self._ports = CommandPorts(self.config)
 
     async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
         """Publish in order; an uplink that has no legal routing key is rejected.

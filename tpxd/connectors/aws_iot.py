@@ -81,7 +81,7 @@ async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[
             mqtt = MqttTransport(
                 session,
                 UplinkTopics(config),
-                CommandPorts(config, "+"),
+                CommandPorts(config),
                 config.actionTimeout / 1000,
                 refusal=_refusal,
             )

@@ -26,7 +26,7 @@ from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
 from tpxd.mqtt_transport import MqttTransport, PortTopics, open_subscribed
 from tpxd.secret import plain
-from tpxd.topics import CommandPorts, UplinkTopics, comes_back, command_filters
+from tpxd.topics import CommandPorts, TopicSources, UplinkTopics
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_codec import MAX_TEXT_BYTES
 from tpxd.wire.streams import Endpoint
@@ -39,7 +39,7 @@ def _path(value: str) -> str:
     return value
 
 
-class MqttConfig(LinkConfig):
+class MqttConfig(TopicSources, LinkConfig):
     """`[configuration]` of `actility-mqtt-iot`."""
 
     default_ports: ClassVar[dict[str, int]] = {"TCP": 1883, "SSL": 8883, "WSS": 443}
@@ -78,16 +78,6 @@ class MqttConfig(LinkConfig):
         endpoint = super().endpoint(contexts)
         return replace(endpoint, websocket=WebSocket(self.path, "mqtt")) if self.protocol == "WSS" else endpoint
 
-    @property
-    def command_sources(self) -> list[str]:
-        """The topic filters to subscribe to, each once."""
-        return command_filters(self, "+")
-
-    @property
-    def comes_back(self) -> bool:
-        """See `ConnectorConfig.comes_back`."""
-        return comes_back(self, "+")
-
 
 @connector(
     "actility-mqtt-iot",
@@ -115,7 +105,7 @@ async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIte
         yield MqttTransport(
             session,
             UplinkTopics(config),
-            CommandPorts(config, "+"),
+            CommandPorts(config),
             config.actionTimeout / 1000,
             config.qos,
             config.retain,

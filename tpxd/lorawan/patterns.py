@@ -39,12 +39,14 @@ class _Rules:
 
     Attributes:
         separator: parts the levels that a value must not add to; None where there are none.
+        wildcard: stands for any one level in what a client subscribes to.
         max_bytes: of the whole text in UTF-8.
         unsafe: what a value must not hold, and what stands there instead.
         refused: what the pattern's own text must not hold, besides control characters, which none may.
     """
 
     separator: str | None
+    wildcard: str
     max_bytes: int
     unsafe: tuple[tuple[re.Pattern[str], str], ...]
     refused: re.Pattern[str] | None
@@ -53,18 +55,21 @@ class _Rules:
 _RULES = {
     Target.MQTT_TOPIC: _Rules(
         "/",
+        "+",
         65_535,
         ((re.compile(f"[/+#{_CONTROLS}{_NO_CHARACTERS}]"), "_"),),
         re.compile("[+#]"),
     ),
     Target.AMQP_KEY: _Rules(
         ".",
+        "*",
         255,
         ((re.compile(f"[.*#{_CONTROLS}{_NO_CHARACTERS}]"), "_"),),
         None,
     ),
     Target.HEADER: _Rules(
         None,
+        "",
         65_535,
         ((re.compile(f"[{_CONTROLS}]"), "_"), (re.compile("[^\x00-\xff]"), "?")),
         re.compile("[^\x00-\xff]"),
@@ -151,29 +156,57 @@ class Pattern:
         """The text outside of braces, which is a part of everything made from this pattern."""
         return "".join(part for part in self._parts if isinstance(part, str))
 
-    def subscription(self, wildcard: str) -> str:
-        """The filter that fits all that this can become: each level that holds braces is the wildcard."""
-        separator = self._rules.separator
-        if separator is None:
-            raise LocalMisuse("nobody subscribes to a header value")
-        marked = "".join(part if isinstance(part, str) else "\0" for part in self._parts)
-        return separator.join(wildcard if "\0" in level else level for level in marked.split(separator))
+    @property
+    def subscription(self) -> str:
+        """The topic filter or binding key that fits all that this can become: a wildcard for each level with braces."""
+        return self._separator.join(self._levels)
 
-    def fits(self, text: str, wildcard: str) -> bool:
+    def fits(self, text: str) -> bool:
         """Whether the filter of `subscription` fits a topic or routing key; "#", as AMQP has it, fits any levels."""
-        separator = self._rules.separator
-        if separator is None:
-            raise LocalMisuse("nobody subscribes to a header value")
-        words = text.split(separator)
+        words = text.split(self._separator)
         ends = {0}
-        for level in self.subscription(wildcard).split(separator):
+        for level in self._levels:
             if level == "#":
                 ends = set(range(min(ends), len(words) + 1))
             else:
-                ends = {end + 1 for end in ends if end < len(words) and level in (wildcard, words[end])}
+                ends = {end + 1 for end in ends if end < len(words) and level in (self._rules.wildcard, words[end])}
             if not ends:
                 return False
         return len(words) in ends
+
+    def meets(self, other: Pattern) -> bool:
+        """Whether some topic or routing key fits the filters of both; "#" as in `fits`."""
+        others, wildcard = other._levels, self._rules.wildcard
+        ends = _beyond_hashes({0}, others)
+        for level in self._levels:
+            if level == "#":
+                ends = set(range(min(ends), len(others) + 1))
+            else:
+                within = [end for end in ends if end < len(others)]
+                stay = {end for end in within if others[end] == "#"}
+                ends = stay | {end + 1 for end in within if level == wildcard or others[end] in (level, wildcard)}
+                ends = _beyond_hashes(ends, others)
+            if not ends:
+                return False
+        return len(others) in ends
+
+    @property
+    def _levels(self) -> list[str]:
+        marked = "".join(part if isinstance(part, str) else "\0" for part in self._parts)
+        return [self._rules.wildcard if "\0" in level else level for level in marked.split(self._separator)]
+
+    @property
+    def _separator(self) -> str:
+        if self._rules.separator is None:
+            raise LocalMisuse("nobody subscribes to a header value")
+        return self._rules.separator
+
+
+def _beyond_hashes(ends: set[int], levels: list[str]) -> set[int]:
+    """These places, and those that "#" leads to where it stands for no level."""
+    while more := {end + 1 for end in ends if levels[end : end + 1] == ["#"]} - ends:
+        ends = ends | more
+    return ends
 
 
 def compile_pattern(text: str, target: Target) -> Pattern:
