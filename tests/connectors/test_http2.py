@@ -1,12 +1,15 @@
-"""`http2 = true`: against hypercorn, and what the contract suite does not ask."""
+"""`http2 = true`: against hypercorn and nginx, and what the contract suite does not ask."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ import h2.errors
 import h2.exceptions
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from trio.testing import MockClock
 
@@ -22,10 +27,12 @@ from tests import pki
 from tests.connectors.http2_peer import FallbackPeer, Http2Peer
 from tests.connectors.hypercorn_site import Site, hypercorn_site
 from tests.connectors.traffic import LANES, Receipts, batch_of, outgoing
+from tests.nginx import running_nginx
 from tpxd.connector import Outgoing, Transport
 from tpxd.connectors.http import HttpConfig, open_http
 from tpxd.errors import ConnectFailed, LinkLost
 from tpxd.wire import http2_client
+from tpxd.wire.http2_links import GOAWAY, MAX_FRAME_BYTES, Goodbyes
 from tpxd.wire.http_client import IDLE_S
 from tpxd.wire.streams import open_stream
 
@@ -112,7 +119,59 @@ async def test_a_link_is_left_before_the_far_end_would_end_it(tmp_path: Path, mo
         assert len({seen.client for seen in site.seen}) == 10
 
 
+# ---- nginx
+
+
+@pytest.mark.broker
+async def test_nginx_that_ends_links_gets_each_uplink_once(tmp_path: Path) -> None:
+    batches = [[outgoing(n, f"70B3D5E75E00A1{n % 20:02X}") for n in range(n, n + 128)] for n in range(0, 1024, 128)]
+    async with running_nginx(tmp_path, most_requests=100) as nginx:
+        headers = {"X-Thing": "{FCntUp}"}
+        async with transport_to(Site(nginx.url), headers=headers) as transport:
+            for batch in batches:
+                await deliver(transport, batch)
+    served = nginx.served()
+    assert sorted(int(request.thing) for request in served) == list(range(1024)), "none is missing, none came twice"
+    assert {request.protocol for request in served} == {"HTTP/2.0"}
+    links = Counter(request.link for request in served)
+    assert len(links) == 11
+    assert max(links.values()) == 100
+
+
 # ---- ends of links
+
+PING, DATA = 6, 0
+
+
+def frame(kind: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, 0]) + bytes(4) + payload
+
+
+def goodbye(code: h2.errors.ErrorCodes, more: bytes = b"") -> bytes:
+    return frame(GOAWAY, (199).to_bytes(4) + int(code).to_bytes(4) + more)
+
+
+frames = st.one_of(
+    st.binary(max_size=300).map(partial(frame, DATA)),
+    st.binary(min_size=8, max_size=8).map(partial(frame, PING)),
+    st.tuples(st.sampled_from(h2.errors.ErrorCodes), st.binary(max_size=9)).map(lambda parts: goodbye(*parts)),
+)
+
+
+@given(sent=st.lists(frames), cuts=st.lists(st.integers(0, 2_000)))
+def test_however_a_link_is_cut_only_friendly_goodbyes_are_taken_out(sent: list[bytes], cuts: list[int]) -> None:
+    whole, friendly = b"".join(sent), [each for each in sent if each[3] == GOAWAY and each[13:17] == bytes(4)]
+    seen: list[None] = []
+    goodbyes = Goodbyes(lambda: seen.append(None))
+    places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    passed = b"".join(goodbyes.without(whole[begin:end]) for begin, end in pairwise(places))
+    assert passed == b"".join(each for each in sent if each not in friendly)
+    assert len(seen) == len(friendly)
+
+
+def test_a_frame_longer_than_we_allow_is_not_gathered() -> None:
+    head = (MAX_FRAME_BYTES + 1).to_bytes(3) + bytes(6)
+    assert Goodbyes(lambda: None).without(head + b"x") == head + b"x"
 
 
 @asynccontextmanager

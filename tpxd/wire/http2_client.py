@@ -10,10 +10,10 @@ Source: RFC 9113; RFC 7301 (ALPN).
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import h2.errors
 import h2.events
@@ -22,14 +22,14 @@ import trio
 
 from tpxd.errors import LinkLost
 from tpxd.wire.http1_client import KEPT_BYTES, Answer
+from tpxd.wire.http2_links import Links
 from tpxd.wire.http_client import IDLE_S, Dial
 from tpxd.wire.streams import Endpoint, explain
 
 Headers = list[tuple[bytes, bytes]]
 
 POSTS_PER_LINK: Final = 900
-"""A link is left after so many, below the 1,000 at which nginx and others end it: httpcore takes their GOAWAY for the
-end of what is under way too, so that it would arrive twice."""
+"""A link is left after so many, below the 1,000 at which nginx and others end it."""
 
 
 @dataclass(slots=True)
@@ -45,8 +45,13 @@ class Http2Client:
     """What the body of `open_http2_client` posts through."""
 
     def __init__(
-        self, new_pool: Callable[[], httpcore.AsyncConnectionPool], origin: str, answer_timeout_s: float
+        self,
+        links: Links,
+        new_pool: Callable[[], httpcore.AsyncConnectionPool],
+        origin: str,
+        answer_timeout_s: float,
     ) -> None:
+        self._links = links
         self._new_pool = new_pool
         self._turn = _Turn(new_pool())
         self._origin = origin
@@ -91,8 +96,9 @@ class Http2Client:
         await self._turn.pool.aclose()
 
     def _turn_with_room(self) -> _Turn:
-        if self._turn.posts >= POSTS_PER_LINK:
+        if self._turn.posts >= POSTS_PER_LINK or self._links.is_closing:
             self._turn = _Turn(self._new_pool())
+            self._links.is_closing = False
         return self._turn
 
     async def _exchange(self, turn: _Turn, target: str, headers: Headers, body: bytes) -> Answer:
@@ -130,77 +136,6 @@ class _Content:
         if not self._left:
             raise StopAsyncIteration
         return self._left.pop()
-
-
-class _Links(httpcore.AsyncNetworkBackend):
-    """Opens links for the pools, the first one ahead of time."""
-
-    def __init__(self, dial: Callable[[], Awaitable[trio.abc.Stream]]) -> None:
-        self._dial = dial
-        self._prepared: tuple[trio.abc.Stream, float] | None = None
-
-    async def prepare(self) -> None:
-        """Open a link that waits for the first request; raises ConnectFailed."""
-        self._prepared = await self._dial(), trio.current_time()
-
-    async def forget(self) -> None:
-        """Close the link that waits, if it still does."""
-        if self._prepared is not None:
-            stream, _ = self._prepared
-            self._prepared = None
-            await trio.aclose_forcefully(stream)
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """A link to the one server that there is, TLS included; one that was idle for too long is not used."""
-        if self._prepared is not None and trio.current_time() - self._prepared[1] < IDLE_S:
-            stream, _ = self._prepared
-            self._prepared = None
-        else:
-            await self.forget()
-            stream = await self._dial()
-        return _Stream(stream)
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    """A stream of ours as httpcore sees one."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some(max_bytes))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.ReadError from error
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        try:
-            await self._stream.send_all(buffer)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.WriteError from error
-
-    async def aclose(self) -> None:
-        await trio.aclose_forcefully(self._stream)
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """TLS stands already."""
-        return self
-
-    def get_extra_info(self, info: str) -> Any:
-        """The TLS connection, of which httpcore asks what ALPN chose."""
-        return self._stream if info == "ssl_object" and isinstance(self._stream, trio.SSLStream) else None
 
 
 def _read_head(head: bytes) -> tuple[str, Headers]:
@@ -242,7 +177,7 @@ async def open_http2_client(
 
     Cancellation: all links are closed.
     """
-    backend = _Links(lambda: dial(endpoint, connect_timeout_s))
+    backend = Links(lambda: dial(endpoint, connect_timeout_s))
     # never used: the links come with their TLS
     unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
@@ -254,7 +189,7 @@ async def open_http2_client(
     origin = f"https://{endpoint.host if ':' not in endpoint.host else f'[{endpoint.host}]'}:{endpoint.port}"
     await backend.prepare()
     try:
-        async with aclosing(Http2Client(new_pool, origin, answer_timeout_s)) as client:
+        async with aclosing(Http2Client(backend, new_pool, origin, answer_timeout_s)) as client:
             yield client
     finally:
         await backend.forget()
