@@ -12,7 +12,8 @@ from pathlib import Path
 import trio
 
 from tests import pki
-from tests.mosquitto import START_S, free_port, listening
+from tests.mosquitto import START_S
+from tests.ports import free_port, listening
 
 PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 

@@ -26,7 +26,7 @@ from tests.tinyproxy import running_tinyproxy
 from tpxd.aws_iot_config import ALPN, WSS_HINT, AwsIotConfig
 from tpxd.connector import Outgoing
 from tpxd.connectors.aws_iot import MAX_BODY_BYTES, open_aws_iot
-from tpxd.errors import AuthenticationFailed, Refused, TransportError
+from tpxd.errors import AuthenticationFailed, TransportError
 
 pytestmark = pytest.mark.broker
 
@@ -67,11 +67,11 @@ async def deliver(settings: AwsIotConfig, subscriber: Subscriber) -> list[tuple[
     return subscriber.messages
 
 
-async def refusal(settings: AwsIotConfig, uplinks: list[Outgoing] | None = None) -> TransportError:
-    """What becomes of an opening, or of uplinks, that are not wanted."""
+async def refusal(settings: AwsIotConfig) -> TransportError:
+    """What becomes of an opening that is not wanted."""
     with pytest.raises(TransportError) as caught:
-        async with open_aws_iot(settings, context()) as transport:
-            await transport.send(uplinks or [], Receipts())
+        async with open_aws_iot(settings, context()):
+            pytest.fail("it opened")
     return caught.value
 
 
@@ -112,6 +112,17 @@ async def test_a_signed_url_lets_in_and_a_wrong_key_does_not(tmp_path: Path, mot
     assert (gate.protocols, gate.clients) == ([None, None], ["", ""])
 
 
+async def test_a_signed_url_passes_mosquittos_own_tls_too(tmp_path: Path, moto: Moto) -> None:
+    certificate, key = pki.server("127.0.0.1").write(tmp_path, "server")
+    port = free_port()
+    listener = f"listener {port} 127.0.0.1\nprotocol websockets\ncertfile {certificate}\nkeyfile {key}"
+    async with running_mosquitto(tmp_path, listener=listener) as broker, witness(broker.port) as subscriber:
+        assert await deliver(config(moto, endpoint=f"127.0.0.1:{port}", **WSS), subscriber) == EXPECTED
+        foreign = pki.issue("Another CA", is_ca=True).certificate
+        error = await refusal(config(moto, endpoint=f"127.0.0.1:{port}", **WSS, trustedCaCertificate=foreign))
+    assert "was issued by a CA that is not trusted" in error.message
+
+
 @pytest.mark.parametrize("reaches_registry", [True, False])
 async def test_a_real_proxy_carries_uplinks_and_questions(tmp_path: Path, moto: Moto, reaches_registry: bool) -> None:
     certificate, key = pki.server("127.0.0.1").write(tmp_path, "server")
@@ -150,10 +161,15 @@ async def test_what_moto_refuses_is_told_with_the_next_step(tmp_path: Path, moto
         B: {"deviceType": "retired", "createDeviceTypes": False},
         C: {"deviceType": "new", "createDeviceTypes": False},
     }
+    troubles: list[TransportError | None] = []
     async with running_mosquitto(tmp_path) as broker, open_gate(tmp_path, broker.port) as gate:
-        errors = [await refusal(config(moto, gate, **values), [outgoing(1, lane)]) for lane, values in cases.items()]
-    assert [type(error) for error in errors] == [Refused] * 3
-    assert [error.hint for error in errors] == [
+        for lane, values in cases.items():
+            receipts = Receipts()
+            here = context(troubled=troubles.append)
+            async with open_aws_iot(config(moto, gate, **values), here) as transport:
+                await transport.send([outgoing(1, lane)], receipts)
+            assert receipts.delivered_ == [0], "the registry is no part of the way of an uplink"
+    assert [error and error.hint for error in troubles] == [
         "is certificateId the ARN of a certificate of this account and region?",
         "is deviceType a thing type that is not deprecated?",
         "create it, or set createDeviceTypes = true",
