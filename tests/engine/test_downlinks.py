@@ -171,6 +171,23 @@ async def test_a_disk_that_refuses_holds_acknowledgements_back_and_bounds_what_i
         nursery.cancel_scope.cancel()
 
 
+async def test_what_is_wrong_with_a_command_that_names_no_device_is_said_where_an_operator_looks(
+    autojump_clock: MockClock,
+) -> None:
+    disk, told = Disk(), list[str]()
+    async with opened(disk) as commands:
+        inbox = Inbox("plant", commands, None, untold=lambda error: told.append(error.message))
+        for content in (body(DevEUI=None), body(DevEUI="12"), body(FPort=0)):
+            inbox.take(message(content))
+        inbox.take(Incoming("a" * 60_000, b'{"DevEUI_downlink":[]}'))
+        await trio.sleep(1)
+    assert told == [
+        f"a command by {TOPIC} is wrong: DevEUI is missing",
+        f"a command by {'a' * 100} is wrong: DevEUI_downlink is no object",
+    ]
+    assert len(disk.verdicts()) == 2, "the others are told to whoever sent them"
+
+
 async def test_while_too_many_wait_nothing_is_taken(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_book, "MAX_OPEN", 10)
     async with engine(lrc=Lrc(there=False)) as plant:

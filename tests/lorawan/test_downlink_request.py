@@ -92,8 +92,9 @@ def test_keys_do_not_show() -> None:
         (403, b"Security Check. bad AS_ID", Meaning.REFUSED, "Security Check. bad AS_ID", True),
         (401, b"", Meaning.REFUSED, "HTTP 401 without a text", True),
         (404, b"<p>a &lt;b&gt;\n\x00c</p>", Meaning.REFUSED, "a <b> c", True),
-        (503, b"", Meaning.LATER, "HTTP 503: HTTP 503 without a text", True),
+        (503, b"", Meaning.LATER, "HTTP 503 without a text", True),
         (429, b"slowly", Meaning.LATER, "HTTP 429: slowly", True),
+        (504, b"", Meaning.UNKNOWN, "HTTP 504 from a proxy: without a text", True),
         (502, b"bad gateway", Meaning.UNKNOWN, "HTTP 502 from a proxy: bad gateway", True),
     ],
 )

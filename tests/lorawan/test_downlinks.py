@@ -75,6 +75,7 @@ def test_the_documented_example() -> None:
         "70:b3:d5:e7:5e:00:a1:c4",
         "70B3.D5E7.5E00.A1C4",
         "0x70b3D5E75E00A1C4",
+        "0X70B3D5E75E00A1C4",
     ],
 )
 def test_a_dev_eui_in_any_notation(text: str) -> None:
@@ -100,9 +101,10 @@ def test_numbers_and_numeric_text_mean_the_same(
 ) -> None:
     plain = {"FPort": port, "FCntDn": counter, "Confirmed": int(confirmed), "FlushDownlinkQueue": flush}
     text = {name: str(int(value)) for name, value in plain.items()}
-    both = [command(**fields, payload_hex=payload.hex(), CorrelationID="1") for fields in (plain, text)]
-    assert both[0] == both[1]
-    assert both[0].payload_hex == payload.hex()
+    pointed = {name: float(value) for name, value in plain.items()}
+    found = [command(**fields, payload_hex=payload.hex(), CorrelationID="1") for fields in (plain, text, pointed)]
+    assert found[0] == found[1] == found[2]
+    assert found[0].payload_hex == payload.hex()
 
 
 def test_the_root_may_be_missing() -> None:
@@ -162,11 +164,15 @@ def test_validity(given: Any, until_s: float, in_seconds: bool) -> None:
         ("DevEUI", None),
         ("DevEUI", 7),
         ("DevEUI", "70B3D5E75E00A1C4\n"),
+        ("DevEUI", "70B3D5E75E00A1\ufb00"),
+        ("DevEUI", "0x0x70B3D5E75E00A1C4"),
         ("FPort", 0),
         ("FPort", 225),
         ("FPort", 999),
         ("FPort", True),
         ("FPort", "5.0"),
+        ("FPort", 5.5),
+        ("FPort", 1e300),
         ("FPort", "٥"),
         ("FPort", {"a": 1}),
         ("payload_hex", None),

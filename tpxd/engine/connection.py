@@ -211,7 +211,7 @@ async def use_link(live: Live, transport: Transport) -> None:
     async with trio.open_nursery() as link:
         if live.commands is not None and configuration.command_sources:
             messages = partial(live.chains.messages, live.id)
-            inbox = Inbox(live.id, live.commands, configuration.downlinkPort, messages)
+            inbox = Inbox(live.id, live.commands, configuration.downlinkPort, messages, live.health.note)
             link.start_soon(receive_commands, transport, inbox)
         if live.live_first is not None:
             live.live_first.draw_border(live.cursor)

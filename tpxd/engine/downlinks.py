@@ -18,10 +18,13 @@ import trio
 from tpxd.connector import Incoming, Transport
 from tpxd.engine.command_book import fingerprint
 from tpxd.engine.commands import Commands
+from tpxd.errors import TpxdError
 from tpxd.lorawan.downlinks import DownlinkError, NotACommand, NotJson, parse_downlink
 from tpxd.spool import NewReport, StoredCommand
 
 AHEAD: Final = 256
+MAX_SHOWN: Final = 100
+"""Characters of a topic or routing key that are shown."""
 
 REPEATED: Final = "it came marked as a repetition, and the acknowledgement of an equal one may have been lost"
 """Why a command is in doubt from the beginning: nobody can tell whether it is new."""
@@ -41,6 +44,7 @@ class Inbox:
         connection: its id.
         default_port: for commands without an FPort, where their topic tells none.
         messages: see `Messages`.
+        untold: called with what is wrong with a command whose sender cannot be told, since it names no device.
         wall: seconds since the epoch.
     """
 
@@ -48,6 +52,7 @@ class Inbox:
     commands: Commands
     default_port: int | None
     messages: Messages = lambda body: ()
+    untold: Callable[[TpxdError], None] = lambda error: None
     wall: Callable[[], float] = time.time
     _met: set[int] = field(default_factory=set)
 
@@ -80,6 +85,8 @@ class Inbox:
             commands.ignored(connection, json=False)
             return ()
         except DownlinkError as error:
+            if not error.dev_eui:
+                self.untold(TpxdError(f"a command by {incoming.source[:MAX_SHOWN]} is wrong: {error.message}"))
             return commands.enter(connection, error, mark)
         if isinstance(wanted, NotACommand):
             commands.ignored(connection, json=True)

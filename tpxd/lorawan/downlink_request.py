@@ -100,13 +100,14 @@ class Answer:
 
 def judge(status: int, body: bytes) -> Answer:
     """Read an answer."""
-    cause = _plain(body) or f"HTTP {status} without a text"
+    text = _plain(body)
+    cause = text or f"HTTP {status} without a text"
     if 200 <= status < 300:
         return Answer(Meaning.QUEUED, status, cause, documented=QUEUED in cause)
     if status in (429, 503):
-        return Answer(Meaning.LATER, status, f"HTTP {status}: {cause}")
+        return Answer(Meaning.LATER, status, f"HTTP {status}: {text}" if text else cause)
     if status in (502, 504):
-        return Answer(Meaning.UNKNOWN, status, f"HTTP {status} from a proxy: {cause}")
+        return Answer(Meaning.UNKNOWN, status, f"HTTP {status} from a proxy: {text or 'without a text'}")
     return Answer(Meaning.REFUSED, status, cause)
 
 

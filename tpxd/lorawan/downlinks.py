@@ -30,7 +30,7 @@ END_OF_TIME_S = 4_102_444_800
 """The year 2100: a date beyond it is a mistake, and the last ones that a calendar has cannot be written in UTC."""
 
 _SEPARATORS = re.compile(r"[-:. ]")
-_DEV_EUI = re.compile(r"(?:0x)?([0-9A-F]{16})")
+_DEV_EUI = re.compile(r"(?:0[xX])?([0-9A-Fa-f]{16})")
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})*")
 _CORRELATION_ID = re.compile(r"[0-9A-Fa-f]{1,16}")
 _SECONDS = re.compile(r"[0-9]{1,10}")
@@ -134,11 +134,10 @@ def normalised_dev_eui(value: Any) -> str:
     """
     if value is None:
         raise DownlinkError("DevEUI", "is missing")
-    text = _SEPARATORS.sub("", value).upper().replace("0X", "0x", 1) if isinstance(value, str) else ""
-    match = _DEV_EUI.fullmatch(text)
+    match = _DEV_EUI.fullmatch(_SEPARATORS.sub("", value)) if isinstance(value, str) else None
     if match is None:
         raise DownlinkError("DevEUI", f"{_shown(value)} is not 16 hex digits")
-    return match[1]
+    return match[1].upper()
 
 
 def _fields(document: Any) -> Any:
@@ -214,6 +213,8 @@ def _number(fields: dict[str, Any], name: str, least: int, most: int) -> int | N
     number = value
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
         number = int(value)
+    elif isinstance(value, float) and value.is_integer():
+        number = int(value)  # JSON knows one kind of number, and some programs write each with a point
     if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
         raise DownlinkError(name, f"{_shown(value)} is not a number from {least} to {most}")
     return number
