@@ -117,9 +117,9 @@ async def test_a_signed_url_passes_mosquittos_own_tls_too(tmp_path: Path, moto: 
     port = free_port()
     listener = f"listener {port} 127.0.0.1\nprotocol websockets\ncertfile {certificate}\nkeyfile {key}"
     async with running_mosquitto(tmp_path, listener=listener) as broker, witness(broker.port) as subscriber:
-        assert await deliver(config(moto, endpoint=f"127.0.0.1:{port}", **WSS), subscriber) == EXPECTED
+        assert await deliver(config(moto, None, endpoint=f"127.0.0.1:{port}", **WSS), subscriber) == EXPECTED
         foreign = pki.issue("Another CA", is_ca=True).certificate
-        error = await refusal(config(moto, endpoint=f"127.0.0.1:{port}", **WSS, trustedCaCertificate=foreign))
+        error = await refusal(config(moto, None, endpoint=f"127.0.0.1:{port}", **WSS, trustedCaCertificate=foreign))
     assert "was issued by a CA that is not trusted" in error.message
 
 
