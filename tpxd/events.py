@@ -15,6 +15,11 @@ logger = logging.getLogger("tpxd.events")
 KEPT = 2_000
 
 
+def utc_text(at_s: float) -> str:
+    """Seconds since the epoch as every document and log line of programs shows them: `2026-01-05T09:00:00.000Z`."""
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing that an operator may want to know.
@@ -38,7 +43,7 @@ class Event:
     def to_document(self) -> dict[str, Any]:
         """The event as JSON shows it."""
         return {
-            "at": datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "at": utc_text(self.at),
             "level": logging.getLevelName(self.level).lower(),
             "kind": self.kind,
             "connection": self.connection,

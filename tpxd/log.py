@@ -21,6 +21,7 @@ from typing import Any, Final, TextIO
 
 import orjson
 
+from tpxd.events import utc_text
 from tpxd.settings import LogSettings
 
 REPEAT_S: Final = 60.0
@@ -93,7 +94,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line of JSON, without a line break at the end."""
         document: dict[str, Any] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "at": utc_text(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "connection": getattr(record, "connection", None),

@@ -70,7 +70,7 @@ def test_the_end_is_an_error_each_day() -> None:
     assert event is not None
     assert (event.kind, event.connection, event.level) == ("certificate", "plant", logging.ERROR)
     assert event.message == "plant: certificate has expired on 2027-01-31 12:00 UTC: renew it"
-    assert event.more == {"field": "certificate", "certificateExpires": "2027-01-31T12:00:00Z"}
+    assert event.more == {"field": "certificate", "certificateExpires": "2027-01-31T12:00:00.000Z"}
 
 
 def test_a_renewed_certificate_is_told_anew_when_its_time_comes() -> None:

@@ -119,7 +119,7 @@ async def commit_receipts(cursor: Cursor, flight: Flight, health: Health, hand_o
     Args:
         hand_on: what other connections get of what was delivered; it becomes durable together with that.
 
-    Cancellation: what was not committed is still in `flight`; see `commit_rest`.
+    Cancellation: what was not committed is still in `flight`; see `commit_settled`.
     """
     while True:
         await flight.progress.wait()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from tpxd.engine.verdicts import command_document
+from tpxd.events import utc_text
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, StoredCommand
 
@@ -28,11 +28,10 @@ def trace_document(
 
 
 def _uplink_document(uplink: Uplink, cursors: Sequence[Cursor]) -> dict[str, Any]:
-    at = datetime.fromtimestamp(uplink.received_ms / 1000, UTC).isoformat(timespec="milliseconds")
     meant = [cursor for cursor in cursors if uplink.recipient in (None, cursor.id)]
     return {
         "type": uplink.kind,
-        "received": at.replace("+00:00", "Z"),
+        "received": utc_text(uplink.received_ms / 1000),
         "seq": uplink.seq,
         "fields": {name: uplink.fields[name] for name in SHOWN if name in uplink.fields},
         "connections": {cursor.id: "done" if cursor.is_done(uplink.seq) else "waiting" for cursor in meant},

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from tpxd.engine.health import Health
-from tpxd.events import Event
+from tpxd.events import Event, utc_text
 from tpxd.wire.tls import certificate_expires
 
 logger = logging.getLogger(__name__)
@@ -92,5 +92,5 @@ def _event(id: str, expiry: Expiry, left: timedelta, now: datetime) -> Event:
     else:
         remaining = f"{left.days} days" if left >= 2 * DAY else f"{left / timedelta(hours=1):.0f} hours"
         text, level = f"{id}: {expiry.field} expires in {remaining}, on {ends}: renew it", logging.WARNING
-    more = {"field": expiry.field, "certificateExpires": expiry.at.isoformat().replace("+00:00", "Z")}
+    more = {"field": expiry.field, "certificateExpires": utc_text(expiry.at.timestamp())}
     return Event("certificate", text, id, level, at=now.timestamp(), more=more)

@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
 from tpxd.engine.drain import Drain
 from tpxd.errors import Problem, TpxdError
-from tpxd.events import Event, Report
+from tpxd.events import Event, Report, utc_text
 from tpxd.spool import CommandState, Cursor
 
 STALLED_S: Final = 30.0
@@ -98,10 +98,8 @@ class DownlinkCounts:
 
 
 def timestamp(seconds: float | None) -> str | None:
-    """Seconds since the epoch as the documents show them."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """A moment as the documents show it, see `utc_text`; None where there is none."""
+    return None if seconds is None else utc_text(seconds)
 
 
 @dataclass(slots=True)

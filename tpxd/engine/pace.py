@@ -1,4 +1,4 @@
-"""`uplinkRateLimiter`: so many uplinks a second, in bursts of at most one second's worth."""
+"""So many uplinks or commands a second, as a file limits them, in bursts of at most one second's worth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Pace:
         self._at = trio.current_time()
 
     async def wait(self) -> int:
-        """Wait until at least one uplink may go, and say how many may."""
+        """Wait until at least one may go, and say how many may."""
         if self._rate is None:
             return sys.maxsize
         if (allowed := self._refill()) >= 1:

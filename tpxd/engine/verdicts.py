@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from tpxd.events import utc_text
 from tpxd.lorawan.downlinks import Command
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
 from tpxd.spool import CommandState, StoredCommand
@@ -65,8 +66,8 @@ def command_document(command: StoredCommand) -> dict[str, Any]:
         "final": command.state.final,
         "cause": command.cause or None,
         "status": command.status,
-        "received": _at(command.received_ms),
-        "changed": _at(command.changed_ms),
+        "received": utc_text(command.received_ms / 1000),
+        "changed": utc_text(command.changed_ms / 1000),
         "tries": command.tries,
         "doubts": command.doubts,
         "transmitted": command.transmitted,
@@ -80,14 +81,9 @@ def _options(command: Command) -> dict[str, Any]:
         "FlushDownlinkQueue": command.flush_queue,
         "FCntDn": command.f_cnt_dn,
         "AFCntDn": command.af_cnt_dn,
-        "ValidityTime": None if until_s is None else _at(int(until_s * 1000)),
+        "ValidityTime": None if until_s is None else utc_text(until_s),
     }
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _at(at_ms: int) -> str:
-    text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
 
 
 def is_unhappy(state: CommandState) -> bool:

@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
+
+from tpxd.events import utc_text
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Refusal:
     def to_document(self, at: float) -> dict[str, Any]:
         """The refusal as JSON shows it; texts of strangers are cut."""
         return {
-            "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "at": utc_text(at),
             "message": self.message[:MAX_TEXT],
             "AS_ID": None if self.as_id is None else self.as_id[:MAX_TEXT],
             "DevEUI": self.lane[:MAX_TEXT] or None,
@@ -158,10 +159,6 @@ class IntakeCounters:
             since = f" (and {more} more since the last such line)" if more else ""
             logger.warning("report from %s refused: %s%s", refusal.peer, refusal.message, since)
             refusals.logged_at, refusals.logged_count = now, refusals.count
-
-    def refused_total(self) -> dict[str, int]:
-        """Refused reports by reason."""
-        return {reason: refusals.count for reason, refusals in self._refusals.items()}
 
     def to_document(self) -> dict[str, Any]:
         """The `intake` part of the health document."""

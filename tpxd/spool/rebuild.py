@@ -17,8 +17,6 @@ from tpxd.spool.salvage import Found
 from tpxd.spool.state import State
 
 BATCH = 64
-COPIED = frozenset({"journal", "commits", "dead_letters"})
-"""Tables whose rows never change, so that every version is the right one."""
 
 
 class Rebuild:

@@ -24,7 +24,6 @@ KEPT = 3
 
 SAMPLE_PAGES = 256
 TELL_EVERY = 1_000
-SQLITE_HEADER = b"SQLite format 3\0"
 
 
 def read_wal(path: Path, page_size: int) -> WalCheck:
