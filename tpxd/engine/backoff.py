@@ -3,7 +3,8 @@
 A failure begins a burst of five minutes with decorrelated jitter between 1 s and 30 s, so that a blip of two
 seconds costs two seconds; then the documented table of the reconnect strategy holds, each delay moved by up to a
 minute either way. The first receipt resets it; merely opening does not, since a far end that accepts and then
-drops would otherwise be tried for ever in a burst.
+drops would otherwise be tried for ever in a burst. A link that stood for five minutes resets it too: a connection
+with an uplink a day must not count the time between two blips as one long outage.
 
 Source: ThingPark X IoT Flow, "About connections", reconnectStrategy; decorrelated jitter as Mosquitto's bridges use it.
 """
@@ -20,6 +21,7 @@ BURST_S: Final = 300.0
 BURST_SHORTEST_S: Final = 1.0
 BURST_LONGEST_S: Final = 30.0
 JITTER_S: Final = 60.0
+STEADY_S: Final = 300.0
 AUTHENTICATION_S: Final = 300.0
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0

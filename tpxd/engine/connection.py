@@ -20,7 +20,7 @@ import trio
 
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import Connector, Context, Dial, Memory, TlsContexts, Transport
-from tpxd.engine.backoff import AUTHENTICATION_S, Backoff
+from tpxd.engine.backoff import AUTHENTICATION_S, STEADY_S, Backoff
 from tpxd.engine.chains import Chains
 from tpxd.engine.commands import Commands
 from tpxd.engine.delivery import commit_receipts, commit_settled, deliver
@@ -162,11 +162,11 @@ async def open_once(live: Live) -> TransportError | None:
     configuration = live.file.configuration
     live.health.turn(State.OPENING)
     error: TransportError | None = None
-    opened = False
+    opened_at: float | None = None
     with live.stopping.bounds(lambda: live.stop_grace_s if live.health.state is State.OPENED else 0.0):
         try:
             async with live.connector.open(configuration, context_of(live)) as transport:
-                opened = True
+                opened_at = trio.current_time()
                 live.health.turn(State.OPENED)
                 await use_link(live, transport)
                 live.health.turn(State.CLOSING)
@@ -174,7 +174,9 @@ async def open_once(live: Live) -> TransportError | None:
             error = alone
         except BaseExceptionGroup as group:
             error = what_ended_it(group)
-    if opened and isinstance(error, LinkLost) and not isinstance(error, Refused):
+    if opened_at is not None and trio.current_time() - opened_at >= STEADY_S:
+        live.backoff.reset()
+    if opened_at is not None and isinstance(error, LinkLost) and not isinstance(error, Refused):
         oldest = live.flight.oldest_unsettled() if live.flight.sending else None
         if live.flight.poison.lost(oldest):
             error = LinkLost(f"{EVERY_PUBLISH} ({error.message})", hint=error.hint)

@@ -58,7 +58,7 @@ async def deliver(
     Args:
         live_first: chooses what may go before its turn; None lets nothing.
 
-    Returns after the batch under way when it is asked to stop, and when nothing came for `quiet_s`.
+    Returns after the batch under way when it is asked to stop, and when nothing went out for `quiet_s`.
 
     Raises:
         LinkLost, AuthenticationFailed: what has no receipt stays in `flight` for the next link.
@@ -67,10 +67,11 @@ async def deliver(
     """
     flight.expire(outbound.decide)
     most = min(SLOW_START, max_in_flight)
+    quiet_at = trio.current_time() + quiet_s
     while not stopping.requested:
         batch = flight.next_batch(most)
         if not batch:
-            with stopping.interrupts(), trio.move_on_after(quiet_s) as waiting:
+            with stopping.interrupts(), trio.move_on_at(quiet_at) as waiting:
                 await _take(cursor, flight, outbound, pace, most, live_first)
             if waiting.cancelled_caught:
                 return
@@ -87,6 +88,7 @@ async def deliver(
             continue
         assert flight.sending == 0, "a transport returned from send without a receipt for each uplink"
         took_s = trio.current_time() - begun
+        quiet_at = trio.current_time() + quiet_s
         if trace.on:
             trace.batch(batch, took_s)
         if live_first is not None and took_s > BRISK_S:
