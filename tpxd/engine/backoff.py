@@ -35,6 +35,32 @@ TABLES: Final[dict[Strategy, tuple[tuple[float, float], ...]]] = {
 
 
 @dataclass(slots=True)
+class Burst:
+    """Decorrelated jitter for five minutes from the first failure on."""
+
+    _random: random.Random = field(default_factory=random.Random)
+    _began: float | None = None
+    _last_delay: float = BURST_SHORTEST_S
+
+    def delay(self, now: float) -> float | None:
+        """Seconds to wait after a failure at `now` (any monotonic clock), or None when the burst is over."""
+        if self._began is None:
+            self._began = now
+        if now - self._began >= BURST_S:
+            return None
+        self._last_delay = self._random.uniform(BURST_SHORTEST_S, min(BURST_LONGEST_S, self._last_delay * 3))
+        return self._last_delay
+
+    def over_for_s(self, now: float) -> float:
+        """How long it has been over."""
+        return 0.0 if self._began is None else now - self._began - BURST_S
+
+    def reset(self) -> None:
+        """Forget earlier failures: the next one begins a burst."""
+        self._began, self._last_delay = None, BURST_SHORTEST_S
+
+
+@dataclass(slots=True)
 class Backoff:
     """The retry clock of one connection.
 
@@ -44,24 +70,20 @@ class Backoff:
 
     strategy: Strategy
     _random: random.Random = field(default_factory=random.Random)
-    _first_failure: float | None = None
-    _last_delay: float = BURST_SHORTEST_S
+    _burst: Burst = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._burst = Burst(self._random)
 
     def reset(self) -> None:
         """Forget earlier failures: the next one begins a burst."""
-        self._first_failure = None
-        self._last_delay = BURST_SHORTEST_S
+        self._burst.reset()
 
     def delay(self, now: float) -> float | None:
         """Seconds to wait after a failure at `now` (any monotonic clock), or None when the strategy gives up."""
-        if self._first_failure is None:
-            self._first_failure = now
-        elapsed = now - self._first_failure
-        if elapsed < BURST_S:
-            longest = min(BURST_LONGEST_S, self._last_delay * 3)
-            self._last_delay = self._random.uniform(BURST_SHORTEST_S, longest)
-            return self._last_delay
-        elapsed -= BURST_S
+        if (delay := self._burst.delay(now)) is not None:
+            return delay
+        elapsed = self._burst.over_for_s(now)
         for delay, lasts in TABLES[self.strategy]:
             if elapsed < lasts:
                 return delay + self._random.uniform(-JITTER_S, JITTER_S)

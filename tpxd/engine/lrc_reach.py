@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
+from tpxd.engine.backoff import BURST_LONGEST_S, Burst
 from tpxd.engine.health import LastError
 from tpxd.errors import TpxdError
 from tpxd.events import Event, Report
 from tpxd.lorawan.downlink_request import Answer
 
-BURST_S: Final = 300.0
-SHORTEST_S: Final = 1.0
-LONGEST_S: Final = 30.0
 SILENCES: Final = 3
 
 
 @dataclass(slots=True)
 class Patience:
-    """When to try again: decorrelated jitter for five minutes, then every 30 s."""
+    """When to try again: as a `Burst` says, then every 30 s."""
 
-    _random: random.Random = field(default_factory=random.Random)
-    _since: float | None = None
-    _last_s: float = SHORTEST_S
+    _burst: Burst = field(default_factory=Burst)
 
     def delay(self, now: float) -> float:
         """Seconds to wait after a failure at `now`."""
-        if self._since is None:
-            self._since = now
-        if now - self._since >= BURST_S:
-            return LONGEST_S
-        self._last_s = self._random.uniform(SHORTEST_S, min(LONGEST_S, 3 * self._last_s))
-        return self._last_s
+        return self._burst.delay(now) or BURST_LONGEST_S
 
     def reset(self) -> None:
         """It went well."""
-        self._since, self._last_s = None, SHORTEST_S
+        self._burst.reset()
 
 
 @dataclass(slots=True)
