@@ -1,11 +1,11 @@
 """A connection is a nursery: it keeps its transport open, carries its queue, and nothing of it outlives it.
 
 run_connection
-  ├─ offer_health       where the file asks for a port of its own
-  ├─ commit_receipts    moves the cursor; survives the link
-  ├─ ExpiryWatch.watch  where the file has certificates
-  ├─ RateWatch.watch    where the file has alarms
-  └─ keep_open          open, deliver and take commands, lose, wait, open again
+  ├─ offer_health            where the file asks for a port of its own
+  ├─ commit_receipts         moves the cursor; survives the link
+  ├─ CertificateWatch.watch  where the file has certificates
+  ├─ RateWatch.watch         where the file has alarms
+  └─ keep_open               open, deliver and take commands, lose, wait, open again
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import trio
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import Connector, Context, Dial, Memory, TlsContexts, Transport
 from tpxd.engine.backoff import AUTHENTICATION_S, STEADY_S, Backoff
+from tpxd.engine.certificates import CertificateWatch
 from tpxd.engine.chains import Chains
 from tpxd.engine.commands import Commands
 from tpxd.engine.delivery import commit_receipts, commit_settled, deliver
 from tpxd.engine.downlinks import Inbox, receive_commands
-from tpxd.engine.expiry import ExpiryWatch
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health, State
 from tpxd.engine.health_port import serve_connection_health
@@ -57,7 +57,7 @@ class Live:
 
     Attributes:
         flight: outlives this version, so that what has its receipt is not sent again by the next one.
-        expiry: outlives this version too, so that nothing is told twice.
+        certificates: outlives this version too, so that the end of one is not told twice.
         live_first: lets new uplinks go before a backlog; None where the file does not say so.
         trace: what debugMode logs.
         chains: to whom it hands on.
@@ -79,7 +79,7 @@ class Live:
     stop_grace_s: float
     chains: Chains = field(default_factory=Chains)
     commands: Commands | None = None
-    expiry: ExpiryWatch = field(default_factory=ExpiryWatch)
+    certificates: CertificateWatch = field(default_factory=CertificateWatch)
     backoff: Backoff = field(init=False)
     live_first: LiveFirst | None = field(init=False)
     trace: Trace = field(default_factory=Trace)
@@ -127,7 +127,7 @@ async def run_connection(live: Live) -> None:
                 nursery.start_soon(offer_health, live, live.file.health.listen)
             nursery.start_soon(commit_receipts, live.cursor, live.flight, live.health, live.hand_on)
             if pems := live.file.configuration.pems():
-                nursery.start_soon(live.expiry.watch, live.id, pems, live.health)
+                nursery.start_soon(live.certificates.watch, live.id, pems, live.health)
             else:
                 live.health.certificate_expires = None
             if live.file.alarms:

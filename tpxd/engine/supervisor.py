@@ -17,12 +17,12 @@ import trio
 from tpxd.barrier import behind_barrier
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import REGISTRY, Dial, TlsContexts
+from tpxd.engine.certificates import CertificateWatch
 from tpxd.engine.chains import Chains
 from tpxd.engine.commands import Commands
 from tpxd.engine.config_dir import ConfigDir, Desired, Snapshot
 from tpxd.engine.connection import Live, run_connection
 from tpxd.engine.downlink_urls import DownlinkUrls
-from tpxd.engine.expiry import ExpiryWatch
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health, State
 from tpxd.engine.leaving import take_leave
@@ -53,7 +53,7 @@ class Slot:
     cursor: Cursor
     health: Health
     flight: Flight
-    expiry: ExpiryWatch = field(default_factory=ExpiryWatch)
+    certificates: CertificateWatch = field(default_factory=CertificateWatch)
     file: ConnectionFile | None = None
     live: Live | None = None
     present: bool = True
@@ -288,7 +288,7 @@ class Supervisor:
             cursor=slot.cursor,
             health=slot.health,
             flight=slot.flight,
-            expiry=slot.expiry,
+            certificates=slot.certificates,
             outbound=Outbound(
                 model.flow,
                 format_of(configuration),

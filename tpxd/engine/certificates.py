@@ -28,41 +28,41 @@ LOOK_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Expiry:
+class CertificateEnd:
     """The earliest end among a connection's certificates, and the key of the file that holds it."""
 
     field: str
     at: datetime
 
 
-def earliest(pems: Mapping[str, str]) -> Expiry | None:
+def earliest(pems: Mapping[str, str]) -> CertificateEnd | None:
     """Find the certificate that ends first; a text that cannot be read tells nothing about an end."""
     found = []
     for key, pem in pems.items():
         try:
-            found.append(Expiry(key, certificate_expires(pem)))
+            found.append(CertificateEnd(key, certificate_expires(pem)))
         except ValueError as error:
             logger.warning("the end of %s is not watched: %s", key, error)
-    return min(found, key=lambda expiry: expiry.at, default=None)
+    return min(found, key=lambda end: end.at, default=None)
 
 
 @dataclass(slots=True)
-class ExpiryWatch:
+class CertificateWatch:
     """What was told about an id's certificates, whichever version of its file runs; another end is told anew."""
 
-    _told: dict[tuple[Expiry, timedelta], datetime] = field(default_factory=dict)
+    _told: dict[tuple[CertificateEnd, timedelta], datetime] = field(default_factory=dict)
 
-    def look(self, id: str, expiry: Expiry, now: datetime) -> Event | None:
+    def look(self, id: str, end: CertificateEnd, now: datetime) -> Event | None:
         """What there is to tell now, at most the same once a day."""
-        left = expiry.at - now
+        left = end.at - now
         mark = next((mark for mark in (timedelta(0), URGENT, SOON) if left <= mark), None)
         if mark is None:
             return None
-        told = self._told.get((expiry, mark))
+        told = self._told.get((end, mark))
         if told is not None and (mark == SOON or now - told < DAY):
             return None
-        self._told = {key: at for key, at in self._told.items() if key[0] == expiry} | {(expiry, mark): now}
-        return _event(id, expiry, left, now)
+        self._told = {key: at for key, at in self._told.items() if key[0] == end} | {(end, mark): now}
+        return _event(id, end, left, now)
 
     async def watch(self, id: str, pems: Mapping[str, str], health: Health) -> None:
         """Show the earliest end in the health, and tell as it comes near, until cancelled.
@@ -71,26 +71,26 @@ class ExpiryWatch:
             pems: see `ConnectorConfig.pems`.
         """
         # the library is imported at its first use, which takes longer than an uplink may wait
-        expiry = await trio.to_thread.run_sync(earliest, pems)
-        health.certificate_expires = None if expiry is None else expiry.at
-        if expiry is not None:
-            await self.follow(id, expiry, health)
+        end = await trio.to_thread.run_sync(earliest, pems)
+        health.certificate_expires = None if end is None else end.at
+        if end is not None:
+            await self.follow(id, end, health)
 
-    async def follow(self, id: str, expiry: Expiry, health: Health) -> None:
+    async def follow(self, id: str, end: CertificateEnd, health: Health) -> None:
         """Look each hour, for ever."""
         while True:
-            event = self.look(id, expiry, datetime.fromtimestamp(health.wall(), UTC))
+            event = self.look(id, end, datetime.fromtimestamp(health.wall(), UTC))
             if event is not None:
                 health.report(event)
             await trio.sleep(LOOK_S)
 
 
-def _event(id: str, expiry: Expiry, left: timedelta, now: datetime) -> Event:
-    ends = f"{expiry.at:%Y-%m-%d %H:%M} UTC"
+def _event(id: str, end: CertificateEnd, left: timedelta, now: datetime) -> Event:
+    ends = f"{end.at:%Y-%m-%d %H:%M} UTC"
     if left <= timedelta(0):
-        text, level = f"{id}: {expiry.field} has expired on {ends}: renew it", logging.ERROR
+        text, level = f"{id}: {end.field} has expired on {ends}: renew it", logging.ERROR
     else:
         remaining = f"{left.days} days" if left >= 2 * DAY else f"{left / timedelta(hours=1):.0f} hours"
-        text, level = f"{id}: {expiry.field} expires in {remaining}, on {ends}: renew it", logging.WARNING
-    more = {"field": expiry.field, "certificateExpires": utc_text(expiry.at.timestamp())}
+        text, level = f"{id}: {end.field} expires in {remaining}, on {ends}: renew it", logging.WARNING
+    more = {"field": end.field, "certificateExpires": utc_text(end.at.timestamp())}
     return Event("certificate", text, id, level, at=now.timestamp(), more=more)

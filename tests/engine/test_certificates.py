@@ -12,30 +12,30 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests import pki
 from tests.engine.doubles import MemoryCursor, Peer, make_live
+from tpxd.engine.certificates import LOOK_S, CertificateEnd, CertificateWatch, earliest
 from tpxd.engine.connection import run_connection
-from tpxd.engine.expiry import LOOK_S, Expiry, ExpiryWatch, earliest
 from tpxd.engine.health import Health, timestamp
 from tpxd.events import Event, EventLog
 from tpxd.spool import Cursor
 from tpxd.tls_config import TlsConfig
 
 ENDS = datetime(2027, 1, 31, 12, 0, tzinfo=UTC)
-CERTIFICATE = Expiry("certificate", ENDS)
+CERTIFICATE = CertificateEnd("certificate", ENDS)
 
 
-def looks(watch: ExpiryWatch, *days_before: float, expiry: Expiry = CERTIFICATE) -> list[str]:
+def looks(watch: CertificateWatch, *days_before: float, end: CertificateEnd = CERTIFICATE) -> list[str]:
     """What is told so many days before the end, one look after the other."""
-    events = [watch.look("plant", expiry, expiry.at - timedelta(days=days)) for days in days_before]
+    events = [watch.look("plant", end, end.at - timedelta(days=days)) for days in days_before]
     return ["" if event is None else event.message for event in events]
 
 
 def test_the_earliest_end_counts_and_is_told_by_its_key() -> None:
     soon = pki.issue("plant", pki.ca(), client=True, expires=pki.NOW + timedelta(days=5)).certificate
     later = pki.ca().certificate
-    assert earliest({"certificate": soon, "trustedCaCertificate": later}) == Expiry(
+    assert earliest({"certificate": soon, "trustedCaCertificate": later}) == CertificateEnd(
         "certificate", pki.NOW + timedelta(days=5)
     )
-    assert earliest({"trustedCaCertificate": later + soon}) == Expiry(
+    assert earliest({"trustedCaCertificate": later + soon}) == CertificateEnd(
         "trustedCaCertificate", pki.NOW + timedelta(days=5)
     )
     assert earliest({}) is None
@@ -48,23 +48,23 @@ def test_a_certificate_that_cannot_be_read_is_told_in_the_log(caplog: pytest.Log
 
 
 def test_nothing_is_told_while_there_is_time() -> None:
-    assert looks(ExpiryWatch(), 400, 31, 30.01) == ["", "", ""]
+    assert looks(CertificateWatch(), 400, 31, 30.01) == ["", "", ""]
 
 
 def test_thirty_days_before_it_is_told_once() -> None:
-    told = looks(ExpiryWatch(), 30, 29.9, 20, 8)
+    told = looks(CertificateWatch(), 30, 29.9, 20, 8)
     assert told == ["plant: certificate expires in 30 days, on 2027-01-31 12:00 UTC: renew it", "", "", ""]
 
 
 def test_from_seven_days_on_it_is_told_each_day() -> None:
-    told = looks(ExpiryWatch(), 7, 6.99, 6.01, 6, 5.5, 5, 1.5)
+    told = looks(CertificateWatch(), 7, 6.99, 6.01, 6, 5.5, 5, 1.5)
     assert [bool(text) for text in told] == [True, False, False, True, False, True, True]
     assert "expires in 7 days" in told[0]
     assert "expires in 36 hours" in told[6]
 
 
 def test_the_end_is_an_error_each_day() -> None:
-    watch = ExpiryWatch()
+    watch = CertificateWatch()
     assert looks(watch, 0, -0.5, -1, -1.9)[1::2] == ["", ""]
     event = watch.look("plant", CERTIFICATE, ENDS + timedelta(days=3))
     assert event is not None
@@ -74,11 +74,11 @@ def test_the_end_is_an_error_each_day() -> None:
 
 
 def test_a_renewed_certificate_is_told_anew_when_its_time_comes() -> None:
-    watch = ExpiryWatch()
-    renewed = Expiry("certificate", ENDS + timedelta(days=60))
+    watch = CertificateWatch()
+    renewed = CertificateEnd("certificate", ENDS + timedelta(days=60))
     assert looks(watch, 20) != [""]
-    assert looks(watch, 31, expiry=renewed) == [""]
-    assert looks(watch, 30, 30, expiry=renewed)[0] != ""
+    assert looks(watch, 31, end=renewed) == [""]
+    assert looks(watch, 30, 30, end=renewed)[0] != ""
 
 
 async def test_it_looks_each_hour(autojump_clock: MockClock) -> None:
@@ -86,7 +86,7 @@ async def test_it_looks_each_hour(autojump_clock: MockClock) -> None:
     begun = (ENDS - timedelta(days=2)).timestamp() - trio.current_time()
     health = Health("plant", cast("Cursor", MemoryCursor()), events.append, wall=lambda: begun + trio.current_time())
     with trio.move_on_after(4 * 86_400 + LOOK_S):
-        await ExpiryWatch().follow("plant", CERTIFICATE, health)
+        await CertificateWatch().follow("plant", CERTIFICATE, health)
     assert [event.level for event in events] == [logging.WARNING] * 2 + [logging.ERROR] * 3
 
 
@@ -115,8 +115,8 @@ async def test_the_same_is_not_told_again_by_the_next_version_of_the_file(autoju
     log = EventLog()
     live = make_live(Peer(), MemoryCursor())
     live.health.report = log.report
-    expired = Expiry("certificate", datetime.now(UTC) - timedelta(days=1))
+    expired = CertificateEnd("certificate", datetime.now(UTC) - timedelta(days=1))
     for _ in range(2):
         with trio.move_on_after(60):
-            await live.expiry.follow("plant", expired, live.health)
+            await live.end.follow("plant", expired, live.health)
     assert [event.kind for event in log.newest()] == ["certificate"]
