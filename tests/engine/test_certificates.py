@@ -118,5 +118,5 @@ async def test_the_same_is_not_told_again_by_the_next_version_of_the_file(autoju
     expired = CertificateEnd("certificate", datetime.now(UTC) - timedelta(days=1))
     for _ in range(2):
         with trio.move_on_after(60):
-            await live.end.follow("plant", expired, live.health)
+            await live.certificates.follow("plant", expired, live.health)
     assert [event.kind for event in log.newest()] == ["certificate"]
