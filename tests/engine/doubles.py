@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from tests.notebook import Notebook
 from tpxd.config import ConnectorConfig
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import Connector, Context, Incoming, Outgoing, Receipts, Transport
-from tpxd.engine.connection import Live
+from tpxd.engine.connection import Live, run_connection
 from tpxd.engine.flight import Flight, Settled
 from tpxd.engine.health import Health
 from tpxd.engine.outbound import Outbound, format_of
@@ -22,7 +23,7 @@ from tpxd.engine.validity import ClockWatch
 from tpxd.events import EventLog
 from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Ledger
+from tpxd.spool import Cursor, Ledger, Rejected, Verdict
 from tpxd.wire.tls import TlsContextCache
 
 
@@ -108,7 +109,9 @@ class MemoryCursor:
     def ledger(self) -> Ledger:
         """See `spool.Cursor`."""
         waiting = len(self._between(self.position, self.newest_seq))
-        return Ledger(len(self.rows), len(self.fates), 0, 0, 0, 0, waiting)
+        fates = Counter(fate if isinstance(fate, Verdict) else Rejected for _, fate in self.fates)
+        delivered, filtered, expired = (fates[v] for v in (Verdict.DELIVERED, Verdict.FILTERED, Verdict.EXPIRED))
+        return Ledger(len(self.rows), delivered, filtered, expired, fates[Rejected], 0, waiting)
 
 
 Send = Callable[[Sequence[Outgoing], Receipts], Awaitable[None]]
@@ -197,3 +200,17 @@ def make_live(
         memory=Notebook(),
         stop_grace_s=grace_s,
     )
+
+
+@asynccontextmanager
+async def running(live: Live) -> AsyncIterator[Live]:
+    """The connection at work while the block lasts."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_connection, live)
+        yield live
+        nursery.cancel_scope.cancel()
+
+
+def delivered(cursor: MemoryCursor) -> list[int]:
+    """What was delivered, in the order of the commits."""
+    return [seq for seq, fate in cursor.fates if fate is Verdict.DELIVERED]

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink
+from tests.engine.doubles import MemoryCursor, Peer, delivered, make_live, make_uplink, running
 from tpxd.connector import Outgoing, Receipts
-from tpxd.engine.connection import Live, run_connection
+from tpxd.engine.connection import run_connection
 from tpxd.engine.health import State
 from tpxd.engine.poison import CONVICTED, EVERY_PUBLISH
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, SpoolUnavailable, Throttled
 from tpxd.spool import Rejected, Verdict
 from tpxd.tls_config import TlsConfig
-
-
-@asynccontextmanager
-async def running(live: Live) -> AsyncIterator[Live]:
-    """The connection at work while the block lasts."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, live)
-        yield live
-        nursery.cancel_scope.cancel()
-
-
-def delivered(cursor: MemoryCursor) -> list[int]:
-    return [seq for seq, fate in cursor.fates if fate is Verdict.DELIVERED]
 
 
 async def test_delivers_in_order_and_commits(autojump_clock: MockClock) -> None:

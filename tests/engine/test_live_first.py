@@ -10,8 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink
-from tests.engine.test_connection import delivered, running
+from tests.engine.doubles import MemoryCursor, Peer, delivered, make_live, make_uplink, running
 from tpxd.connector import Outgoing, Receipts
 from tpxd.engine import live_first
 from tpxd.engine.connection import Live

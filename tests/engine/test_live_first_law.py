@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink
-from tests.engine.test_connection import running
+from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink, running
 from tpxd.connector import Outgoing, Receipts
 from tpxd.engine import live_first
 from tpxd.engine.flight import Flight

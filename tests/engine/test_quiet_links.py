@@ -9,8 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink
-from tests.engine.test_connection import running
+from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink, running
 from tpxd.config import ConnectorConfig
 from tpxd.connector import Context, Transport
 from tpxd.engine.health import State

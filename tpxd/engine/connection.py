@@ -99,6 +99,14 @@ class Live:
         """See `Chains.handed_on`."""
         return self.chains.handed_on(self.id, delivered)
 
+    def came(self) -> tuple[int, int]:
+        """See `rate.Came`."""
+        ledger = self.cursor.ledger
+        if not (self.file.flow.matchers or self.file.configuration.sendMetadata or self.chains.names(self.id)):
+            return ledger.received, ledger.received
+        at_most = ledger.received - ledger.filtered
+        return at_most - ledger.waiting, at_most
+
     def nudge(self) -> None:
         """Try again now, if it waits, and begin the burst anew."""
         self.backoff.reset()
@@ -131,7 +139,7 @@ async def run_connection(live: Live) -> None:
             else:
                 live.health.certificate_expires = None
             if live.file.alarms:
-                rate = RateWatch(live.id, live.file.alarms, lambda: live.cursor.ledger.received, live.health.report)
+                rate = RateWatch(live.id, live.file.alarms, live.came, live.health.report)
                 nursery.start_soon(rate.watch)
             live.trace = await open_trace(live.id, live.file.configuration.debugMode, live.memory)
             await keep_open(live)

@@ -1,4 +1,8 @@
-"""Watches how many uplinks come for a connection, and raises the alarms of its file."""
+"""Watches how many uplinks come for a connection, and raises the alarms of its file.
+
+Where a connection picks its uplinks, nobody knows of those that wait whether they are for it. So they count at the end
+of an hour and not at its begin: the rate is never taken for lower than it is.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +21,21 @@ HOUR_S: Final = 3600.0
 LOOK_S: Final = 60.0
 
 
+Came = Callable[[], tuple[int, int]]
+"""How many uplinks have come for a connection since it exists, at least and at most."""
+
+
 class RateWatch:
-    """The received uplinks of the last hour, in steps of a minute, and the alarms that this raised.
+    """The uplinks of the last hour, in steps of a minute, and the alarms that this raised.
 
     A rate is only known once an hour has been watched within the window: after a start, and after the window opened.
     An alarm that holds on is told once per window and hour.
     """
 
-    def __init__(self, id: str, alarms: Sequence[Alarm], received: Callable[[], int], report: Report) -> None:
+    def __init__(self, id: str, alarms: Sequence[Alarm], came: Came, report: Report) -> None:
         self._id = id
         self._alarms = alarms
-        self._received = received
+        self._came = came
         self._report = report
         self._samples: deque[tuple[float, int]] = deque()
         self._told: dict[int, float] = {}
@@ -35,13 +43,14 @@ class RateWatch:
     def look(self, now: datetime) -> None:
         """Take a sample and raise what has to be raised; call it about once a minute."""
         at = now.timestamp()
-        self._samples.append((at, self._received()))
+        at_least, at_most = self._came()
+        self._samples.append((at, at_least))
         while len(self._samples) > 1 and self._samples[1][0] <= at - HOUR_S:
             self._samples.popleft()
         begun, count = self._samples[0]
         if at - begun < HOUR_S:
             return
-        hourly = self._samples[-1][1] - count
+        hourly = at_most - count
         for number, alarm in enumerate(self._alarms):
             opened = alarm.opened_at(now)
             if opened is None or at - opened.timestamp() < HOUR_S:
