@@ -7,9 +7,9 @@ import logging
 import pytest
 
 from tests.engine.doubles import make_uplink
+from tpxd.engine.debug_log import DebugLog
 from tpxd.engine.flight import BatchReceipts, Flight
 from tpxd.engine.poison import SUSPECT_AFTER
-from tpxd.engine.trace import Trace
 from tpxd.spool import Verdict
 
 REASON = "the registry has no such device"
@@ -67,5 +67,5 @@ def test_debug_mode_tells_the_reason(caplog: pytest.LogCaptureFixture) -> None:
     batch = flight.next_batch(9)
     BatchReceipts(flight, batch).filtered(0, REASON)
     with caplog.at_level(logging.INFO):
-        Trace("plant", float("inf")).batch(batch, 0.001)
+        DebugLog("plant", float("inf")).batch(batch, 0.001)
     assert f": filtered, {REASON};" in caplog.text

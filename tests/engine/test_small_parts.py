@@ -13,10 +13,10 @@ from trio.testing import MockClock
 
 from tests.engine.doubles import make_uplink
 from tests.notebook import Notebook
+from tpxd.engine.debug_log import open_debug_log
 from tpxd.engine.outbound import Format, Outbound
 from tpxd.engine.pace import Pace
 from tpxd.engine.stopping import Stopping
-from tpxd.engine.trace import open_trace
 from tpxd.engine.validity import ClockWatch, emitted_s
 from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
@@ -153,16 +153,16 @@ async def test_without_a_rate_nothing_waits(autojump_clock: MockClock) -> None:
 
 async def test_debug_mode_ends_after_two_days_also_across_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     now, memory = NOW, Notebook()
-    monkeypatch.setattr("tpxd.engine.trace.time.time", lambda: now)
-    assert (await open_trace("plant", True, memory)).on
+    monkeypatch.setattr("tpxd.engine.debug_log.time.time", lambda: now)
+    assert (await open_debug_log("plant", True, memory)).on
     now += 86_400
-    restarted = await open_trace("plant", True, memory)
+    restarted = await open_debug_log("plant", True, memory)
     still_on = restarted.on
     now += 86_401
     assert (still_on, restarted.on) == (True, False)
-    assert not (await open_trace("plant", True, memory)).on, "a restart does not prolong it"
-    assert not (await open_trace("plant", False, memory)).on
-    assert (await open_trace("plant", True, memory)).on, "switched off and on, it begins anew"
+    assert not (await open_debug_log("plant", True, memory)).on, "a restart does not prolong it"
+    assert not (await open_debug_log("plant", False, memory)).on
+    assert (await open_debug_log("plant", True, memory)).on, "switched off and on, it begins anew"
 
 
 async def test_a_request_to_stop_interrupts_waiting_and_bounds_work(autojump_clock: MockClock) -> None:

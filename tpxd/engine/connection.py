@@ -24,6 +24,7 @@ from tpxd.engine.backoff import AUTHENTICATION_S, STEADY_S, Backoff
 from tpxd.engine.certificates import CertificateWatch
 from tpxd.engine.chains import Chains
 from tpxd.engine.commands import Commands
+from tpxd.engine.debug_log import DebugLog, open_debug_log
 from tpxd.engine.delivery import commit_receipts, commit_settled, deliver
 from tpxd.engine.downlinks import Inbox, receive_commands
 from tpxd.engine.flight import Flight
@@ -35,7 +36,6 @@ from tpxd.engine.pace import Pace
 from tpxd.engine.poison import EVERY_PUBLISH
 from tpxd.engine.rate import RateWatch
 from tpxd.engine.stopping import Stopping
-from tpxd.engine.trace import Trace, open_trace
 from tpxd.errors import AuthenticationFailed, LinkLost, Refused, TransportError, leaves
 from tpxd.events import Event
 from tpxd.lorawan.uplink import Uplink
@@ -59,7 +59,7 @@ class Live:
         flight: outlives this version, so that what has its receipt is not sent again by the next one.
         certificates: outlives this version too, so that the end of one is not told twice.
         live_first: lets new uplinks go before a backlog; None where the file does not say so.
-        trace: what debugMode logs.
+        debug_log: what debugMode logs.
         chains: to whom it hands on.
         commands: where its commands go; None takes none.
         stop_grace_s: how long a batch in flight may go on after a request to stop.
@@ -82,7 +82,7 @@ class Live:
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
     backoff: Backoff = field(init=False)
     live_first: LiveFirst | None = field(init=False)
-    trace: Trace = field(default_factory=Trace)
+    debug_log: DebugLog = field(default_factory=DebugLog)
     stopping: Stopping = field(default_factory=Stopping)
     finished: trio.Event = field(default_factory=trio.Event)
     _nudged: trio.Event = field(default_factory=trio.Event)
@@ -141,7 +141,7 @@ async def run_connection(live: Live) -> None:
             if live.file.alarms:
                 rate = RateWatch(live.id, live.file.alarms, live.came, live.health.report)
                 nursery.start_soon(rate.watch)
-            live.trace = await open_trace(live.id, live.file.configuration.debugMode, live.memory)
+            live.debug_log = await open_debug_log(live.id, live.file.configuration.debugMode, live.memory)
             await keep_open(live)
             nursery.cancel_scope.cancel()
     finally:
@@ -236,7 +236,7 @@ async def use_link(live: Live, transport: Transport) -> None:
             live.stopping,
             live.connector.max_in_flight,
             quiet_s=QUIET_S if configuration.reconnectStrategy == "AGGRESSIVE" else float("inf"),
-            trace=live.trace,
+            debug_log=live.debug_log,
             live_first=live.live_first,
         )
         link.cancel_scope.cancel()

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from tpxd.connector import MAX_BATCH, MAX_BATCH_BYTES, Transport
+from tpxd.engine.debug_log import DebugLog
 from tpxd.engine.flight import BatchReceipts, Flight
 from tpxd.engine.health import Health
 from tpxd.engine.live_first import LiveFirst
 from tpxd.engine.outbound import Outbound
 from tpxd.engine.pace import Pace
 from tpxd.engine.stopping import Stopping
-from tpxd.engine.trace import Trace
 from tpxd.errors import SpoolUnavailable, Throttled
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Verdict
@@ -50,7 +50,7 @@ async def deliver(
     max_in_flight: int,
     *,
     quiet_s: float,
-    trace: Trace,
+    debug_log: DebugLog,
     live_first: LiveFirst | None = None,
 ) -> None:
     """Send what waits, oldest first, until it is asked to stop; what is in hand already goes before anything new.
@@ -89,8 +89,8 @@ async def deliver(
         assert flight.sending == 0, "a transport returned from send without a receipt for each uplink"
         took_s = trio.current_time() - begun
         quiet_at = trio.current_time() + quiet_s
-        if trace.on:
-            trace.batch(batch, took_s)
+        if debug_log.on:
+            debug_log.batch(batch, took_s)
         if live_first is not None and took_s > BRISK_S:
             most = max(min(SLOW_START, max_in_flight), most // 2)
         elif len(batch) == most:

@@ -22,7 +22,7 @@ NEVER: Final = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class DebugLog:
     """What is logged of each uplink until `until`, in seconds since the epoch."""
 
     id: str = ""
@@ -50,8 +50,8 @@ def _word(fate: Verdict | None) -> str:
     return "unsettled" if fate is None else fate.name.lower()
 
 
-async def open_trace(id: str, wanted: bool, memory: Memory) -> Trace:
-    """The trace of a connection whose file has debugMode or has not.
+async def open_debug_log(id: str, wanted: bool, memory: Memory) -> DebugLog:
+    """The log of a connection whose file has debugMode or has not.
 
     The moment at which it was switched on is kept, so that a restart does not prolong it; switching it off and on does.
 
@@ -63,11 +63,11 @@ async def open_trace(id: str, wanted: bool, memory: Memory) -> Trace:
     if not wanted:
         if begun:
             await memory.remember(key, "")
-        return Trace()
+        return DebugLog()
     if not begun:
         begun = str(time.time())
         await memory.remember(key, begun)
-    trace = Trace(id, float(begun) + LASTS_S)
-    if not trace.on:
+    log = DebugLog(id, float(begun) + LASTS_S)
+    if not log.on:
         logger.warning("%s: debugMode ended by itself after two days; set it to false", id, extra={"connection": id})
-    return trace
+    return log
