@@ -138,5 +138,7 @@ async def commit_settled(cursor: Cursor, flight: Flight, health: Health, hand_on
             health.note(error)
             await trio.sleep(COMMIT_RETRY_S)
             continue
+        for uplink, fate in flight.lost(len(prefix)):
+            health.lost(uplink, fate)
         flight.committed(len(prefix))
         health.moved(delivered=any(fate is Verdict.DELIVERED for _, fate in prefix))

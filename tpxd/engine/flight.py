@@ -171,6 +171,14 @@ class Flight:
         """The delivered ones among the first `count`."""
         return (item.uplink for item in islice(self._items, count) if item.settled is Verdict.DELIVERED)
 
+    def lost(self, count: int) -> list[tuple[Uplink, Settled]]:
+        """The expired and the rejected ones among the first `count`."""
+        return [
+            (item.uplink, item.settled)
+            for item in islice(self._items, count)
+            if item.settled is Verdict.EXPIRED or isinstance(item.settled, Rejected)
+        ]
+
     def committed(self, count: int) -> None:
         """The first `count` are on disk: let go of them."""
         for _ in range(count):

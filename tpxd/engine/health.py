@@ -13,9 +13,11 @@ from typing import Any, Final
 from tpxd.engine.drain import Drain
 from tpxd.errors import Problem, TpxdError
 from tpxd.events import Event, Report, utc_text
-from tpxd.spool import CommandState, Cursor
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool import CommandState, Cursor, Rejected, Verdict
 
 STALLED_S: Final = 30.0
+LOST_S: Final = 3_600.0
 
 
 class State(StrEnum):
@@ -138,6 +140,7 @@ class Health:
     certificate_expires: datetime | None = None
     _moved_at: float = float("-inf")
     _drain: Drain = field(default_factory=Drain)
+    _lost_at: dict[str, float] = field(default_factory=dict)
     _told: tuple[State, str | None] | None = None
 
     def __post_init__(self) -> None:
@@ -178,6 +181,18 @@ class Health:
             self.report(Event("trouble", text, self.id, logging.WARNING, more=more))
         elif error is None and before is not None:
             self.report(Event("trouble", f"{self.id}: overcome: {before}", self.id))
+
+    def lost(self, uplink: Uplink, fate: Verdict | Rejected) -> None:
+        """An uplink expired or was rejected: an event, and for each of the two at most one an hour."""
+        kind, why = "expired", "it is older than uplinkTimeValidity"
+        if isinstance(fate, Rejected):
+            kind, why = "rejected", fate.reason
+            self.last_error = LastError(self.wall(), f"rejected: {why}", None)
+        now = self.monotonic()
+        if now - self._lost_at.get(kind, float("-inf")) >= LOST_S:
+            self._lost_at[kind] = now
+            text = f"{self.id}: {kind} and not sent, such as a {uplink.kind} of {uplink.lane}: {why}"
+            self.report(Event(kind, text, self.id, logging.WARNING))
 
     def moved(self, *, delivered: bool) -> None:
         """The cursor moved."""
