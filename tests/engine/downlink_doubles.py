@@ -13,6 +13,7 @@ import orjson
 import trio
 
 from tests.intake.doubles import MemoryStore
+from tpxd.engine.command_book import CommandBook
 from tpxd.engine.commands import Commands, open_commands
 from tpxd.engine.lrc_links import ANSWER_S
 from tpxd.engine.lrc_sender import LrcSender
@@ -50,6 +51,11 @@ def wrong(dev_eui: str = DEV_EUI, f_port: int | None = None, correlation_id: str
     error = DownlinkError("FPort", "is missing")
     error.dev_eui, error.f_port, error.correlation_id = dev_eui, f_port, correlation_id
     return error
+
+
+def make_book(*commands: StoredCommand, **counts: dict[str, int]) -> CommandBook:
+    """A book that begins with these commands, and these counts by connection."""
+    return CommandBook(LoadedCommands(list(commands), counts, 0), lambda: NOW_S)
 
 
 def queued() -> httpx.Response:

@@ -1,6 +1,7 @@
 """Every command that is kept, in memory: found by id, device, fingerprint and CorrelationID, and counted. Pure.
 
-The newest `KEPT` final ones stay, to be shown and so that retained messages are recognised; all others wait.
+The newest `KEPT` final ones stay, to be shown, and the newest of each device and FPort, so that a message that a broker
+retains is recognised however long ago it came; all others wait.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class CommandBook:
         self._by_device: dict[str, dict[int, StoredCommand]] = {}
         self._last_id = 0
         self._final: deque[StoredCommand] = deque()
+        self._newest: dict[tuple[str, str, int | None], int] = {}
         self._marks: dict[tuple[str, str], int] = {}
         self._unacknowledged: dict[tuple[str, str], list[StoredCommand]] = {}
         self._by_correlation: dict[tuple[str, int], StoredCommand] = {}
@@ -64,6 +66,7 @@ class CommandBook:
         if command.correlation_id and command.command is not None:
             self._by_correlation[_correlation(command)] = command
         if command.mark:
+            self._note_newest(command)
             key = (command.connection, command.mark)
             self._marks[key] = self._marks.get(key, 0) + 1
             if not command.acknowledged:
@@ -73,6 +76,13 @@ class CommandBook:
         else:
             self._open[command.id] = command
             self.counts(command.connection).waiting += 1
+
+    def _note_newest(self, command: StoredCommand) -> None:
+        place = _place(command)
+        self._newest.pop(place, None)
+        self._newest[place] = command.id
+        if len(self._newest) > KEPT:
+            del self._newest[next(iter(self._newest))]
 
     def counts(self, connection: str) -> DownlinkCounts:
         """The counters of one connection's commands: always the same object, so that health may keep it."""
@@ -229,12 +239,15 @@ class CommandBook:
             self.end(command, CommandState.SENT, ON_AIR, None)
 
     def _forget(self) -> None:
-        """Let the oldest final ones go, but for those whose sender does not know yet: they count as new ones."""
+        """Let the oldest final ones go, but for those that are still needed: they count as new ones.
+
+        Needed are those whose sender does not know yet, and the newest of their place, which may be retained there.
+        """
         for _ in range(1 + len(self._final) - KEPT):
             if len(self._final) <= KEPT:
                 return
             oldest = self._final.popleft()
-            if oldest.verdict is not None:
+            if oldest.verdict is not None or self._newest.get(_place(oldest)) == oldest.id:
                 self._final.append(oldest)
             else:
                 self._drop(oldest)
@@ -257,11 +270,18 @@ class CommandBook:
         if command.correlation_id and self._by_correlation.get(_correlation(command)) is command:
             del self._by_correlation[_correlation(command)]
         if command.mark:
+            if self._newest.get(_place(command)) == command.id:
+                del self._newest[_place(command)]
             key = (command.connection, command.mark)
             self._settle_mark(command)
             self._marks[key] -= 1
             if not self._marks[key]:
                 del self._marks[key]
+
+
+def _place(command: StoredCommand) -> tuple[str, str, int | None]:
+    """What stands for the topic that a command came by; commands of equal topics have equal ones."""
+    return command.connection, command.dev_eui, command.f_port
 
 
 def _correlation(command: StoredCommand) -> tuple[str, int]:
