@@ -64,19 +64,25 @@ def resolve(value: Any, info: ValidationInfo) -> str | None:
         case str():
             return value
         case {"env": str(name), **rest} if not rest:
-            text, missing = sources.environment.get(name), f"the environment variable {name} is not set"
+            place = f"the environment variable {name}"
+            text, missing = sources.environment.get(name), f"{place} is not set"
         case {"file": str(name), **rest} if not rest:
+            place = f"{sources.directory / name}"
             text, missing = _read(sources.directory / name, sources)
         case {"credential": str(name), **rest} if not rest and name not in ("", ".", "..") and "/" not in name:
+            place = f"the credential {name}"
             if sources.credentials is None:
                 text, missing = None, f"no credentials were passed to this process, {name} is wanted (LoadCredential=)"
             else:
                 text, missing = _read(sources.credentials / name, sources)
         case _:
             raise ValueError('is no secret; write "text", { env = "X" }, { file = "/path" } or { credential = "name" }')
+    if text is not None and not (text := re.sub(r"\r?\n\Z", "", text)):
+        # a file that is written anew is empty for a moment, and no password is not the password that was meant
+        text, missing = None, f"{place} is empty"
     if text is None and not sources.lenient:
         raise PydanticCustomError(UNRESOLVED, "{missing}", {"missing": missing})
-    return None if text is None else re.sub(r"\r?\n\Z", "", text)
+    return text
 
 
 def _read(path: Path, sources: SecretSources) -> tuple[str | None, str]:

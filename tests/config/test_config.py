@@ -82,6 +82,17 @@ def test_a_secret_that_does_not_resolve_says_why(tmp_path: Path) -> None:
     assert tmp_path / "no" in sources.files
 
 
+def test_a_reference_to_nothing_is_no_secret(tmp_path: Path) -> None:
+    """A file that is written anew is empty for a moment: the last good version runs on."""
+    (tmp_path / "none").write_text("\n")
+    (tmp_path / "nothing").touch()
+    sources = SecretSources(tmp_path, {"X": ""}, tmp_path)
+    assert refusal(sources, password={"env": "X"}) == "the environment variable X is empty"
+    assert refusal(sources, password={"file": "none"}) == f"{tmp_path}/none is empty"
+    assert refusal(sources, password={"credential": "nothing"}) == "the credential nothing is empty"
+    assert password(make(sources, password="")) == "", "who writes so means it"
+
+
 def test_a_lenient_context_reads_what_does_not_resolve_as_empty(tmp_path: Path) -> None:
     sources = SecretSources(tmp_path, {}, None, lenient=True)
     config = make(sources, password={"env": "X"}, certificate={"credential": "y"}, downlinkAsKey={"file": "z"})
