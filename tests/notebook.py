@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import trio
 
+from tpxd.errors import SpoolUnavailable
+
 
 class Notebook:
     """A `connector.Memory`."""
@@ -19,3 +21,15 @@ class Notebook:
         """Keep it as long as the test lasts."""
         await trio.lowlevel.checkpoint()
         self.kept[key] = value
+
+
+class Forgetful(Notebook):
+    """A memory that cannot keep anything until it `works`."""
+
+    works = False
+
+    async def remember(self, key: str, value: str) -> None:
+        """Keep it, or not."""
+        if not self.works:
+            raise SpoolUnavailable("the disk is full")
+        await super().remember(key, value)

@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import paho.mqtt.client as paho
@@ -19,31 +18,12 @@ import trio.testing
 from amqtt.session import Session
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.ports import free_port
+from tests.embedded import broker_process, free_address, port_of
 from tpxd import broker
 from tpxd.embedded_broker import run_broker
 from tpxd.events import Event, Report
 
 TIMEOUT_S = 20
-
-
-def free_address() -> str:
-    return f"127.0.0.1:{free_port()}"
-
-
-def port_of(address: str) -> int:
-    return int(address.rpartition(":")[2])
-
-
-@contextmanager
-def broker_process(address: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "tpxd.broker", address]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 class Client:

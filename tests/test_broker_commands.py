@@ -11,10 +11,10 @@ import trio
 from tests.connectors.mqtt_site import config, say
 from tests.connectors.opening import context
 from tests.connectors.traffic import take
+from tests.embedded import broker_process, free_address, port_of
 from tests.engine.downlink_doubles import Disk, body
 from tests.intake.doubles import MemoryStore
 from tests.notebook import Notebook
-from tests.test_broker import broker_process, free_address, port_of
 from tpxd.connector import Context, Incoming
 from tpxd.connectors.mqtt import open_mqtt_connection
 from tpxd.engine.commands import Commands, open_commands

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from tests.connectors.opening import Site
-from tests.wire.scripted_broker import ScriptedBroker
+from tests.wire.scripted_broker import CONNACK, RESUMED, ScriptedBroker, filters_of, suback, unsuback
 from tpxd.connectors.mqtt import MqttConfig
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_session import Message, open_mqtt
@@ -24,6 +24,26 @@ def config(**values: Any) -> MqttConfig:
 def mqtt_site(nursery: trio.Nursery, script: Callable[[ScriptedBroker], Awaitable[None]]) -> Site[ScriptedBroker]:
     """A broker that follows the script."""
     return Site(nursery, ScriptedBroker, script)
+
+
+class ObligingBroker:
+    """Lets a client in and answers what it asks for, which it keeps."""
+
+    def __init__(self, connack: bytes = RESUMED) -> None:
+        self.connack = connack
+        self.clean: bool | None = None
+        self.asked: list[tuple[str, list[str]]] = []
+
+    async def serve(self, broker: ScriptedBroker) -> None:
+        """Speak on one link until the client says goodbye."""
+        connect = await broker.expect("CONNECT")
+        self.clean = bool(connect.rest[7] & 2)
+        await broker.send(CONNACK if self.clean else self.connack)
+        while (packet := await broker.next()).name != "DISCONNECT":
+            names = filters_of(packet)
+            self.asked.append((packet.name, names))
+            answer = suback(packet.packet_id, *[1] * len(names))
+            await broker.send(answer if packet.name == "SUBSCRIBE" else unsuback(packet.packet_id))
 
 
 async def say(port: int, *messages: tuple[str, bytes], retain: bool = False) -> None:

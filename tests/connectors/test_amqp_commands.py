@@ -17,8 +17,8 @@ from tests.connectors.opening import context
 from tests.connectors.traffic import take
 from tests.notebook import Notebook
 from tests.rabbitmq import PASSWORD, Rabbit
+from tests.wire.rabbit_link import publish, session_at
 from tests.wire.scripted_rabbit import ScriptedRabbit, closed_channel, deliver
-from tests.wire.test_amqp_rabbitmq import publish, session_at
 from tpxd.connector import Context, Incoming
 from tpxd.connectors.amqp import AmqpConfig, open_amqp_connection
 from tpxd.errors import SpoolUnavailable

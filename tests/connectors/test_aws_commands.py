@@ -10,10 +10,9 @@ import trio
 from pydantic import ValidationError
 from trio.testing import wait_all_tasks_blocked
 
-from tests.connectors.mqtt_site import mqtt_site
+from tests.connectors.mqtt_site import ObligingBroker, mqtt_site
 from tests.connectors.opening import context
 from tests.connectors.peers import AwsIotPeer
-from tests.connectors.test_mqtt_commands import Broker
 from tests.connectors.traffic import LANES, Receipts, outgoing
 from tests.notebook import Notebook
 from tests.wire.scripted_broker import CONNACK, RESUMED
@@ -32,9 +31,9 @@ def several(patterns: list[str], **values: Any) -> AwsIotConfig:
     return config(topics=topics, **values)
 
 
-async def opened(memory: Notebook, settings: AwsIotConfig, connack: bytes = RESUMED) -> Broker:
+async def opened(memory: Notebook, settings: AwsIotConfig, connack: bytes = RESUMED) -> ObligingBroker:
     """Open and close a connection; returns what its broker saw."""
-    broker = Broker(connack)
+    broker = ObligingBroker(connack)
     async with trio.open_nursery() as nursery:
         site = mqtt_site(nursery, broker.serve)
         async with open_aws_iot(settings, context(dial=site.dial, memory=memory)):

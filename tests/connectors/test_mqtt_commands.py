@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.connectors.mqtt_site import config, mqtt_site, say
+from tests.connectors.mqtt_site import ObligingBroker, config, mqtt_site, say
 from tests.connectors.opening import context
 from tests.connectors.traffic import LANES, Receipts, take
 from tests.mosquitto import Mosquitto, running_mosquitto
@@ -20,9 +20,7 @@ from tests.wire.scripted_broker import (
     CONNACK,
     RESUMED,
     ScriptedBroker,
-    filters_of,
     publish,
-    suback,
     unsuback,
 )
 from tpxd.connector import Incoming, Outgoing
@@ -89,28 +87,9 @@ async def test_a_refused_subscription() -> None:
 # ---- filters that the file does not want any more
 
 
-class Broker:
-    """Lets a client in and answers what it asks for, which it keeps."""
-
-    def __init__(self, connack: bytes = RESUMED) -> None:
-        self.connack = connack
-        self.clean: bool | None = None
-        self.asked: list[tuple[str, list[str]]] = []
-
-    async def serve(self, broker: ScriptedBroker) -> None:
-        connect = await broker.expect("CONNECT")
-        self.clean = bool(connect.rest[7] & 2)
-        await broker.send(CONNACK if self.clean else self.connack)
-        while (packet := await broker.next()).name != "DISCONNECT":
-            names = filters_of(packet)
-            self.asked.append((packet.name, names))
-            answer = suback(packet.packet_id, *[1] * len(names))
-            await broker.send(answer if packet.name == "SUBSCRIBE" else unsuback(packet.packet_id))
-
-
-async def opened(memory: Notebook, settings: MqttConfig, connack: bytes = RESUMED, **parts: Any) -> Broker:
+async def opened(memory: Notebook, settings: MqttConfig, connack: bytes = RESUMED, **parts: Any) -> ObligingBroker:
     """Open and close a connection; returns what its broker saw."""
-    broker = Broker(connack)
+    broker = ObligingBroker(connack)
     async with trio.open_nursery() as nursery:
         site = mqtt_site(nursery, broker.serve)
         async with open_mqtt_connection(settings, context(dial=site.dial, memory=memory, **parts)):

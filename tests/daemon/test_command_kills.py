@@ -15,11 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.daemon.commanding import client, command, lrc_settings, payloads, publish, tpxd
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
 from tests.daemon.harness import Daemon, eventually, http_file, mqtt_file
 from tests.daemon.lrc import DEVICES
 from tests.daemon.receivers import Receiver
-from tests.daemon.test_command_doors import client, command, lrc_settings, payloads, publish, tpxd
 from tests.ports import free_port
 
 pytestmark = pytest.mark.broker

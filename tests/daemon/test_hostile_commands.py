@@ -8,11 +8,11 @@ from contextlib import closing, suppress
 
 import pytest
 
+from tests.daemon.commanding import client, command, lrc_settings, payloads
 from tests.daemon.conftest import Broker, MakeDaemon
 from tests.daemon.harness import Daemon, eventually, http_file, mqtt_file
 from tests.daemon.lrc import DEVICES, Lrc, uplink
 from tests.daemon.receivers import Receiver
-from tests.daemon.test_command_doors import client, command, lrc_settings, payloads
 
 pytestmark = pytest.mark.broker
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.daemon.commanding import command, tpxd
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
 from tests.daemon.harness import Daemon, connection_file, eventually, http_file, mqtt_file
 from tests.daemon.lrc import AS_KEY
 from tests.daemon.receivers import Receiver
-from tests.daemon.test_command_doors import command, tpxd
 from tests.ports import free_port
 from tests.rabbitmq import PASSWORD, USER, Rabbit
 from tpxd.simulate.lrc import DEFAULT_AS_ID

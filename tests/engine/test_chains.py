@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.doubles import make_uplink
-from tests.engine.test_supervisor import Site, supervised
+from tests.engine.supervised import Site, supervised
 from tpxd.config import ConnectorConfig
 from tpxd.connector import REGISTRY, Connector, Context, Incoming, Outgoing, Receipts, Transport
 from tpxd.engine.chains import Chains, circle

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.test_supervisor import Forgetful
-from tests.notebook import Notebook
+from tests.notebook import Forgetful, Notebook
 from tpxd.config import ConnectorConfig
 from tpxd.engine.downlink_urls import PATH, DownlinkUrls
 from tpxd.events import EventLog

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.downlink_doubles import NOW_S, Disk, body, read_back
-from tests.engine.test_downlinks import message, payloads
+from tests.engine.far_end import message, payloads
 from tests.intake.doubles import MemoryStore
 from tpxd.engine.commands import Commands
 from tpxd.engine.downlinks import Inbox

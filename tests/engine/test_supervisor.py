@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import orjson
@@ -12,65 +11,17 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.engine.doubles import Peer, no_dial
-from tests.notebook import Notebook
+from tests.engine.doubles import Peer
+from tests.engine.supervised import GOOD, supervised
+from tests.notebook import Forgetful
 from tpxd.config import ConnectorConfig
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import REGISTRY, Connector, Outgoing, Receipts
-from tpxd.engine.config_dir import ConfigDir
 from tpxd.engine.downlink_urls import DownlinkUrls
 from tpxd.engine.plan import plan
-from tpxd.engine.supervisor import Supervisor
-from tpxd.errors import LinkLost, SpoolUnavailable
+from tpxd.errors import LinkLost
 from tpxd.events import EventLog
 from tpxd.lorawan.downlink_request import Signing
-from tpxd.spool import NewReport, Spool, SpoolLimits, open_spool
-from tpxd.wire.tls import TlsContextCache
-
-GOOD = 'connectorId = "scripted"\nname = "N"\n[configuration]\n'
-
-
-class Site:
-    """A supervisor over a directory of connection files that are carried to one scripted peer."""
-
-    def __init__(self, directory: Path, spool: Spool, peer: Peer, urls: DownlinkUrls | None = None) -> None:
-        self.directory = directory / "connections.d"
-        self.directory.mkdir(exist_ok=True)
-        self.spool, self.peer, self.events = spool, peer, EventLog()
-        config_dir = ConfigDir(self.directory, directory / "last-good", settle=lambda: None)
-        self.supervisor = Supervisor(
-            config_dir,
-            spool,
-            self.events.report,
-            instance="00000000",
-            dial=no_dial,
-            tls=TlsContextCache(),
-            stop_grace_s=1.0,
-            urls=urls,
-        )
-
-    async def write(self, id: str, text: str = GOOD) -> None:
-        """Change a file and have it applied."""
-        (self.directory / f"{id}.toml").write_text(text)
-        await self.supervisor.reload_and_wait()
-
-    async def remove(self, id: str) -> None:
-        """Remove a file and have that applied."""
-        (self.directory / f"{id}.toml").unlink()
-        await self.supervisor.reload_and_wait()
-
-    async def becomes(self, id: str, state: str) -> None:
-        """Wait until the connection is in this state."""
-        with trio.fail_after(5):
-            while (self.supervisor.health(id) or {}).get("state") != state:
-                await trio.lowlevel.checkpoint()
-
-    async def append(self, count: int) -> None:
-        """Reports arrive."""
-        for n in range(count):
-            document = {"DevEUI_uplink": {"DevEUI": "70B3D5E75E00A1C4", "FCntUp": n}}
-            body = b'{"DevEUI_uplink":{"DevEUI":"70B3D5E75E00A1C4","FCntUp":%d}}' % n
-            await self.spool.append(NewReport("DevEUI_uplink", "70B3D5E75E00A1C4", "", body, document))
 
 
 @pytest.fixture
@@ -80,19 +31,6 @@ def peer() -> Iterator[Peer]:
     REGISTRY["scripted"] = Connector("scripted", ConnectorConfig, scripted.open, "Scripted", "for tests", 256)
     yield scripted
     del REGISTRY["scripted"]
-
-
-@asynccontextmanager
-async def supervised(directory: Path, peer: Peer, urls: DownlinkUrls | None = None) -> AsyncIterator[Site]:
-    """The supervisor at work while the block lasts."""
-    limits = SpoolLimits(max_bytes=1 << 24, min_free_bytes=0)
-    async with open_spool(directory / "spool.db", limits, report=EventLog().report) as spool:
-        site = Site(directory, spool, peer, urls)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(site.supervisor.run)
-            yield site
-            await site.supervisor.stop()
-            nursery.cancel_scope.cancel()
 
 
 async def test_a_file_starts_changes_and_ends_a_connection(tmp_path: Path, peer: Peer) -> None:
@@ -303,15 +241,3 @@ async def test_commands_are_signed_as_the_file_of_their_connection_says(tmp_path
         assert site.supervisor.signing("c").as_id == "TWA_2"
         await site.write("a", f'active = false\n{GOOD}downlinkAsId = "TWA_3"\n')
         assert site.supervisor.signing("a") == Signing("TWA_3", "")
-
-
-class Forgetful(Notebook):
-    """A memory that cannot keep anything until it `works`."""
-
-    works = False
-
-    async def remember(self, key: str, value: str) -> None:
-        """Keep it, or not."""
-        if not self.works:
-            raise SpoolUnavailable("the disk is full")
-        await super().remember(key, value)

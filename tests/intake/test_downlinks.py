@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 from tests.engine.downlink_doubles import DEV_EUI, Disk, body
 from tests.intake.doubles import MemoryStore
-from tests.intake.test_server import serving
+from tests.intake.serving import serving
 from tests.notebook import Notebook
 from tpxd.connectors.http import HttpConfig
 from tpxd.engine.chains import Chains

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -13,27 +11,13 @@ import trio
 
 from tests import pki
 from tests.intake.doubles import BODY, UNSIGNED, MemoryStore
+from tests.intake.serving import ENOUGH_S, serving
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.intake.server import Intake, serve_intake
-from tpxd.intake.uplinks import ReportStore
 from tpxd.settings import IntakeSettings, LrcSettings
 from tpxd.spool import SpoolLimits, open_spool
 from tpxd.wire.http1 import CannotListen, Request, Response
-
-ENOUGH_S = 10.0
-
-
-@asynccontextmanager
-async def serving(store: ReportStore, **settings: object) -> AsyncIterator[tuple[Intake, str]]:
-    """An intake at a free port, and the `host:port` it has."""
-    typed = IntakeSettings.model_validate({"listen": "127.0.0.1:0", **settings})
-    intake = Intake(typed, LrcSettings(), store)
-    with trio.fail_after(ENOUGH_S):
-        async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(serve_intake, intake)
-            yield intake, address
-            nursery.cancel_scope.cancel()
 
 
 async def test_from_a_post_to_the_disk_and_back(tmp_path: Path) -> None:

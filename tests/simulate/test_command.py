@@ -20,7 +20,7 @@ import typer
 from typer.testing import CliRunner
 
 from tests.ports import free_port, listening
-from tests.simulate.test_downlinks import ours
+from tests.simulate.commanding import ours
 from tpxd.cli.simulate import simulate
 from tpxd.wire.http1 import Request, Response, serve_http
 

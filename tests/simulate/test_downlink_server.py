@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from tests.simulate.test_downlinks import DEVICES, PLAIN, lrc, query
+from tests.simulate.commanding import DEVICES, PLAIN, lrc, query
 from tpxd.simulate import downlink_server
 from tpxd.simulate.downlink_lrc import Answering, DownlinkLrc
 from tpxd.simulate.downlink_rules import PATH

@@ -1,4 +1,4 @@
-"""Imports go down only, each foreign protocol library stays in its one file, and no file outgrows one sitting."""
+"""Imports go down only, each foreign library stays in its file, no file outgrows one sitting, tests stand alone."""
 
 from __future__ import annotations
 
@@ -137,6 +137,14 @@ def test_every_barrier_is_one() -> None:
 def test_a_file_is_read_in_one_sitting() -> None:
     lengths = {str(file.relative_to(ROOT)): file.read_text().count("\n") for file in (*FILES, *TESTS)}
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}
+
+
+def test_tests_share_helpers_and_never_import_one_another() -> None:
+    taken = {str(file.relative_to(ROOT)): [*imports(file.read_text())] for file in TESTS}
+    sideways = {
+        name: [each for each in names if each.split(".")[-1].startswith("test_")] for name, names in taken.items()
+    }
+    assert {name: names for name, names in sideways.items() if names} == {}
 
 
 @pytest.mark.parametrize(

@@ -8,24 +8,20 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 
 from tests.rabbitmq import PASSWORD, PICKY, PICKY_EXCHANGE, READER, USER, Rabbit
+from tests.wire.rabbit_link import publish, session_at
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused
 from tpxd.wire.amqp_codec import Method, Queue
 from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
 from tpxd.wire.amqp_events import Refusal
-from tpxd.wire.amqp_login import AmqpOptions
-from tpxd.wire.amqp_session import AmqpSession, Message, open_amqp
-from tpxd.wire.streams import Endpoint, open_stream
+from tpxd.wire.amqp_session import AmqpSession, Message
 
 pytestmark = pytest.mark.broker
-
 CONSUMER = """
 import asyncio, base64, json, sys
 import aiormq
@@ -52,6 +48,7 @@ async def main(url, exchange, key, count):
 asyncio.run(main(*sys.argv[1:]))
 """
 
+
 OPERATOR = """
 import asyncio, sys
 import aiormq
@@ -75,26 +72,6 @@ def url(rabbit: Rabbit) -> str:
 async def operate(rabbit: Rabbit, code: str) -> None:
     """Let aiormq do something at the broker."""
     await trio.run_process([sys.executable, "-c", OPERATOR, url(rabbit), code])
-
-
-@asynccontextmanager
-async def session_at(
-    rabbit: Rabbit, username: str = USER, password: str = PASSWORD, virtual_host: str = "/"
-) -> AsyncIterator[AmqpSession]:
-    stream = await open_stream(Endpoint("127.0.0.1", rabbit.port), 5)
-    options = AmqpOptions("tpxd-test", virtual_host, username=username, password=password)
-    async with open_amqp(stream, options) as session:
-        yield session
-
-
-async def publish(
-    session: AmqpSession, exchange: str, bodies: list[bytes], key: str = "a.1.up"
-) -> tuple[list[int], dict[int, Refusal]]:
-    delivered: list[int] = []
-    refused: dict[int, Refusal] = {}
-    messages = [Message(exchange, key, body, f"0badcafe-{number}", 1_700_000_000) for number, body in enumerate(bodies)]
-    await session.publish_all(messages, delivered.append, refused.__setitem__, receipt_timeout_s=10)
-    return delivered, refused
 
 
 async def prepare(session: AmqpSession, name: str) -> None:
