@@ -20,10 +20,10 @@ import re
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-import jsonpath
 from pydantic import Field, StringConstraints, field_validator
 
 from tpxd.config import Part
+from tpxd.lorawan.json_path import JsonPath
 from tpxd.lorawan.uplink import Uplink
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -95,27 +95,21 @@ class JsonPathMatcher(Part):
     """Reports in which a JSONPath finds something that is not false, null or empty."""
 
     type: Literal["jsonPath"]
-    path: str = Field(description="A JSONPath over the whole report, root key included.")
+    path: Text = Field(description="A JSONPath over the whole report, root key included.")
 
     @field_validator("path")
     @classmethod
     def _check(cls, path: str) -> str:
-        try:
-            jsonpath.compile(path)
-        except (jsonpath.JSONPathError, re.error) as error:
-            raise ValueError(f'"{path}" is no JSONPath: {str(error).partition(chr(10))[0]}') from error
+        JsonPath(path)
         return path
 
     @cached_property
-    def _query(self) -> jsonpath.JSONPath | jsonpath.CompoundJSONPath:
-        return jsonpath.compile(self.path)
+    def _query(self) -> JsonPath:
+        return JsonPath(self.path)
 
     def matches(self, uplink: Uplink) -> bool:
         """Whether the path finds something; a filter that does not fit the report's types finds nothing."""
-        try:
-            return any(_is_something(match.obj) for match in self._query.finditer(uplink.document))
-        except jsonpath.JSONPathError:
-            return False
+        return any(map(_is_something, self._query.values(uplink.document)))
 
 
 def _is_something(value: Any) -> bool:

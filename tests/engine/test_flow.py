@@ -40,6 +40,8 @@ def report(kind: str = "DevEUI_uplink", **fields: Any) -> Uplink:
         ({"type": "jsonPath", "path": "$..payload[?(@.t > 30)]"}, report(payload=[{"t": 31}]), True),
         ({"type": "jsonPath", "path": "$..payload[?(@.t > 30)]"}, report(payload=[{"t": 29}]), False),
         ({"type": "jsonPath", "path": "$..payload[?(@.t > 30)]"}, report(payload=[{"t": "hot"}]), False),
+        ({"type": "jsonPath", "path": "$..payload[?(@.t in 'hot')]"}, report(payload=[{"t": "hot"}]), True),
+        ({"type": "jsonPath", "path": "$..payload[?(@.t in 'hot')]"}, report(payload=[{"t": 31}]), False),
         ({"type": "jsonPath", "path": "$.DevEUI_uplink.alarm"}, report(alarm=False), False),
         ({"type": "jsonPath", "path": "$.DevEUI_uplink.alarm"}, report(alarm=0), True),
     ],
@@ -65,6 +67,7 @@ def test_without_matchers_everything_goes_through() -> None:
         ({"type": "key", "key": "70b3d5e75e00a1c4"}, "lora:"),
         ({"type": "fPort", "ports": [256]}, "ports"),
         ({"type": "jsonPath", "path": "$..["}, "JSONPath"),
+        ({"type": "jsonPath", "path": "$[?@ == 1e9999]"}, "JSONPath"),
         ({"type": "thing", "tags": ["x"], "key": "y"}, "key"),
     ],
 )

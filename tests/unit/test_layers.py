@@ -46,6 +46,7 @@ CONFINED = {
     "pamqp": {"tpxd.wire.amqp_codec"},
     "wsproto": {"tpxd.wire.websocket"},
     "h11": {"tpxd.wire.proxy"},
+    "jsonpath": {"tpxd.lorawan.json_path"},
 }
 """Foreign package to the modules that may import it."""
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jsonpath
 import orjson
 
 from tpxd.errors import PatternError
+from tpxd.lorawan.json_path import JsonPath
 from tpxd.lorawan.uplink import Uplink
 
 Lookup = Callable[[Uplink], str]
@@ -160,11 +160,9 @@ def _path(text: str, at: int, path: str) -> Lookup:
 
 def _json_path(text: str, at: int, path: str) -> Lookup:
     try:
-        query = jsonpath.compile(path)
-    except (jsonpath.JSONPathError, re.error, ValueError, OverflowError) as error:
-        # The last two come from numbers that are none, or that are too large, in paths and regular expressions.
-        reason = str(error).partition("\n")[0]
-        raise pattern_error(text, at, f'"{path}" is no JSONPath: {reason}') from error
+        query = JsonPath(path)
+    except ValueError as error:
+        raise pattern_error(text, at, str(error)) from error
 
     def lookup(uplink: Uplink) -> str:
         # `$` is the whole document; that it is what stands inside the root key is a common mistake that hurts nobody.
@@ -173,15 +171,8 @@ def _json_path(text: str, at: int, path: str) -> Lookup:
     return lookup
 
 
-def _first(query: jsonpath.JSONPath | jsonpath.CompoundJSONPath, document: Mapping[str, Any]) -> str:
-    try:
-        for match in query.finditer(document):
-            if text := _as_text(match.obj):
-                return text
-    except jsonpath.JSONPathError:
-        # A filter that does not fit this uplink's types finds nothing in it.
-        return ""
-    return ""
+def _first(query: JsonPath, document: Mapping[str, Any]) -> str:
+    return next(filter(None, map(_as_text, query.values(document))), "")
 
 
 def _as_text(value: Any) -> str:
