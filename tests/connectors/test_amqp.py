@@ -27,7 +27,7 @@ from tpxd.wire.streams import Endpoint
 DEV_EUI = LANES[0]
 
 
-# ---- uplinks
+# ---- against a scripted broker
 
 
 async def test_it_introduces_itself_and_delivers() -> None:
@@ -242,9 +242,6 @@ async def test_no_receipt_within_the_action_timeout(autojump_clock: MockClock) -
         with pytest.raises(LinkLost, match="confirmed nothing for 4 s"):
             await body(amqp_site(nursery, script))
     assert trio.current_time() - begun == pytest.approx(4)
-
-
-# ---- the end
 
 
 async def test_nothing_runs_after_the_block() -> None:

@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests import pki
+from tests.connectors.http_site import URL, Sending, Server, config, sending
 from tests.connectors.opening import CLIENT, context
-from tests.connectors.scripted_site import URL, Sending, Server, config, sending
 from tests.connectors.traffic import LANES, Receipts, batch_of, outgoing
 from tpxd import __version__
 from tpxd.connectors.http import open_http

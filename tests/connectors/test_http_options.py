@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from tests import pki
+from tests.connectors.http_site import URL, config
 from tests.connectors.opening import CLIENT, complaint
-from tests.connectors.scripted_site import URL, config
 from tpxd.config import SecretSources
 from tpxd.connector import REGISTRY
 from tpxd.connectors.http import HttpConfig
