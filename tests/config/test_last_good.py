@@ -56,6 +56,7 @@ def test_kept_texts_hold_references_and_no_secret(directory: Path, kept: Path, o
     secret.write_text("hush")
     (directory / "plant.toml").write_text(plant("one:1", more=f'password = {{ file = "{secret}" }}'))
     read_and_accept(opened())
+    assert str(secret) in (kept / "plant.toml").read_text()
     assert all(b"hush" not in path.read_bytes() for path in kept.iterdir())
     (directory / "plant.toml").write_text(BAD)
     secret.write_text("changed meanwhile")

@@ -178,9 +178,11 @@ def read_back(row: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(value.encode() if isinstance(value, str) else value for value in row)
 
 
-def opened(disk: Disk, log: EventLog | None = None) -> AbstractAsyncContextManager[Commands]:
+def opened(
+    disk: Disk, log: EventLog | None = None, *, refusal: str | None = None
+) -> AbstractAsyncContextManager[Commands]:
     """Commands alone, kept on this disk."""
-    return open_commands(disk, MemoryStore().append, (log or EventLog()).report, wall=wall)
+    return open_commands(disk, MemoryStore().append, (log or EventLog()).report, refusal=refusal, wall=wall)
 
 
 @dataclass

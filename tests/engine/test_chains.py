@@ -43,6 +43,7 @@ def test_chains_never_form_a_circle(names: dict[str, list[str]]) -> None:
 
 def test_the_shortest_circle_is_told() -> None:
     assert circle({"a": ["b", "c"], "b": ["c"], "c": ["a"]}, "a") == ["a", "c", "a"]
+    assert circle({"a": ["b"], "b": ["c"], "c": ["d"], "d": ["a"]}, "a") == ["a", "b", "c", "d", "a"]
     assert circle({"a": ["a"]}, "a") == ["a", "a"]
     assert circle({"a": ["b"], "b": ["b"]}, "a") is None
 
@@ -69,6 +70,14 @@ def test_a_message_that_is_no_report_goes_on_as_it_is(body: bytes) -> None:
     assert stored.fields == stored.document  # and no error, whatever JSON it is
     ((_, second),) = chains.handed_on("b", [stored])
     assert (second.recipient, second.handed_on) == ("c", False)
+
+
+def test_a_report_that_a_far_end_sends_goes_on_as_its_devices() -> None:
+    chains = Chains()
+    chains.set({"a": ["b"], "b": []})
+    report = b'{"DevEUI_uplink":{"DevEUI":"70B3D5E75E00A1C4","FPort":2}}'
+    (message,) = chains.messages("a", report)
+    assert (message.kind, message.lane, message.body) == ("DevEUI_uplink", "70B3D5E75E00A1C4", report)
 
 
 # ---- the whole way

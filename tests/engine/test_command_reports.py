@@ -75,9 +75,11 @@ def test_a_report_that_may_be_about_another_command_ends_no_doubt() -> None:
 
 def test_of_equal_correlation_ids_the_newest_command_that_could_be_sent_counts() -> None:
     book = make_book()
-    book.enter("plant", right(CorrelationID="A1"), "", None)
+    first = book.enter("plant", right(CorrelationID="A1"), "", None)
     newest = book.enter("plant", right(CorrelationID="A1"), "", None)
     book.enter("plant", wrong(correlation_id="A1"), "", None)
+    assert book.of_report(DEV_EUI, sent_report(CorrelationID="A1")) is newest
+    book.withdraw(first)
     assert book.of_report(DEV_EUI, sent_report(CorrelationID="A1")) is newest
 
 

@@ -99,6 +99,18 @@ async def test_what_a_crash_left_in_the_middle_is_doubtful_once_each_time(autoju
             again.book.begin(found)
 
 
+async def test_without_an_lrc_only_what_waits_is_refused_at_a_restart(autojump_clock: MockClock) -> None:
+    disk = Disk()
+    async with opened(disk) as book:
+        waits, sent = (book.enter("plant", right()) for _ in range(2))
+        book.book.end(sent, CommandState.SENT, "Request queued by LRC", 200)
+    async with opened(disk, refusal="no LRC") as again:
+        assert again.waiting == []
+        await trio.sleep(1)
+    assert (disk.state(waits.id), disk.state(sent.id)) == (CommandState.REJECTED, CommandState.SENT)
+    assert [verdict["DownlinkRejectionCause"] for verdict in disk.verdicts()] == ["no LRC"]
+
+
 async def test_damaged_rows_are_told_and_the_rest_goes_on(autojump_clock: MockClock) -> None:
     disk, log = Disk(), EventLog()
     async with opened(disk) as book:

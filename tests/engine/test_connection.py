@@ -279,7 +279,7 @@ async def test_a_rate_limit_spreads_uplinks(autojump_clock: MockClock) -> None:
         assert cursor.position == 100
 
 
-async def test_too_old_uplinks_expire_also_while_in_hand(autojump_clock: MockClock) -> None:
+async def test_uplinks_too_old_when_they_are_taken_expire(autojump_clock: MockClock) -> None:
     import time
 
     now_ms = int(time.time() * 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any, cast
 
 import orjson
@@ -62,6 +63,24 @@ def test_a_command_in_each_state(
     )
     assert document["ValidityTime"] == "2026-11-18T11:07:40.000Z"
     assert AS_KEY.encode() not in orjson.dumps(document)
+
+
+def test_a_command_tells_since_when_it_is_in_its_state() -> None:
+    clock = count(int(NOW_S))
+    book = CommandBook(LoadedCommands([], {}, 0), lambda: next(clock))
+    command = book.enter("plant", right(), "", None)
+    steps: list[Callable[[], None]] = [
+        lambda: book.begin(command),
+        lambda: book.hold(command, "no connection"),
+        lambda: book.begin(command),
+        lambda: book.doubt(command, "no answer"),
+        lambda: book.end(command, CommandState.SENT, "queued", 200),
+    ]
+    changed = [command.changed_ms]
+    for step in steps:
+        step()
+        changed.append(command.changed_ms)
+    assert changed == [int(NOW_S + n) * 1000 for n in range(6)]
 
 
 def test_a_wrong_command_shows_what_could_be_read() -> None:

@@ -135,6 +135,7 @@ async def test_every_mixed_report_carries_a_token_over_what_was_sent(
     network: Network, autojump_clock: trio.testing.MockClock
 ) -> None:
     await run([FIRST], Pace(0, count=400), signature=SIGNATURE, mixed=True)
+    assert len(network.seen) == 400
     for _, query, body in network.seen:
         *pairs, (name, token) = parse_qsl(query, strict_parsing=True)
         ((kind, fields),) = orjson.loads(body).items()

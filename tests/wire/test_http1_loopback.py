@@ -228,6 +228,7 @@ async def test_the_port_is_closed_before_the_last_answer_is_given() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "localhost:0", ":0"])
 async def test_addresses(address: str) -> None:
     async with serving(address=address) as bound:
+        assert bound
         for host, port in bound:
             stream = await trio.open_tcp_stream({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
             assert (await ask(stream, h11.Connection(h11.CLIENT), "GET", b""))[0] == 200

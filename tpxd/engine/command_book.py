@@ -187,18 +187,18 @@ class CommandBook:
 
     def begin(self, command: StoredCommand) -> None:
         """The LRC is told next."""
-        command.state = CommandState.SENDING
+        self._turn(command, CommandState.SENDING, command.cause)
         command.tries += 1
         self.changed(command)
 
     def hold(self, command: StoredCommand, cause: str) -> None:
         """The LRC certainly did not take it; it waits."""
-        command.state, command.cause = CommandState.WAITING, cause
+        self._turn(command, CommandState.WAITING, cause)
         self.changed(command)
 
     def doubt(self, command: StoredCommand, cause: str) -> None:
         """It was written, and nobody knows whether the LRC took it; it waits, unless its DevEUI_downlink_Sent came."""
-        command.state, command.cause = CommandState.WAITING, cause
+        self._turn(command, CommandState.WAITING, cause)
         command.doubts += 1
         self.counts(command.connection).doubtful += 1
         self.changed(command)
@@ -206,8 +206,8 @@ class CommandBook:
 
     def end(self, command: StoredCommand, state: CommandState, cause: str, status: int | None) -> None:
         """It is over; where it came to nothing, it gets a verdict for the connection that it came from."""
-        command.state, command.cause, command.status = state, cause, status
-        command.changed_ms = int(self._wall() * 1000)
+        self._turn(command, state, cause)
+        command.status = status
         if command.command is not None and command.command.as_key is not None:
             command.command = replace(command.command, as_key=None)
         self.counts(command.connection).settle(state)
@@ -223,6 +223,9 @@ class CommandBook:
         command.transmitted = transmission(fields)
         self.changed(command)
         self._end_doubt(command)
+
+    def _turn(self, command: StoredCommand, state: CommandState, cause: str) -> None:
+        command.state, command.cause, command.changed_ms = state, cause, int(self._wall() * 1000)
 
     def _end_doubt(self, command: StoredCommand) -> None:
         """A command of which a DevEUI_downlink_Sent tells is with the LRC, which need not be told again.
