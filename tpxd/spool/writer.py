@@ -32,7 +32,8 @@ MAX_BYTES = 8 << 20
 
 CROWD = 8
 GATHER_S = 0.001
-"""With so many waiting, a commit lets more come for a moment: its own cost is then shared by more of them."""
+"""With so many waiting, or in one of the last commits, a commit lets more come for a moment: its own cost is then
+shared by more of them. Those that were just answered come again; the first of them should not go alone."""
 
 TICK_S = 1.0
 KEEPING_PAUSE_S = 0.02
@@ -90,6 +91,7 @@ class Writer:
         self._logged_commits = 0
         self._logged_bytes = 0
         self._oldest: tuple[int, int | None] = (0, None)
+        self._crowd = 0
 
     def ring(self) -> None:
         """Tell the thread that there is work."""
@@ -125,7 +127,8 @@ class Writer:
             pause = self._next_tick_s - time.monotonic()
             with suppress(queue.Empty):
                 self._bell.get(timeout=max(0.0, pause))
-        if len(self.inbox) >= CROWD:
+        crowd = max(len(self.inbox), self._crowd)
+        if crowd >= CROWD:
             time.sleep(GATHER_S)
         self._rung = False
         appends: list[Pending] = []
@@ -134,6 +137,7 @@ class Writer:
             pending = self.inbox.popleft()
             size += len(pending.uplink.body)
             appends.append(pending)
+        self._crowd = max(len(appends), crowd // 2)
         writes: list[Call] = []
         for _ in range(len(self.calls)):
             call = self.calls.popleft()
