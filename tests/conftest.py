@@ -1,13 +1,17 @@
-"""Peers that take long to start and are shared by the whole run."""
+"""Peers that take long to start and are shared by the whole run; no law is broken by a machine that is busy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.moto import Moto, running_moto
 from tests.rabbitmq import Rabbit, running_rabbit
+
+settings.register_profile("tpxd", deadline=None)
+settings.load_profile("tpxd")
 
 
 @pytest.fixture(scope="session")

@@ -69,13 +69,29 @@ def issue(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
-    if not is_ca:
+    if is_ca:
+        # what newer peers check as well (RFC 5280, 4.2.1.3)
+        builder = builder.add_extension(_SIGNS, critical=True)
+    else:
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         builder = builder.add_extension(x509.SubjectAlternativeName([_alternative(name)]), critical=False)
     certificate = builder.sign(signer, hashes.SHA256())
     pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
     return Identity(pem, _pem_of(key, serialization.NoEncryption()), certificate, key)
+
+
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def _alternative(name: str) -> x509.GeneralName:

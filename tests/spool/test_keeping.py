@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,13 +62,17 @@ class House:
 def house(tmp_path: Path) -> Iterator[House]:
     path = tmp_path / "spool" / "spool.db"
     path.parent.mkdir()
-    with closing(start_journal(path, 4_096, lambda: START_S, lambda event: None)) as journal:
+    journal = start_journal(path, 4_096, lambda: START_S, lambda event: None)
+    house = House(path, journal)
+    # a test may close it and open another one
+    with ExitStack() as end:
+        end.callback(lambda: house.journal.close())
         with journal.transaction():
             ledger.ensure(journal, "fast")
             ledger.ensure(journal, "slow")
         for _ in range(10):
             store(journal, [1_000] * 10, int(START_S * 1000))
-        yield House(path, journal)
+        yield house
 
 
 def test_done_goes_first_then_expired_then_dropped(house: House) -> None:

@@ -135,7 +135,7 @@ async def test_a_refusal_reaches_a_sender_that_is_still_sending(framing: bytes) 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.send_all, head + b"200000\r\n" + b" " * (2 << 20))
             received = await read_all(stream)
-        assert received.startswith(b"HTTP/1.1 413 Request Entity Too Large\r\n")
+        assert received.startswith(b"HTTP/1.1 413 ")
         assert received.endswith(b"\r\n\r\nthe body is larger than 262144 bytes\n")
         await stream.aclose()
 
