@@ -152,6 +152,24 @@ async def test_one_device_that_is_not_answered_holds_up_no_other(autojump_clock:
         await plant.settled()
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_one_device_that_is_to_wait_slows_down_no_other(autojump_clock: MockClock, status: int) -> None:
+    """An LRC limits the commands of each device."""
+    lrc = Lrc(lambda asked: httpx.Response(status) if asked["DevEUI"] == DEV_EUI else queued(), takes_s=0.01)
+    async with engine(lrc=lrc) as plant:
+        for n in range(300):
+            for device in (DEV_EUI, *DEVICES[:2]):
+                plant.commands.enter("plant", right(DevEUI=device, payload_hex=f"{n:04x}"))
+        await trio.sleep(10)
+        assert plant.sender.document()["reachable"]
+        assert plant.commands.book.counts("plant").sent == 600
+        assert set(lrc.payloads()) == {"0000"}
+        lrc.answer = lambda asked: queued()
+        await plant.settled()
+        assert list(dict.fromkeys(lrc.payloads())) == [f"{n:04x}" for n in range(300)]
+        assert plant.commands.book.counts("plant").doubtful == 0
+
+
 async def test_an_lrc_that_never_answers_counts_as_away(autojump_clock: MockClock) -> None:
     async with engine(lrc=Lrc(silent)) as plant:
         for device in DEVICES:

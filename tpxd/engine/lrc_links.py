@@ -55,6 +55,10 @@ class NotTaken(TpxdError):
     """The LRC certainly did not take the command."""
 
 
+class Later(NotTaken):
+    """It said so itself, and wants to be asked again later: about this device, or about all."""
+
+
 class Unknown(TpxdError):
     """The command was written, at least in part, and nobody knows whether the LRC took it."""
 
@@ -72,7 +76,7 @@ class LrcLinks:
         """Tell the LRC about a command; at most `UNDER_WAY` may do so at once.
 
         Raises:
-            NotTaken, Unknown: there is no answer of the LRC.
+            NotTaken, Later, Unknown: it is not decided what becomes of the command.
 
         Cancellation: the LRC may know of it or not.
         """
@@ -84,7 +88,7 @@ class LrcLinks:
             self._free.append(link)
         match answer.meaning:
             case Meaning.LATER:
-                raise NotTaken(answer.cause)
+                raise Later(answer.cause)
             case Meaning.UNKNOWN:
                 raise Unknown(answer.cause)
         return answer

@@ -15,7 +15,7 @@ from tpxd.errors import TpxdError
 from tpxd.events import Event, Report
 from tpxd.lorawan.downlink_request import Answer
 
-SILENCES: Final = 3
+UNDECIDED: Final = 3
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class LrcReach:
     retry_at: float = float("-inf")
     last_error: LastError | None = None
     _patience: Patience = field(default_factory=Patience)
-    _silences: int = 0
+    _undecided: int = 0
     _warned: bool = False
 
     def away(self, error: TpxdError) -> None:
@@ -62,11 +62,11 @@ class LrcReach:
         if now >= self.retry_at:  # those that were under way with this one do not make the wait longer
             self.retry_at = now + self._patience.delay(now)
 
-    def silent(self, error: TpxdError) -> None:
-        """It took a request and did not answer; when that goes on, it counts as away."""
+    def undecided(self, error: TpxdError) -> None:
+        """It did not answer, or not now; when that goes on and it answers nobody else, it counts as away."""
         self.last_error = LastError(self.wall(), error.message, error.hint)
-        self._silences += 1
-        if self._silences >= SILENCES:
+        self._undecided += 1
+        if self._undecided >= UNDECIDED:
             self.away(error)
 
     def answered(self, answer: Answer) -> None:
@@ -74,7 +74,7 @@ class LrcReach:
         if self.reachable is False:
             self.report(Event("lrc", "the LRC takes commands again"))
         self.reachable = True
-        self._silences = 0
+        self._undecided = 0
         self._patience.reset()
         if not answer.documented and not self._warned:
             self._warned = True

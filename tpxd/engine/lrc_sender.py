@@ -5,7 +5,8 @@ connection), or nobody knows: written and never answered. The last is sent again
 with a verdict, as `[lrc] when_in_doubt` says; either way it is counted.
 
     while the LRC cannot be reached     one command at a time tries, after 1 s to 30 s, later every 30 s
-    while the LRC does not answer       only this device's commands wait; three silences in a row hold back all
+    while it does not answer, or says   only this device's commands wait; three times in a row, and no answer to any
+    429 or 503                          other, hold back all
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import trio
 from tpxd.barrier import behind_barrier
 from tpxd.engine.commands import Commands
 from tpxd.engine.health import timestamp
-from tpxd.engine.lrc_links import UNDER_WAY, LrcLinks, NotTaken, Unknown, open_links
+from tpxd.engine.lrc_links import UNDER_WAY, Later, LrcLinks, NotTaken, Unknown, open_links
 from tpxd.engine.lrc_reach import LrcReach, Patience
 from tpxd.engine.pace import Pace
 from tpxd.engine.verdicts import TOO_LATE, UNCERTAIN
@@ -209,13 +210,17 @@ class LrcSender:
         await self._commands.surely_saved(command)
         try:
             answer = await links.post(self._query(command))
+        except Later as error:
+            book.hold(command, error.message)
+            self._reach.undecided(error)
+            return lane.patience.delay(trio.current_time())
         except NotTaken as error:
             book.hold(command, error.message)
             self._reach.away(error)
             return 0.0
         except Unknown as error:
             book.doubt(command, error.message)
-            self._reach.silent(error)
+            self._reach.undecided(error)
             return 0.0 if self._is_over(command) else lane.patience.delay(trio.current_time())
         self._reach.answered(answer)
         lane.patience.reset()
