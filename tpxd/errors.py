@@ -152,3 +152,9 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
             yield from leaves(inner)
     else:
         yield error
+
+
+def unreadable(error: OSError) -> str:
+    """Why a file cannot be read, and for one that only others may read what to do."""
+    hint = "; it must be readable for the user that tpxd runs as" if isinstance(error, PermissionError) else ""
+    return f"cannot be read: {error.strerror}{hint}"

@@ -22,6 +22,8 @@ from typing import Annotated, Any, Final
 from pydantic import PlainSerializer, PlainValidator, SecretStr, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from tpxd.errors import unreadable
+
 MAX_SECRET_BYTES = 64 * 1024
 UNRESOLVED = "secret_unresolved"
 """The type of a pydantic error that means: the reference is well written, what it names is not there."""
@@ -91,8 +93,7 @@ def _read(path: Path, sources: SecretSources) -> tuple[str | None, str]:
         content = _content(path)
     except (OSError, ValueError) as error:
         sources.files[path] = None
-        reason = error.strerror if isinstance(error, OSError) else error
-        return None, f"{path} cannot be read: {reason}"
+        return None, f"{path} {unreadable(error) if isinstance(error, OSError) else f'cannot be read: {error}'}"
     sources.files[path] = sha256(content).digest()
     try:
         return content.decode(), ""

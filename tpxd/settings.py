@@ -33,7 +33,7 @@ from tpxd.config import Address, Duration, Part, Size
 from tpxd.errors import ConfigError, Problem
 from tpxd.problems import message_of, schema_of, validate
 from tpxd.secret import Secret, SecretSources
-from tpxd.toml_source import TomlSource, read_toml
+from tpxd.toml_source import TomlSource, is_missing, read_toml
 
 FILE_NAME: Final = "tpxd.toml"
 PREFIX: Final = "TPXD_"
@@ -204,7 +204,7 @@ def check_settings(path: Path, shown: str, sources: SecretSources) -> tuple[Sett
     Raises:
         ConfigError: as `load_settings`.
     """
-    source = read_toml(path, shown)[1] if path.exists() else TomlSource(shown, "", {})
+    source = TomlSource(shown, "", {}) if is_missing(path) else read_toml(path, shown)[1]
     settings, warnings = validate(Settings, source, sources)
     overrides = _environment()
     if overrides:

@@ -22,11 +22,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tpxd.errors import ConfigError, Problem
+from tpxd.errors import ConfigError, Problem, unreadable
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
 _TOO_DEEP: Final = f"tables and arrays are nested more than {MAX_DEPTH} deep"
+_TOO_LARGE: Final = "a number is larger than 64 bits hold, the most that TOML has"
 
 Loc = tuple[str | int, ...]
 
@@ -100,10 +101,23 @@ def read_bytes(path: Path, shown: str) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise _whole(shown, f"cannot be read: {error.strerror}") from error
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            raise _whole(shown, f"is a link to {path.readlink()}, which does not exist; mend or remove it") from error
+        raise _whole(shown, unreadable(error)) from error
     if len(content) > MAX_BYTES:
         raise _whole(shown, f"is larger than {MAX_BYTES // 1024} KiB, the most a file may have")
     return content
+
+
+def is_missing(path: Path) -> bool:
+    """Whether nothing stands there: no link that leads nowhere either, and nothing that is only out of reach."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _whole(shown: str, message: str) -> ConfigError:
@@ -133,9 +147,14 @@ def parse_toml(content: bytes, shown: str) -> TomlSource:
         raise ConfigError([_syntax_problem(str(error), text, shown)]) from error
     except RecursionError as error:
         raise _whole(shown, _TOO_DEEP) from error
+    except ValueError as error:  # Python's limit of digits, with which tomllib does not reckon
+        raise _whole(shown, _TOO_LARGE) from error
     if _is_deeper(document, MAX_DEPTH):
         raise _whole(shown, _TOO_DEEP)
-    return TomlSource(shown, text, document)
+    source = TomlSource(shown, text, document)
+    if (large := _too_large(document)) is not None:
+        raise ConfigError([source.problem("", _TOO_LARGE, large)])
+    return source
 
 
 def _place_in(text: str, offset: int) -> Place:
@@ -150,6 +169,15 @@ def _is_deeper(document: dict[str, Any], depth: int) -> bool:
     return bool(level)
 
 
+def _too_large(value: Any, path: Loc = ()) -> Loc | None:
+    """Where a number stands that TOML does not have; as text it may be longer than Python agrees to write."""
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**63 else path
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = (_too_large(inner, (*path, step)) for step, inner in inside)
+    return next((each for each in found if each is not None), None)
+
+
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 _PLAINER: Final = (
@@ -158,6 +186,10 @@ _PLAINER: Final = (
     (re.compile(r"Invalid statement"), "a line begins with a key, a [table] or a # comment"),
     (re.compile(r"Duplicate inline table key '(.*)'"), r'the key "\1" was given before; it may stand only once'),
     (re.compile(r"Invalid value"), "this is no value; text stands in double quotes, true and false in small letters"),
+    (
+        re.compile(r"Invalid initial character for a key part"),
+        "no key begins like this; it has letters, digits, _ and -, and { key = value } stands on one line",
+    ),
     (re.compile(r"Expected '=' after a key.*"), 'there is no "=" after the key; a line is: key = value'),
     (re.compile(r"Expected newline or end of document.*"), "something follows that does not belong to the line"),
     (re.compile(r"Illegal character '\\n'"), "the text has no closing quote on its line"),

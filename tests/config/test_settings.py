@@ -85,6 +85,17 @@ def test_a_missing_file_means_all_defaults_and_they_are_the_documented_ones(tmp_
     assert load_settings(tmp_path / "nowhere").intake == defaults.intake
 
 
+@pytest.mark.parametrize("place", ["link", "loop", "file"])
+def test_a_file_that_cannot_be_reached_is_no_missing_one(tmp_path: Path, place: str) -> None:
+    """Defaults instead of it would take reports without the Token that it asks for."""
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "tpxd.toml").symlink_to("gone.toml")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=rf"{place}/tpxd\.toml: (is a link to gone\.toml|cannot be read)"):
+        load_settings(tmp_path / place)
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     settings = written(
         tmp_path,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import tomli_w
@@ -273,6 +275,13 @@ last = true
         (b"a 1", 'x:1:3: there is no "=" after the key; a line is: key = value'),
         (b'a = "x\nb = 1', "x:1:7: the text has no closing quote on its line"),
         (b'a = "\\d"', r'x:1:6: a backslash in "double quotes" begins an escape; write \\ or use single quotes'),
+        (
+            b"a = {\nb = 1 }",
+            "x:1:6: no key begins like this; it has letters, digits, _ and -, and { key = value } stands on one line",
+        ),
+        (b"a = " + b"9" * 5_000, "x: a number is larger than 64 bits hold, the most that TOML has"),
+        (b"a = [1, 0x1" + b"0" * 5_000 + b"]", "x:1:9: a number is larger than 64 bits hold, the most that TOML has"),
+        (b"[a]\nb = -9223372036854775809", "x:2:5: a number is larger than 64 bits hold, the most that TOML has"),
         (b"a = 1 b = 2", "x:1:7: something follows that does not belong to the line"),
         (b"= 1", "x:1:1: a line begins with a key, a [table] or a # comment"),
         (b"a = [1 2", 'x:1:8: the array has no closing "]"'),
@@ -298,13 +307,30 @@ def test_a_byte_order_mark_and_carriage_returns_are_no_problem() -> None:
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "dir.toml").mkdir()
+    (tmp_path / "link.toml").symlink_to("gone.toml")
+    (tmp_path / "loop.toml").symlink_to("loop.toml")
     large = tmp_path / "large.toml"
     with large.open("wb") as file:
         file.truncate(100 * MAX_BYTES)
     for name, told in (
         ("dir.toml", "is a directory, not a file"),
         ("none.toml", "cannot be read: No such file or directory"),
+        ("link.toml", "is a link to gone.toml, which does not exist; mend or remove it"),
+        ("loop.toml", "cannot be read: Too many levels of symbolic links"),
         ("large.toml", "is larger than 1024 KiB, the most a file may have"),
     ):
         with pytest.raises(ConfigError, match=f"^{name}: {told}$"):
             read_toml(tmp_path / name, name)
+
+
+def test_a_file_that_is_for_others_is_told_with_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "plant.toml"
+    path.touch()
+
+    def refuse(path: Path, mode: str) -> IO[bytes]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    told = "plant.toml: cannot be read: Permission denied; it must be readable for the user that tpxd runs as"
+    with pytest.raises(ConfigError, match=f"^{told}$"):
+        read_toml(path, "plant.toml")

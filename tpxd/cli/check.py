@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
@@ -31,6 +32,7 @@ from tpxd.engine.connection_files import (
 )
 from tpxd.errors import ConfigError, Problem
 from tpxd.settings import FILE_NAME, check_settings
+from tpxd.toml_source import is_missing
 
 EXIT_INVALID: Final = 78
 DEFAULT: Final = Path("/etc/tpxd")
@@ -89,12 +91,12 @@ def _count(number: int, what: str) -> str:
 
 def _look_at(path: Path, findings: Findings) -> None:
     """Find out what kind of path this is, and check it as that."""
-    if path.is_dir():
-        if (path / FILE_NAME).exists() or (path / CONNECTIONS).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where it may not look
+        if os.path.lexists(path / FILE_NAME) or os.path.isdir(path / CONNECTIONS):  # noqa: PTH112
             _config_directory(path, findings)
         else:
             _connections(path, str(path), findings)
-    elif not path.exists():
+    elif is_missing(path):
         findings.problems.append(Problem(str(path), 0, 0, "", "there is no such file or directory"))
     elif path.name == FILE_NAME:
         _settings(path, findings)
@@ -105,7 +107,7 @@ def _look_at(path: Path, findings: Findings) -> None:
 def _config_directory(path: Path, findings: Findings) -> None:
     """`tpxd.toml`, and the connections where it says that they are, or where they usually are when it is wrong."""
     directory = _settings(path / FILE_NAME, findings) or path / CONNECTIONS
-    if directory.exists():
+    if not is_missing(directory):
         _connections(directory, os.fspath(directory), findings)
     else:
         message = "there is no such directory yet; the daemon waits for it"
@@ -114,7 +116,7 @@ def _config_directory(path: Path, findings: Findings) -> None:
 
 def _settings(path: Path, findings: Findings) -> Path | None:
     """Check `tpxd.toml`; returns the directory of connections."""
-    findings.files += path.exists()
+    findings.files += not is_missing(path)
     try:
         settings, warnings = check_settings(path, str(path), _sources(path.parent))
     except ConfigError as error:
@@ -140,7 +142,9 @@ def _one_connection(path: Path, findings: Findings) -> None:
     if problem := id_problem(path.name.removesuffix(".toml")):
         findings.problems.append(Problem(str(path), 0, 0, "", problem))
     entry = load_file(path, _sources(path.parent), str(path))
-    beside = {each.name.removesuffix(SUFFIX) for each in path.parent.iterdir() if is_connection_name(each.name)}
+    beside: set[str] = set()
+    with suppress(OSError):  # a directory may open its files and not list them
+        beside = {each.name.removesuffix(SUFFIX) for each in path.parent.iterdir() if is_connection_name(each.name)}
     _entries(Directory({entry.id: entry}, ()), findings, beside)
 
 

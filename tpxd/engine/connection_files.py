@@ -23,7 +23,7 @@ from tpxd.config import ConnectorConfig, SecretSources
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import REGISTRY
 from tpxd.engine.chains import circle
-from tpxd.errors import ConfigError, Problem
+from tpxd.errors import ConfigError, Problem, unreadable
 from tpxd.problems import suggestion, validate
 from tpxd.secret import Fingerprint, fingerprint
 from tpxd.toml_source import TomlSource, parse_toml, read_bytes
@@ -101,7 +101,7 @@ def load_directory(
     try:
         names = sorted(each.name for each in path.iterdir() if is_connection_name(each.name))
     except OSError as error:
-        raise ConfigError([Problem(shown, 0, 0, "", f"the directory cannot be read: {error.strerror}")]) from error
+        raise ConfigError([Problem(shown, 0, 0, "", f"the directory {unreadable(error)}")]) from error
     entries: dict[str, Entry] = {}
     strays = []
     for name in names:
