@@ -6,8 +6,12 @@ import random
 from itertools import pairwise
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from tests.engine.doubles import MemoryCursor, Peer, make_live, running
 from tpxd.engine.backoff import BURST_S, JITTER_S, TABLES, Backoff, Strategy
+from tpxd.errors import ConnectFailed
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -68,3 +72,44 @@ def test_a_reset_begins_the_burst_anew() -> None:
     fresh = backoff.delay(2 * HOUR)
     assert fresh is not None
     assert fresh <= 3.0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "phases"),
+    [
+        ("CALM", [(600, 12 * HOUR), (HOUR, 24 * HOUR)]),
+        ("NORMAL", [(300, HOUR), (HOUR, 24 * HOUR)]),
+        ("AGGRESSIVE", [(180, 3 * HOUR), (1_800, 24 * HOUR)]),
+    ],
+)
+async def test_a_connection_that_cannot_open_keeps_to_the_table_for_24_hours(
+    strategy: Strategy, phases: list[tuple[float, float]], autojump_clock: MockClock
+) -> None:
+    peer = Peer(opening=lambda: ConnectFailed("connection refused"))
+    async with running(make_live(peer, MemoryCursor(), reconnectStrategy=strategy)):
+        await trio.sleep(BURST_S + DAY)
+    times = [moment - peer.opens[0] - BURST_S for moment in peer.opens]
+    assert sum(moment < 0 for moment in times) >= 10
+    begins = 0.0
+    for delay, ends in phases:
+        gaps = [later - moment for moment, later in pairwise(times) if begins <= moment < ends]
+        assert gaps
+        assert all(abs(gap - delay) <= JITTER_S for gap in gaps)
+        begins = ends
+
+
+async def test_calm_gives_up_and_says_how_to_go_on(autojump_clock: MockClock) -> None:
+    peer = Peer(opening=lambda: ConnectFailed("connection refused"))
+    async with running(make_live(peer, MemoryCursor(), reconnectStrategy="CALM")) as live:
+        await trio.sleep(3 * DAY)
+        opens = len(peer.opens)
+        document = live.health.to_document()
+        assert (document["state"], document["retryAt"]) == ("CLOSED", None)
+        assert document["reason"] == (
+            "connection refused; gave up as reconnectStrategy CALM says: `tpxd reconnect plant` tries again"
+        )
+        await trio.sleep(30 * DAY)
+        assert len(peer.opens) == opens
+        live.nudge()
+        await trio.sleep(5)
+        assert len(peer.opens) > opens + 1, "the burst begins anew"

@@ -18,6 +18,7 @@ from tpxd.engine.outbound import Format, Outbound
 from tpxd.engine.pace import Pace
 from tpxd.engine.stopping import Stopping
 from tpxd.engine.validity import ClockWatch, emitted_s
+from tpxd.errors import SpoolUnavailable
 from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Verdict
@@ -163,6 +164,22 @@ async def test_debug_mode_ends_after_two_days_also_across_restarts(monkeypatch: 
     assert not (await open_debug_log("plant", True, memory)).on, "a restart does not prolong it"
     assert not (await open_debug_log("plant", False, memory)).on
     assert (await open_debug_log("plant", True, memory)).on, "switched off and on, it begins anew"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_debug_mode_stops_no_connection_where_the_disk_refuses(
+    wanted: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Notebook()
+    await open_debug_log("plant", not wanted, memory)
+
+    async def full(key: str, value: str) -> None:
+        await trio.lowlevel.checkpoint()
+        raise SpoolUnavailable("the disk is full")
+
+    monkeypatch.setattr(memory, "remember", full)
+    assert (await open_debug_log("plant", wanted, memory)).on is wanted
+    assert "cannot be kept, a restart will not know: the disk is full" in caplog.text
 
 
 async def test_a_request_to_stop_interrupts_waiting_and_bounds_work(autojump_clock: MockClock) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from tpxd.connector import Memory
 from tpxd.engine.flight import InFlight
+from tpxd.errors import SpoolUnavailable
 from tpxd.spool import Rejected, Verdict
 
 logger = logging.getLogger(__name__)
@@ -53,20 +54,20 @@ def _word(fate: Verdict | None) -> str:
 async def open_debug_log(id: str, wanted: bool, memory: Memory) -> DebugLog:
     """The log of a connection whose file has debugMode or has not.
 
-    The moment at which it was switched on is kept, so that a restart does not prolong it; switching it off and on does.
-
-    Raises:
-        SpoolUnavailable: the moment cannot be kept.
+    The moment at which it was switched on is kept, as far as the disk allows, so that a restart does not prolong it;
+    switching it off and on does.
     """
     key = f"debugMode/{id}"
-    begun = memory.recall(key)
+    known = memory.recall(key) or ""
+    begun = known or str(time.time()) if wanted else ""
+    if begun != known:
+        try:
+            await memory.remember(key, begun)
+        except SpoolUnavailable as error:
+            text = "%s: when debugMode began or ended cannot be kept, a restart will not know: %s"
+            logger.warning(text, id, error, extra={"connection": id})
     if not wanted:
-        if begun:
-            await memory.remember(key, "")
         return DebugLog()
-    if not begun:
-        begun = str(time.time())
-        await memory.remember(key, begun)
     log = DebugLog(id, float(begun) + LASTS_S)
     if not log.on:
         logger.warning("%s: debugMode ended by itself after two days; set it to false", id, extra={"connection": id})
