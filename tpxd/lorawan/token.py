@@ -37,7 +37,7 @@ def uplink_token(kind: str, fields: Mapping[str, Any], query: Pairs, key: str) -
     """
     elements = _documented_elements(kind, fields)
     if elements is None:
-        elements = _text(fields, "CustomerID") + _text(fields, "DevEUI")
+        elements = field_text(fields, "CustomerID") + field_text(fields, "DevEUI")
     return _digest(elements + _query_text(query), key)
 
 
@@ -149,28 +149,28 @@ def _check_token(documented: str | None, pairs: Pairs, keys: Sequence[str], repo
 def _documented_elements(kind: str, fields: Mapping[str, Any]) -> str | None:
     """The body's part of what is hashed; None where no rule is documented."""
     if kind == UPLINK:
-        counter = _text(fields, "FCntUp")
-        payload = _text(fields, "payload_hex")
+        counter = field_text(fields, "FCntUp")
+        payload = field_text(fields, "payload_hex")
         # Only what has neither counter nor payload: no uplink with data gets round its Token by calling itself a join.
         if "rawJoinRequest" in fields and not counter and not payload:
             return None
-        return f"{_text(fields, 'CustomerID')}{_text(fields, 'DevEUI')}{_port(fields)}{counter}{payload}"
+        return f"{field_text(fields, 'CustomerID')}{field_text(fields, 'DevEUI')}{_port(fields)}{counter}{payload}"
     if kind == DOWNLINK_SENT:
-        counter = _text(fields, "FCntDn")
-        return f"{_text(fields, 'CustomerID')}{_text(fields, 'DevEUI')}{_port(fields)}{counter}"
+        counter = field_text(fields, "FCntDn")
+        return f"{field_text(fields, 'CustomerID')}{field_text(fields, 'DevEUI')}{_port(fields)}{counter}"
     if kind == LOCATION:
-        return _text(fields, "CustomerID") + _text(fields, "DevEUI").lower()
+        return field_text(fields, "CustomerID") + field_text(fields, "DevEUI").lower()
     if kind == NOTIFICATION:
-        return _text(fields, "CustomerID") + _text(fields, "DevEUI")
+        return field_text(fields, "CustomerID") + field_text(fields, "DevEUI")
     return None
 
 
 def _plausible_elements(fields: Mapping[str, Any]) -> Iterator[str]:
     """What an LRC might hash of a report without a documented rule, judging by those that have one."""
-    customer = _text(fields, "CustomerID")
+    customer = field_text(fields, "CustomerID")
     # A base station has no DevEUI; something that names it must be covered, or any report would fit.
-    target = _text(fields, "DevEUI") or _text(fields, "LrrID")
-    counters = dict.fromkeys(("", _text(fields, "FCntUp"), _text(fields, "FCntDn")))
+    target = field_text(fields, "DevEUI") or field_text(fields, "LrrID")
+    counters = dict.fromkeys(("", field_text(fields, "FCntUp"), field_text(fields, "FCntDn")))
     for spelling in dict.fromkeys((target, target.lower())):
         for port in ("", _port(fields)):
             for counter in counters:
@@ -178,11 +178,7 @@ def _plausible_elements(fields: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _port(fields: Mapping[str, Any]) -> str:
-    return _text(fields, "FPort") or "0"
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    return field_text(fields, name) or ""
+    return field_text(fields, "FPort") or "0"
 
 
 def _split(query: str) -> list[tuple[str, str]]:
