@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from rich.console import Console
 
 from tests.cli.running import ask, invoke, settings
 from tests.control.doubles import ScriptedDaemon, control_plane
 from tpxd.cli import main
+from tpxd.cli.trace import trace_table
 
 DEVICE = "70B3D5E75E00A1C4"
 COMMAND = ("downlink", DEVICE, "--hex", "02ff", "--port", "5")
@@ -198,6 +201,18 @@ async def test_a_trace_as_a_table(tmp_path: Path) -> None:
         "2026-11-20T10:00:01.000Z DevEUI_downlink_Rejected 5 - - plant done: bad\\x1b[2J",
         "2026-11-20T09:59:00.000Z DevEUI_uplink - - - no connection",
     ]
+
+
+def test_a_long_payload_hides_nothing_on_a_narrow_screen() -> None:
+    entry = {"type": "DevEUI_downlink"} | command("rejected", cause="no such device", payload_hex="0123456789ab" * 40)
+    console = Console(width=110, file=StringIO())
+    with console.capture() as shown:
+        console.print(trace_table([entry], folded=True))
+    lines = shown.get().splitlines()
+    assert lines[0].split() == ["RECEIVED", "TYPE", "FPORT", "FCNT", "PAYLOAD", "WHAT", "BECAME", "OF", "IT"]
+    assert "rejected: no such" in lines[1]
+    assert shown.get().count("0123456789ab") == 40
+    assert len(lines) == 21
 
 
 async def test_a_trace_for_programs_and_an_empty_one(tmp_path: Path) -> None:

@@ -107,3 +107,14 @@ def test_reports_and_commands_come_in_the_order_of_their_arrival() -> None:
     assert document[2]["fields"] == {"FPort": 2, "FCntUp": 8}
     sent = {"DeliveryStatus": 0, "DeliveryFailedCause1": "A0", "Lrrid": "x" * MAX_FIELD}
     assert document[1]["transmitted"] == sent
+
+
+def test_what_came_in_one_millisecond_keeps_its_order() -> None:
+    book = make_book()
+    for _ in range(3):
+        book.enter("plant", right(), "", None)
+    at_ms = int(NOW_S * 1000)
+    uplinks = [make_uplink(seq, received_ms=at_ms) for seq in (9, 8, 7)]
+    document = trace_document(uplinks, book.of_device(DEV_EUI, 10), [])
+    assert [entry["seq"] for entry in document if "seq" in entry] == [7, 8, 9]
+    assert [entry["id"] for entry in document if "id" in entry] == [1, 2, 3]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import orjson
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from tpxd.cli.daemon_client import Declined, ask, document_of
 from tpxd.cli.options import DEFAULT_CONFIG, Config, Json
 from tpxd.cli.render import screen, table_of
 from tpxd.log import visible
+
+PAYLOAD_WIDTH: Final = 24
 
 
 def trace(
@@ -36,11 +39,18 @@ def trace(
     if not entries:
         print("nothing is kept of this device")
         return
-    table = table_of("RECEIVED", "TYPE", "FPORT", "FCNT", "PAYLOAD")
+    console = screen()
+    console.print(trace_table(entries, folded=console.is_terminal))
+
+
+def trace_table(entries: list[dict[str, Any]], *, folded: bool) -> Table:
+    """One row per report and command; folded, a long payload leaves room for what became of it."""
+    table = table_of("RECEIVED", "TYPE", "FPORT", "FCNT")
+    table.add_column("PAYLOAD", overflow="fold", max_width=PAYLOAD_WIDTH if folded else None)
     table.add_column("WHAT BECAME OF IT", overflow="fold")
     for entry in entries:
         table.add_row(*(Text(visible(cell)) for cell in _cells(entry)))
-    screen().print(table)
+    return table
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:

@@ -16,14 +16,16 @@ SHOWN: Final = ("Time", "FPort", "FCntUp", "FCntDn", "payload_hex", "Correlation
 def trace_document(
     uplinks: Sequence[Uplink], commands: Sequence[StoredCommand], cursors: Sequence[Cursor]
 ) -> list[dict[str, Any]]:
-    """Reports and commands as one list, oldest first.
+    """Reports and commands, each newest first, as one list, oldest first.
 
     Shape: each has `type`, the report type or `DevEUI_downlink`, and `received`. A report has its `fields` that matter
     to people, and `connections`: by id, whether it still waits there or is done. A command has everything of
     `command_document`.
     """
-    entries = [(uplink.received_ms, _uplink_document(uplink, cursors)) for uplink in uplinks]
-    entries += [(command.received_ms, {"type": "DevEUI_downlink"} | command_document(command)) for command in commands]
+    entries = [(uplink.received_ms, _uplink_document(uplink, cursors)) for uplink in reversed(uplinks)]
+    entries += [
+        (command.received_ms, {"type": "DevEUI_downlink"} | command_document(command)) for command in reversed(commands)
+    ]
     return [document for _, document in sorted(entries, key=lambda entry: entry[0])]
 
 
