@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -11,10 +12,13 @@ from typing import Any, NoReturn, cast
 import orjson
 import trio
 
+from tests.engine.downlink_doubles import Disk
+from tests.intake.doubles import MemoryStore
 from tests.notebook import Notebook
 from tpxd.config import ConnectorConfig
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import Connector, Context, Incoming, Outgoing, Receipts, Transport
+from tpxd.engine.commands import Commands
 from tpxd.engine.connection import Live, run_connection
 from tpxd.engine.flight import Flight, Settled
 from tpxd.engine.health import Health
@@ -23,7 +27,7 @@ from tpxd.engine.validity import ClockWatch
 from tpxd.events import EventLog
 from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Ledger, Rejected, Verdict
+from tpxd.spool import Cursor, Ledger, LoadedCommands, Rejected, Verdict
 from tpxd.wire.tls import TlsContextCache
 
 
@@ -199,6 +203,7 @@ def make_live(
         tls=TlsContextCache(),
         memory=Notebook(),
         stop_grace_s=grace_s,
+        commands=Commands(Disk(), MemoryStore().append, LoadedCommands([], {}, 0), None, time.time),
     )
 
 

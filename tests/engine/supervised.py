@@ -9,11 +9,12 @@ from pathlib import Path
 import trio
 
 from tests.engine.doubles import Peer, no_dial
+from tpxd.engine.commands import Commands, open_commands
 from tpxd.engine.config_dir import ConfigDir
 from tpxd.engine.downlink_urls import DownlinkUrls
 from tpxd.engine.supervisor import Supervisor
 from tpxd.events import EventLog
-from tpxd.spool import NewReport, Spool, SpoolLimits, open_spool
+from tpxd.spool import CommandStore, NewReport, Spool, SpoolLimits, open_spool
 from tpxd.wire.tls import TlsContextCache
 
 GOOD = 'connectorId = "scripted"\nname = "N"\n[configuration]\n'
@@ -22,7 +23,7 @@ GOOD = 'connectorId = "scripted"\nname = "N"\n[configuration]\n'
 class Site:
     """A supervisor over a directory of connection files that are carried to one scripted peer."""
 
-    def __init__(self, directory: Path, spool: Spool, peer: Peer, urls: DownlinkUrls | None = None) -> None:
+    def __init__(self, directory: Path, spool: Spool, peer: Peer, commands: Commands, urls: DownlinkUrls) -> None:
         self.directory = directory / "connections.d"
         self.directory.mkdir(exist_ok=True)
         self.spool, self.peer, self.events = spool, peer, EventLog()
@@ -35,6 +36,7 @@ class Site:
             dial=no_dial,
             tls=TlsContextCache(),
             stop_grace_s=1.0,
+            commands=commands,
             urls=urls,
         )
 
@@ -66,8 +68,12 @@ class Site:
 async def supervised(directory: Path, peer: Peer, urls: DownlinkUrls | None = None) -> AsyncIterator[Site]:
     """The supervisor at work while the block lasts."""
     limits = SpoolLimits(max_bytes=1 << 24, min_free_bytes=0)
-    async with open_spool(directory / "spool.db", limits, report=EventLog().report) as spool:
-        site = Site(directory, spool, peer, urls)
+    report = EventLog().report
+    async with (
+        open_spool(directory / "spool.db", limits, report=report) as spool,
+        open_commands(CommandStore(spool), spool.append, report) as commands,
+    ):
+        site = Site(directory, spool, peer, commands, urls or DownlinkUrls(spool, "http://edge.example", report))
         async with trio.open_nursery() as nursery:
             await nursery.start(site.supervisor.run)
             yield site

@@ -131,11 +131,11 @@ def far() -> Iterator[Far]:
 
 
 def file(*chained: str, ports: Sequence[int] = (), more: str = "") -> str:
-    """A connection file."""
+    """A connection file; without commands, so that no report gets a downlinkUrl."""
     matchers = f'[flow]\nmatchers = [ {{ type = "fPort", ports = {list(ports)} }} ]\n' if ports else ""
     names = orjson.dumps(chained).decode()
     head = f'connectorId = "scripted"\nname = "N"\n[configuration]\nchainedWithConnectionIds = {names}\n'
-    return head + more + matchers
+    return f"{head}downlinkEnabled = false\n{more}{matchers}"
 
 
 def body(n: int, port: int = 1) -> bytes:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
 
 import pytest
 import trio
@@ -15,9 +14,10 @@ from trio.testing import MockClock
 from tests.engine.doubles import MemoryCursor, Peer, ScriptedTransport, make_live, no_dial
 from tpxd.config import ConnectorConfig
 from tpxd.connector import REGISTRY, Connector, Context, Transport
-from tpxd.engine.commands import Commands, open_commands
+from tpxd.engine.commands import open_commands
 from tpxd.engine.config_dir import ConfigDir
 from tpxd.engine.connection import Live
+from tpxd.engine.downlink_urls import DownlinkUrls
 from tpxd.engine.leaving import LEAVE_S, REGRET_S, take_leave
 from tpxd.engine.supervisor import Supervisor
 from tpxd.errors import ConnectFailed, LinkLost
@@ -63,7 +63,6 @@ def finished(far: FarEnd, **configuration: bool) -> Live:
     live = make_live(Peer(), MemoryCursor())
     live.connector = far.connector
     live.file = live.file.model_copy(update={"configuration": Listening(**configuration)})
-    live.commands = cast("Commands", object())
     live.finished.set()
     return live
 
@@ -92,9 +91,6 @@ async def test_a_file_that_comes_back_soon_was_not_removed(autojump_clock: MockC
 async def test_where_no_commands_were_wanted_nothing_was_left(autojump_clock: MockClock) -> None:
     far = FarEnd()
     await take_leave(finished(far, downlinkEnabled=False), lambda: True)
-    nobody = finished(far)
-    nobody.commands = None
-    await take_leave(nobody, lambda: True)
     assert (far.opened, trio.current_time()) == ([], 0.0)
 
 
@@ -150,6 +146,7 @@ async def test_a_removed_file_and_one_that_is_put_back(
             tls=TlsContextCache(),
             stop_grace_s=1.0,
             commands=commands,
+            urls=DownlinkUrls(spool, "http://edge.example", report),
         )
         await nursery.start(supervisor.run)
         with trio.fail_after(10):

@@ -61,7 +61,7 @@ class Live:
         live_first: lets new uplinks go before a backlog; None where the file does not say so.
         debug_log: what debugMode logs.
         chains: to whom it hands on.
-        commands: where its commands go; None takes none.
+        commands: where its commands go.
         stop_grace_s: how long a batch in flight may go on after a request to stop.
     """
 
@@ -77,8 +77,8 @@ class Live:
     tls: TlsContexts
     memory: Memory
     stop_grace_s: float
+    commands: Commands
     chains: Chains = field(default_factory=Chains)
-    commands: Commands | None = None
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
     backoff: Backoff = field(init=False)
     live_first: LiveFirst | None = field(init=False)
@@ -92,8 +92,7 @@ class Live:
         self.backoff = Backoff(configuration.reconnectStrategy)
         share = configuration.backlogShare
         self.live_first = None if share is None else LiveFirst(self.id, share, self.health.report)
-        if self.commands is not None:
-            self.outbound.own = partial(self.commands.is_about_one_of, self.id)
+        self.outbound.own = partial(self.commands.is_about_one_of, self.id)
 
     def hand_on(self, delivered: Iterable[Uplink]) -> list[tuple[int, Uplink]]:
         """See `Chains.handed_on`."""
@@ -204,7 +203,7 @@ def context_of(live: Live) -> Context:
         tls=live.tls,
         memory=live.memory,
         authenticating=lambda: live.health.turn(State.AUTHENTICATING),
-        commands=live.commands is not None,
+        commands=True,
         proven=lambda: live.flight.proven,
         troubled=live.health.troubled,
         report=live.health.report,
@@ -219,7 +218,7 @@ async def use_link(live: Live, transport: Transport) -> None:
     """
     configuration = live.file.configuration
     async with trio.open_nursery() as link:
-        if live.commands is not None and configuration.command_sources:
+        if configuration.command_sources:
             messages = partial(live.chains.messages, live.id)
             inbox = Inbox(live.id, live.commands, configuration.downlinkPort, messages, live.health.note)
             link.start_soon(receive_commands, transport, inbox)

@@ -31,7 +31,7 @@ async def take_leave(live: Live, gone: Callable[[], bool]) -> None:
     Args:
         gone: whether the file is still gone.
     """
-    if live.commands is None or not live.file.configuration.command_sources:
+    if not live.file.configuration.command_sources:
         return
     await trio.sleep(REGRET_S)
     if not gone():

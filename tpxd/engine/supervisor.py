@@ -76,8 +76,8 @@ class Supervisor:
         chains: which connections hand on to which.
 
     Args:
-        commands: where commands go; None takes none.
-        urls: the connections' addresses for commands over HTTP; None gives them none.
+        commands: where commands go.
+        urls: the connections' addresses for commands over HTTP.
 
     Everything here runs on trio's thread; only reading the directory happens on another.
     """
@@ -92,8 +92,8 @@ class Supervisor:
         dial: Dial,
         tls: TlsContexts,
         stop_grace_s: float,
-        commands: Commands | None = None,
-        urls: DownlinkUrls | None = None,
+        commands: Commands,
+        urls: DownlinkUrls,
     ) -> None:
         self._config_dir = config_dir
         self._spool = spool
@@ -225,8 +225,7 @@ class Supervisor:
             self._slots[id].health.file.running = snapshot.desired[id].running
         for id in gone:
             self._slots[id].present = False
-            if self._urls is not None:
-                self._urls.close(id)
+            self._urls.close(id)
             nursery.start_soon(self._retire, id)
         await trio.to_thread.run_sync(self._keep_good, snapshot)
 
@@ -248,8 +247,7 @@ class Supervisor:
         if slot is None:
             cursor = await self._spool.cursor(id)
             slot = self._slots[id] = Slot(cursor, Health(id, cursor, self._report), Flight())
-            if self._commands is not None:
-                slot.health.downlinks = self._commands.book.counts(id)
+            slot.health.downlinks = self._commands.book.counts(id)
         elif not slot.present:
             slot.present = True
             slot.cursor = slot.health.cursor = await self._spool.cursor(id)
@@ -264,10 +262,9 @@ class Supervisor:
             health.turn(State.INVALID, health.file.error)
             return
         slot.file = model
-        if self._urls is not None:
-            await self._urls.open(id, model.configuration)
-            if slot.live is not None:
-                slot.live.outbound.url_field = url_field(self._urls.url(id))
+        await self._urls.open(id, model.configuration)
+        if slot.live is not None:
+            slot.live.outbound.url_field = url_field(self._urls.url(id))
         health.name, health.connector_id, health.active = model.name, model.connectorId, model.active
         slot.cursor.validity_s = model.configuration.uplinkTimeValidity
         if not model.active:
@@ -296,7 +293,7 @@ class Supervisor:
                 self.clock,
                 id,
                 self.chains,
-                url_field(None if self._urls is None else self._urls.url(id)),
+                url_field(self._urls.url(id)),
             ),
             chains=self.chains,
             instance=self._instance,
