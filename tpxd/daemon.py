@@ -30,7 +30,7 @@ from tpxd.engine.downlink_urls import PATH, DownlinkUrls
 from tpxd.engine.lrc_sender import NOT_SET, LrcSender
 from tpxd.engine.supervisor import Supervisor
 from tpxd.engine.watcher import watch
-from tpxd.errors import ConfigError, SpoolError, leaves
+from tpxd.errors import ConfigError, SpoolError, TpxdError, leaves
 from tpxd.events import EventLog
 from tpxd.intake.downlinks import downlink_route
 from tpxd.intake.server import Intake, serve_intake
@@ -78,12 +78,16 @@ def run(config_dir: Path) -> int:
         if expected is None or rest is not None:
             raise
         for leaf in leaves(expected):
-            logger.critical("%s", leaf)
+            logger.critical("%s", _with_hint(leaf))
         return EXIT_FAILED
     except STARTING as error:
-        logger.critical("%s", error)
+        logger.critical("%s", _with_hint(error))
         return EXIT_FAILED
     return 0
+
+
+def _with_hint(error: BaseException) -> str:
+    return f"{error}; {error.hint}" if isinstance(error, TpxdError) and error.hint else str(error)
 
 
 async def _main(settings: Settings) -> None:

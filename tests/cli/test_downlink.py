@@ -56,6 +56,13 @@ async def test_it_returns_when_the_daemon_has_it(tmp_path: Path) -> None:
     assert sent_by(daemon) == {"DevEUI": DEVICE, "FPort": 5, "payload_hex": "02ff"}
 
 
+async def test_a_command_that_is_rejected_at_once_failed(tmp_path: Path) -> None:
+    daemon = ScriptedDaemon(command_answer=(202, command("rejected", cause="downlink_url is not set")))
+    async with control_plane(daemon) as (bound, *_):
+        result = await ask(*COMMAND, "--config", settings(tmp_path, listen=bound))
+    assert (result.exit_code, result.output) == (1, f"command 7 to {DEVICE} is rejected: downlink_url is not set\n")
+
+
 async def test_every_option_becomes_a_field(tmp_path: Path) -> None:
     daemon = ScriptedDaemon(command_answer=(202, command()))
     options = ("--confirmed", "--flush", "--validity", "3600", "--json")

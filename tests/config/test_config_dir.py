@@ -134,7 +134,7 @@ def test_a_directory_that_is_away_or_being_copied_stops_nothing(directory: Path,
     away = config_dir.read()
     assert away.desired == before
     assert [str(problem) for problem in away.strays] == [
-        "connections.d: the directory cannot be read: No such file or directory"
+        f"{directory}: the directory cannot be read: No such file or directory"
     ]
     directory.mkdir()
     assert config_dir.read().desired == before

@@ -33,7 +33,8 @@ def test_a_wrong_setting_is_78_with_its_place(make_daemon: MakeDaemon) -> None:
 def test_a_port_that_is_taken(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon()
     with closing(socket.create_server(("127.0.0.1", daemon.intake))):
-        assert f"127.0.0.1:{daemon.intake}" in fails(daemon, 1)
+        said = fails(daemon, 1)
+    assert f"cannot listen on 127.0.0.1:{daemon.intake}: address already in use; another program" in said
 
 
 def test_a_state_directory_that_cannot_be_made(make_daemon: MakeDaemon, tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_a_state_directory_that_cannot_be_made(make_daemon: MakeDaemon, tmp_path
 def test_a_second_daemon_on_one_state_directory(make_daemon: MakeDaemon, tmp_path: Path) -> None:
     first = make_daemon().start()
     second = make_daemon()
-    assert "another tpxd" in fails(second, 1)
+    assert "another tpxd has it open; stop the other one first" in fails(second, 1)
     assert first.process is not None
     assert first.process.poll() is None
     first.end()

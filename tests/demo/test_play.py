@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -133,7 +134,20 @@ def test_commands_are_shown_and_what_the_lrc_reports_of_them(tmp_path: Path) -> 
     assert "Request queued by LRC" in shown
     assert "FPort is not allowed" in shown
     assert "DevEUI_downlink_Sent" in shown
-    assert f"tpxd downlink {device.dev_eui}" in shown
+
+
+def test_the_command_to_try_can_be_copied_from_a_narrow_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "argv", ["/home/ann/.tpxd/bin/tpxd", "demo"])
+    paper = io.StringIO()
+    with tempfile.TemporaryDirectory(prefix="tpxd-demo-") as directory:
+        play = Play(set_scene(Path(directory)))
+        Console(file=paper, width=80).print(render(play))
+    first, second = paper.getvalue().partition(" command  ")[2].splitlines()[:2]
+    assert first.endswith("\\"), "no space behind it"
+    device = play.devices[0]
+    asked = f"--port {device.model.f_port} --hex 02ff --wait=sent --config {play.scene.directory}"
+    assert f"{first[:-1]} {second}".split() == [sys.argv[0], "downlink", device.dev_eui, *asked.split()]
 
 
 def test_the_scene_is_read_as_it_was_meant(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def downlink(
 ) -> None:
     """Let the running daemon send a command to a device; it is on the daemon's disk when this returns.
 
-    The exit code is 1 when the command is wrong, and when what was waited for did not come: the LRC refused it, it
-    expired, it was not transmitted, or the time ran out.
+    The exit code is 1 when the command is wrong or rejected at once, and when what was waited for did not come: the LRC
+    refused it, it expired, it was not transmitted, or the time ran out.
     """
     fields = {
         "DevEUI": dev_eui,
@@ -66,7 +66,7 @@ def downlink(
     if wait is not None:
         command = _await(config, command, wait, time.monotonic() + timeout)
     print(orjson.dumps(command).decode() if json else _line(command))
-    if wait is not None and not _went_well(command, wait):
+    if command["state"] == "rejected" or (wait is not None and not _went_well(command, wait)):
         raise typer.Exit(1)
 
 

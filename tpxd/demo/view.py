@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator
 
 import trio
@@ -114,8 +116,15 @@ def _hints(play: Play) -> Iterator[Text]:
     yield _hint("edit", f"{scene.directory}/connections.d/web.toml")
     yield _hint("watch", f"mosquitto_sub -p {port} -t 'demo/#' -v")
     dev_eui, f_port = play.devices[0].dev_eui, play.devices[0].model.f_port
-    yield _hint("command", f"tpxd downlink {dev_eui} --port {f_port} --hex 02ff --wait=sent --config {scene.directory}")
+    # A backslash, so that a narrow terminal does not break it where a shell would end the command.
+    yield _hint("command", f"{_program()} downlink {dev_eui} --port {f_port} \\")
+    yield _hint("", f"--hex 02ff --wait=sent --config {scene.directory}")
     yield Text(" Ctrl-C ends the demo", style="dim")
+
+
+def _program() -> str:
+    """How to call tpxd again: by its name, or from an environment beside the PATH as it was called."""
+    return "tpxd" if shutil.which("tpxd") else sys.argv[0]
 
 
 def _hint(what: str, where: str) -> Text:

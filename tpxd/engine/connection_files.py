@@ -101,7 +101,7 @@ def load_directory(
     try:
         names = sorted(each.name for each in path.iterdir() if is_connection_name(each.name))
     except OSError as error:
-        raise ConfigError([Problem(shown, 0, 0, "", f"the directory {unreadable(error)}")]) from error
+        raise ConfigError([Problem(str(path), 0, 0, "", f"the directory {unreadable(error)}")]) from error
     entries: dict[str, Entry] = {}
     strays = []
     for name in names:
