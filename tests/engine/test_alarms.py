@@ -97,7 +97,7 @@ def watched(per_hour: int, hours: int, begins: datetime) -> list[Event]:
     received, events = 0.0, list[Event]()
     rate = RateWatch("plant", [alarm()], lambda: (int(received), int(received)), events.append)
     for minute in range(hours * 60):
-        rate.look(begins + timedelta(minutes=minute))
+        rate.look(begins + timedelta(minutes=minute), minute * 60)
         received += per_hour / 60
     return events
 
@@ -123,7 +123,7 @@ def test_what_waits_undecided_is_never_missed_in_a_rate() -> None:
 
     rate, begins = RateWatch("plant", [alarm()], came, events.append), datetime(2026, 1, 5, 9, 0, tzinfo=PARIS)
     for minute in range(9 * 60):
-        rate.look(begins + timedelta(minutes=minute))
+        rate.look(begins + timedelta(minutes=minute), minute * 60)
         away = 120 <= minute < 300
         if away:
             undecided += 112 / 60
@@ -132,6 +132,16 @@ def test_what_waits_undecided_is_never_missed_in_a_rate() -> None:
             ours += 12 / 60 + undecided * 12 / 112
             undecided = 0
     assert events == []
+
+
+def test_a_clock_that_is_set_makes_no_hour_out_of_a_minute() -> None:
+    """The machine has no battery: it boots in 1970, and learns the time some minutes later."""
+    events: list[Event] = []
+    rate = RateWatch("plant", [alarm()], lambda: (0, 0), events.append)
+    for minute in range(120):
+        begins = datetime(1970, 1, 1, tzinfo=UTC) if minute < 5 else datetime(2026, 1, 5, 12, 0, tzinfo=PARIS)
+        rate.look(begins + timedelta(minutes=minute), minute * 60)
+        assert (len(events) > 0) is (minute >= 60)
 
 
 def test_a_day_outside_is_not_told() -> None:

@@ -40,9 +40,13 @@ class RateWatch:
         self._samples: deque[tuple[float, int]] = deque()
         self._told: dict[int, float] = {}
 
-    def look(self, now: datetime) -> None:
-        """Take a sample and raise what has to be raised; call it about once a minute."""
-        at = now.timestamp()
+    def look(self, now: datetime, at: float) -> None:
+        """Take a sample and raise what has to be raised; call it about once a minute.
+
+        Args:
+            at: seconds on a clock that is never set: one that is, such as after a boot without a battery, would make
+                an hour of evidence out of a minute.
+        """
         at_least, at_most = self._came()
         self._samples.append((at, at_least))
         while len(self._samples) > 1 and self._samples[1][0] <= at - HOUR_S:
@@ -53,9 +57,9 @@ class RateWatch:
         hourly = at_most - count
         for number, alarm in enumerate(self._alarms):
             opened = alarm.opened_at(now)
-            if opened is None or at - opened.timestamp() < HOUR_S:
+            if opened is None or now.timestamp() - opened.timestamp() < HOUR_S:
                 self._told.pop(number, None)
-            elif hourly < alarm.uplinkRateMinPerHour and at - self._told.get(number, 0.0) >= HOUR_S:
+            elif hourly < alarm.uplinkRateMinPerHour and at - self._told.get(number, float("-inf")) >= HOUR_S:
                 self._told[number] = at
                 evidence = f"{hourly} uplinks in the last hour, {alarm.uplinkRateMinPerHour} expected"
                 text = f"{self._id}: {alarm.message} ({evidence})"
@@ -64,5 +68,5 @@ class RateWatch:
     async def watch(self) -> None:
         """Look once a minute, for ever."""
         while True:
-            self.look(datetime.now(UTC))
+            self.look(datetime.now(UTC), trio.current_time())
             await trio.sleep(LOOK_S)
