@@ -27,6 +27,10 @@ Schema = Mapping[str, Any]
 LONGEST: Final = 60
 ALIKE: Final = 0.6
 
+KINDS: Final = frozenset({"union_tag_invalid", "union_tag_not_found"})
+"""Errors about a table that may be of several kinds; to pydantic their place is the table, not what names its kind."""
+MISSING: Final = frozenset({"missing", "union_tag_not_found"})
+
 
 def validate(model: type[Model], source: TomlSource, sources: SecretSources) -> tuple[Model, list[Problem]]:
     """Make a model of a document; the second is what lenient sources let pass, as warnings.
@@ -81,19 +85,26 @@ def suggestion(word: str, choices: Collection[str]) -> str:
 
 def problem_of(error: ErrorDetails, source: TomlSource, schema: Schema) -> Problem:
     """One error of pydantic's in the words and at the place of the file."""
-    there = source.known(error["loc"])
-    path = (*there, error["loc"][-1]) if error["type"] == "missing" else there
+    loc = error["loc"] if error["type"] not in KINDS else (*error["loc"], _kind_key(error))
+    there = source.known(loc)
+    path = (*there, loc[-1]) if error["type"] in MISSING else there
     message = message_of(error, path, schema)
     return source.problem(_dotted(path), message, there, at_key=error["type"] == "extra_forbidden")
 
 
 def message_of(error: ErrorDetails, path: Loc, schema: Schema) -> str:
     """What is wrong with what stands at `path`, in one line."""
-    if error["type"] == "missing":
+    if error["type"] in MISSING:
         return "is missing; it is required"
     if error["type"] == "extra_forbidden":
         return "unknown key" + _where_else(path, schema)
     return _one_line(_plain(error, any(part.get("writeOnly") for part in _on_the_way(path, schema))))
+
+
+def _kind_key(error: ErrorDetails) -> str:
+    """The key that says of which kind a table is, such as `type` of a matcher."""
+    key: str = error["ctx"]["discriminator"]
+    return key.strip("'")
 
 
 def _dotted(path: Loc) -> str:
@@ -124,6 +135,9 @@ def _plain(error: ErrorDetails, is_secret: bool) -> str:
             if ("", value) in choices:
                 return f"{shown} is text; write the number without quotes: {value}"
             return f"{shown} is not one of {', '.join(names)}{suggestion(str(value), names)}"
+        case "union_tag_invalid":
+            kind_of, names = value[_kind_key(error)], re.findall(r"'([^']*)'", context["expected_tags"])
+            return f"{_shown(kind_of)} is not one of {', '.join(names)}{suggestion(str(kind_of), names)}"
         case "bool_type" | "bool_parsing":
             return f"{shown} is not true or false"
         case "int_type" | "int_parsing" | "int_from_float" | "float_type" | "float_parsing":

@@ -102,6 +102,17 @@ def test_what_is_missing_is_told_where_its_table_begins() -> None:
     ]
 
 
+def test_a_matcher_of_no_kind_is_told_at_its_type() -> None:
+    matchers = '[ { tags = ["a"] }, { type = 5 }, { type = "jsonpath", path = "$" }, 7 ]'
+    kinds = "thing, key, fPort, report, jsonPath"
+    assert [problem.split(": ", 1)[1] for problem in told(plant() + f"[flow]\nmatchers = {matchers}\n")] == [
+        "flow.matchers[0].type: is missing; it is required",
+        f"flow.matchers[1].type: 5 is not one of {kinds}",
+        f'flow.matchers[2].type: "jsonpath" is not one of {kinds}; did you mean "jsonPath"?',
+        "flow.matchers[3]: 7 is not a table",
+    ]
+
+
 def test_an_empty_file_is_one_problem() -> None:
     assert told("") == ["plant.toml:1:1: connectorId: is missing; the file is empty"]
     assert told("# nothing yet\n") == ["plant.toml:1:1: connectorId: is missing; the file is empty"]
