@@ -119,6 +119,28 @@ async def test_a_link_is_left_before_the_far_end_would_end_it(tmp_path: Path, mo
         assert len({seen.client for seen in site.seen}) == 10
 
 
+@pytest.mark.parametrize("kind", [Http2Peer, FallbackPeer])
+async def test_a_link_that_is_left_is_closed_also_where_nothing_was_under_way(
+    kind: type[Http2Peer], nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2_client, "POSTS_PER_LINK", 2)
+    closed: list[trio.abc.Stream] = []
+
+    class Watched(kind):  # type: ignore[valid-type, misc] # the class is an argument
+        async def serve(self, stream: trio.abc.Stream) -> None:
+            try:
+                await super().serve(stream)
+            finally:
+                closed.append(stream)
+
+    peer = Watched(nursery)
+    async with opened(peer) as transport:
+        for n in range(7):
+            await deliver(transport, [outgoing(n)])
+        await trio.sleep(1)
+        assert (len(peer.near_ends), len(closed)) == (4, 3)
+
+
 # ---- nginx
 
 

@@ -75,7 +75,7 @@ class Http2Client:
         target, headers = _read_head(head)
         headers.append((b"Content-Length", b"%d" % len(body)))
         with trio.move_on_after(self._answer_timeout_s):
-            turn = self._turn_with_room()
+            turn = await self._turn_with_room()
             is_first = turn.posts == 0
             try:
                 return await self._exchange(turn, target, headers, body)
@@ -83,7 +83,7 @@ class Http2Client:
                 if is_first:
                     raise _lost(error) from error
             try:
-                return await self._exchange(self._turn_with_room(), target, headers, body)
+                return await self._exchange(await self._turn_with_room(), target, headers, body)
             except (httpcore.ProtocolError, httpcore.NetworkError) as error:
                 raise _lost(error) from error
         raise LinkLost(
@@ -95,11 +95,18 @@ class Http2Client:
         """Close what is open; nothing is under way any more."""
         await self._turn.pool.aclose()
 
-    def _turn_with_room(self) -> _Turn:
-        if self._turn.posts >= POSTS_PER_LINK or self._links.is_closing:
+    async def _turn_with_room(self) -> _Turn:
+        turn = self._turn
+        if turn.posts >= POSTS_PER_LINK or self._links.is_closing:
             self._turn = _Turn(self._new_pool())
             self._links.is_closing = False
+            await self._close_unused(turn)
         return self._turn
+
+    async def _close_unused(self, turn: _Turn) -> None:
+        """Close a turn that was left and has nothing under way; waits for nothing, so being cancelled does no harm."""
+        if turn is not self._turn and not turn.under_way:
+            await turn.pool.aclose()
 
     async def _exchange(self, turn: _Turn, target: str, headers: Headers, body: bytes) -> Answer:
         url, content = self._origin + target, _Content(body)
@@ -118,9 +125,7 @@ class Http2Client:
             raise
         finally:
             turn.under_way -= 1
-            if turn is not self._turn and not turn.under_way:
-                # waits for nothing, so that being cancelled does no harm
-                await turn.pool.aclose()
+            await self._close_unused(turn)
 
 
 class _Content:
