@@ -77,6 +77,8 @@ def parse_host_and_port(text: str, *, lowest_port: int = 1) -> HostAndPort:
     """
     if "://" in text:
         raise ValueError(f'"{text}" must not begin with a scheme; write host:port, such as "broker.example.net:8883"')
+    if "/" in text or "," in text:
+        raise ValueError(f'"{text}" is not one host:port alone, such as "broker.example.net:8883"')
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit():
         raise ValueError(f'"{text}" has no port; write host:port, such as "broker.example.net:8883"')
@@ -107,7 +109,9 @@ def _header(value: Any, info: ValidationInfo) -> Pattern:
     try:
         return compile_pattern(text, Target.HEADER)
     except PatternError:
-        raise ValueError("is no header value; braces hold the name of a field, such as {DevEUI}") from None
+        raise ValueError(
+            "is no header value of at most 65535 bytes; braces hold the name of a field, such as {DevEUI}"
+        ) from None
 
 
 def _fport(value: Any) -> int:

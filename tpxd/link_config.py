@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tpxd.config import HostPort, Secret
 from tpxd.tls_config import TlsConfig
 from tpxd.wire.streams import Endpoint
+
+
+def without_null(text: str) -> str:
+    """A field's validator: brokers close the link on a null character, without a word (MQTT 3.1.1, 1.5.3; RFC 4616)."""
+    if "\0" in text:
+        raise ValueError("holds a null character")
+    return text
 
 
 class LinkConfig(TlsConfig):
@@ -28,7 +35,7 @@ class LinkConfig(TlsConfig):
         description="The broker as host:port; default port for MQTT 1883, with SSL 8883, with WSS 443; for AMQP 5672, "
         "with SSL 5671."
     )
-    username: str | None = Field(
+    username: Annotated[str, AfterValidator(without_null)] | None = Field(
         None, min_length=1, max_length=1_000, description="The user name at the broker; default none."
     )
     password: Secret | None = Field(None, description="The password of that user; default none.")

@@ -172,6 +172,8 @@ def test_hosts_and_ports(text: str, host: str, port: int) -> None:
         ("broker:65536", "has a port outside of 1 to 65535"),
         ("broker:99999999999999999999", "has a port outside of 1 to 65535"),
         ("::1:1883", "is ambiguous"),
+        ("broker:1883/", "is not one host:port alone"),
+        ("one:1883,two:1883", "is not one host:port alone"),
         (":1883", "has no host name"),
         ("a b:1", "has no host name"),
         ("a\n:1", "has no host name"),

@@ -63,6 +63,7 @@ def test_urls_that_are_refused(url: object, expected: str) -> None:
         ({"headers": {"Connection": "v"}}, "Connection is set by tpxd itself"),
         ({"headers": {"X-A": "v", "x-a": "w"}}, "x-a is there twice"),
         ({"headers": {"X-A": 7}}, "is no secret; write"),
+        ({"headers": {"X-A": "v" * 65_536}}, "is no header value of at most 65535 bytes"),
         ({"strictmode": True}, "strictmode: Extra inputs"),
         ({"maxParallel": 0}, "maxParallel: "),
         ({"maxParallel": 65}, "maxParallel: "),
@@ -124,6 +125,14 @@ def test_a_header_value_that_breaks_lines_is_refused_and_not_repeated() -> None:
         (
             {"lrcCompliance": True, "tunnelInterfaceAuthenticationKey": "7d1e9a40c3b85f2206e4d7913ab6f85c"},
             "downlinkAsId",
+        ),
+        (
+            {
+                "lrcCompliance": True,
+                "tunnelInterfaceAuthenticationKey": "7d1e9a40c3b85f2206e4d7913ab6f85c",
+                "downlinkAsId": "",
+            },
+            "needs downlinkAsId",
         ),
         ({"lrcCompliance": True, "tunnelInterfaceAuthenticationKey": "short"}, "32 hex"),
     ],

@@ -41,7 +41,7 @@ def test_how_a_proxy_is_written(hostname: str, shown: str) -> None:
         ({"hostname": "://proxy.example.net:1080"}, "is no kind of proxy"),
         ({"hostname": "http://tpx:s3cret@proxy.example.net:3128"}, "put them into proxy.username"),
         ({"hostname": "proxy.example.net:0"}, "port outside"),
-        ({"hostname": "http://proxy.example.net/path:1"}, "no host name"),
+        ({"hostname": "http://proxy.example.net/path:1"}, "is not one host:port alone"),
         ({"hostname": "p:1", "password": "x"}, "password needs username"),
         ({"hostname": "p:1", "username": "a:b"}, "holds a colon"),
         ({"hostname": "p:1", "user": "a"}, "Extra inputs"),

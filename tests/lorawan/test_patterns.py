@@ -146,6 +146,10 @@ def test_a_result_has_a_limit() -> None:
     for value in ("x" * 254, "\u2603" * 85):
         with pytest.raises(PatternError, match=r'"a\.{v}" makes a routing key too long: 25[67] bytes, 255 are allowed'):
             key.render(uplink(v=value))
+    compile_pattern("x" * 254 + "{v}", Target.AMQP_KEY)
+    for text in ("x" * 256, "x" * 255 + "{v}", "x" * 254 + "{v}{v}", "\u2603" * 86):
+        with pytest.raises(PatternError, match=r"makes a routing key too long: 25[68] bytes at least"):
+            compile_pattern(text, Target.AMQP_KEY)
     assert len(_topic("a/{v}", v="x" * 65_533).text) == 65_535
     with pytest.raises(PatternError, match="makes a topic too long: 65536 bytes, 65535 are allowed"):
         _topic("a/{v}", v="x" * 65_534)

@@ -89,6 +89,19 @@ def test_text_around_the_blocks_is_ignored() -> None:
     check_pems(certificate="subject=plant\n" + identity.certificate, private_key=identity.private_key + "\n\n")
 
 
+@pytest.mark.parametrize("before", ["\ufeff", "# Főtanúsítvány\n", "\ufeff# Zürich\r\n"], ids=ascii)
+def test_a_byte_order_mark_and_remarks_in_any_language_are_ignored(before: str) -> None:
+    """As Windows' editors write PEM, and as bundles of public CAs hold names."""
+    identity = pki.client()
+    check_pems(
+        ca=before + pki.ca().certificate,
+        certificate=before + identity.certificate,
+        private_key=before + identity.private_key,
+    )
+    (trusted,) = TlsContextCache()(ca=before + pki.ca().certificate).get_ca_certs()
+    assert trusted["subject"] == ((("commonName", "Test CA"),),)
+
+
 def test_a_key_of_the_older_kind() -> None:
     """`BEGIN EC PRIVATE KEY` and `BEGIN RSA PRIVATE KEY` are what many tools still write."""
     identity = pki.client()

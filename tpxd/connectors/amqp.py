@@ -25,7 +25,7 @@ from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
 from tpxd.secret import plain
 from tpxd.topics import CommandPorts, TopicSources, UplinkTopics
-from tpxd.wire.amqp_codec import name_fault
+from tpxd.wire.amqp_codec import MAX_SHORT_TEXT_BYTES, name_fault
 from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
 from tpxd.wire.amqp_events import Delivery, Refusal
 from tpxd.wire.amqp_login import AmqpOptions
@@ -37,6 +37,12 @@ WARN_EVERY_S = 60.0
 def _name(value: str) -> str:
     if fault := name_fault(value):
         raise ValueError(f"is no name that a broker accepts: it {fault}")
+    return value
+
+
+def _virtual_host(value: str) -> str:
+    if len(value.encode()) > MAX_SHORT_TEXT_BYTES:
+        raise ValueError(f"has more than the {MAX_SHORT_TEXT_BYTES} bytes that AMQP allows")
     return value
 
 
@@ -59,7 +65,9 @@ class AmqpConfig(TopicSources, LinkConfig):
     default_ports: ClassVar[dict[str, int]] = {"TCP": 5672, "SSL": 5671}
 
     protocol: Literal["TCP", "SSL"] = Field(description="TCP sends everything in the clear, SSL is TLS.")
-    virtualHost: str = Field("/", min_length=1, max_length=127, description='The virtual host; default "/".')
+    virtualHost: Annotated[str, AfterValidator(_virtual_host)] = Field(
+        "/", min_length=1, max_length=127, description='The virtual host; default "/".'
+    )
     exchangeName: Name = Field(description="The exchange to publish to; made as a durable topic exchange when missing.")
     uplinkTopicPattern: AmqpPattern = Field(description="The routing key that an uplink is published with.")
     downlinkTopicPattern: AmqpPattern | None = Field(
@@ -85,6 +93,8 @@ class AmqpConfig(TopicSources, LinkConfig):
         check_ports([entry.fPort for entry in self.topics])
         if self.username is None and self.certificate is None:
             raise ValueError("username is missing; only a certificate, which needs SSL, can stand in its place")
+        if "\0" in (plain(self.password) or ""):
+            raise ValueError("password holds a null character, which ends it for the broker (RFC 4616)")
         return self
 
 

@@ -136,7 +136,7 @@ class HttpConfig(TlsConfig):
         if self.tunnelInterfaceAuthenticationKey is not None:
             if not self.lrcCompliance:
                 raise ValueError("tunnelInterfaceAuthenticationKey has no effect without lrcCompliance = true")
-            if self.downlinkAsId is None:
+            if not self.downlinkAsId:
                 raise ValueError("tunnelInterfaceAuthenticationKey needs downlinkAsId, the AS_ID that is signed")
         return self
 

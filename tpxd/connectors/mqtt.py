@@ -23,7 +23,7 @@ from pydantic import AfterValidator, Field, model_validator
 from tpxd.config import MqttPattern
 from tpxd.connector import Context, Transport, connector
 from tpxd.left_at_broker import LeftAtBroker
-from tpxd.link_config import LinkConfig, check_ports
+from tpxd.link_config import LinkConfig, check_ports, without_null
 from tpxd.mqtt_transport import MqttTransport, PortTopics, open_subscribed
 from tpxd.secret import plain
 from tpxd.topics import CommandPorts, TopicSources, UplinkTopics
@@ -47,7 +47,7 @@ class MqttConfig(TopicSources, LinkConfig):
     path: Annotated[str, AfterValidator(_path)] = Field(
         "/mqtt", description='The path of the WebSocket, with protocol = "WSS"; default "/mqtt".'
     )
-    clientId: str | None = Field(
+    clientId: Annotated[str, AfterValidator(without_null)] | None = Field(
         None,
         min_length=1,
         max_length=1_000,

@@ -223,6 +223,10 @@ def compile_pattern(text: str, target: Target) -> Pattern:
         raise pattern_error(written, found.start(), f"a pattern cannot hold {found[0]!r}")
     parts = split(written)
     _refuse_unsafe(written, parts, target, rules)
+    # an expression becomes one character at least, as a level with braces does in what a client subscribes to
+    least = sum(len(part.encode()) if isinstance(part, str) else 1 for part in parts)
+    if least > rules.max_bytes:
+        raise PatternError(f"makes a {target.value} too long: {least} bytes at least, {rules.max_bytes} are allowed")
     expressions = [part for part in parts if isinstance(part, Expression)]
     fields = [expression.field for expression in expressions]
     return Pattern(

@@ -101,7 +101,7 @@ def _trust(context: ssl.SSLContext, ca: str) -> None:
     # an intermediate, or the server's own certificate, is as good an anchor as a root when an operator says so
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
-        context.load_verify_locations(cadata=ca)
+        context.load_verify_locations(cadata=_ascii(ca).decode())
     except (ssl.SSLError, ValueError) as error:
         raise ValueError(
             "the trusted CA certificate is not PEM: it must hold a -----BEGIN CERTIFICATE----- block"
@@ -130,6 +130,11 @@ def _identify(context: ssl.SSLContext, certificate: str | None, private_key: str
         raise ValueError(f"the certificate or its private key cannot be read: {_reason(error)}") from error
 
 
+def _ascii(text: str) -> bytes:
+    """PEM without a byte order mark, and without what remarks between its blocks may hold, such as ü."""
+    return text.encode("ascii", "ignore")
+
+
 def _refuse_password() -> str:
     raise ValueError("the private key is encrypted: remove its password with `openssl pkey -in KEY -out KEY.plain`")
 
@@ -143,5 +148,5 @@ def _in_memory(text: str) -> Iterator[str]:
     """A path under which the text can be read while the block lasts; nothing of it is written to a disk."""
     descriptor = os.memfd_create("tpxd-pem", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
-        file.write(text.encode())
+        file.write(_ascii(text))
         yield f"/proc/self/fd/{descriptor}"
