@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -151,6 +151,26 @@ def test_a_day_outside_is_not_told() -> None:
 def test_a_start_within_the_window_waits_for_an_hour_of_evidence() -> None:
     assert watched(0, 1, datetime(2026, 1, 5, 12, 0, tzinfo=PARIS)) == []
     assert len(watched(0, 2, datetime(2026, 1, 5, 12, 0, tzinfo=PARIS))) == 1
+
+
+async def test_a_connection_at_work_raises_the_alarms_of_its_file(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monday = datetime(2026, 1, 5, 9, 0, tzinfo=PARIS)
+
+    class Wall(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Wall:
+            return cls.fromtimestamp(monday.timestamp() + trio.current_time(), tz)
+
+    monkeypatch.setattr("tpxd.engine.rate.datetime", Wall)
+    live = make_live(Peer(), MemoryCursor())
+    live.file = live.file.model_copy(update={"alarms": [alarm()]})
+    events: list[Event] = []
+    live.health.report = events.append
+    async with running(live):
+        await trio.sleep(1.5 * 3_600)
+    assert ["Plant is too quiet" in event.message for event in events if event.kind == "low_rate"] == [True]
 
 
 async def test_only_what_its_flow_takes_counts(autojump_clock: MockClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -48,3 +49,31 @@ async def test_each_version_of_the_file_proves_itself(autojump_clock: MockClock)
             cursor.add(make_uplink(cursor.newest_seq + 1))
             await trio.sleep(1)
             assert context_of(live).proven() is True
+
+
+async def test_health_tells_how_many_are_under_way(autojump_clock: MockClock) -> None:
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        for index in range(len(batch)):
+            await trio.sleep(1)
+            receipts.delivered(index)
+
+    cursor = MemoryCursor()
+    cursor.add(*(make_uplink(n) for n in range(1, 6)))
+    async with running(make_live(Peer(sending=sending), cursor)) as live:
+        await trio.sleep(2.5)
+        assert live.health.to_document()["uplinks"]["inFlight"] == 3
+        await trio.sleep(4)
+        assert live.health.to_document()["uplinks"]["inFlight"] == 0
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_debug_mode_logs_what_became_of_each(
+    wanted: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tpxd.engine.debug_log")
+    cursor = MemoryCursor()
+    cursor.add(make_uplink(1), make_uplink(2))
+    async with running(make_live(Peer(), cursor, debugMode=wanted)):
+        await trio.sleep(1)
+    logged = [message for message in caplog.messages if ": delivered; the batch of 2" in message]
+    assert [f"debugMode: seq {seq}, " in line for seq, line in enumerate(logged, 1)] == [True] * 2 * wanted

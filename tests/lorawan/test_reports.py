@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.lorawan.samples import BASE_STATION_ALARM, REPORTS, UPLINK, as_json, as_xml
@@ -120,6 +120,7 @@ def test_a_customer_keeps_leading_zeros_and_may_be_a_number() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 9))
+@example(0, 2)
 def test_padding_changes_nothing(number: int, zeros: int) -> None:
     assert field_text({"FCntDn": "0" * zeros + str(number)}, "FCntDn") == str(number)
 

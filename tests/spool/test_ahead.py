@@ -23,7 +23,7 @@ from tpxd.spool.rows import Field, Hole, with_crc
 from tpxd.spool.starting import start_journal
 
 NOW_S = 1_795_000_000.0
-SEQS = st.integers(1, 3 * BLOCK)
+SEQS = st.integers(1, 3 * BLOCK) | st.sampled_from([BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK])
 
 
 @given(seqs=st.lists(st.lists(SEQS)), cuts=st.lists(st.tuples(SEQS, SEQS)), ask=st.tuples(SEQS, SEQS))

@@ -126,6 +126,7 @@ async def test_a_verdict_and_its_note_are_one(house: House) -> None:
             (DOWNLINK_REJECTED, DEV_EUI, "plant")
         ] * 2
         assert [uplink.body for uplink in batch] == [verdict(1).body, verdict(2).body]
+        assert {uplink.received_ms for uplink in batch} == {int(house.now_s * 1000)}
         assert (cursor.ledger.received, other.ledger.received) == (2, 2)
         # equal verdicts are those of different commands
         await store.write([stored().to_row()], (), {}, [verdict(1)])

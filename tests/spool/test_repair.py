@@ -10,10 +10,12 @@ import pytest
 
 from tests.spool.journals import drain, store
 from tpxd.events import Event
-from tpxd.spool import Ledger, Rejected, Verdict, ledger
+from tpxd.spool import Ledger, Rejected, SpoolLimits, Verdict, ledger
 from tpxd.spool.database import Damaged, sidecars
 from tpxd.spool.journal import Journal
+from tpxd.spool.keeping import Keeping
 from tpxd.spool.repair import salvaged_path
+from tpxd.spool.rows import Hole
 from tpxd.spool.starting import start_journal
 
 NOW_S = 1_795_000_000.0
@@ -100,6 +102,24 @@ def test_what_was_lost_before_is_not_counted_again(path: Path) -> None:
         journal.close()
         assert events[0].more["lost"] == (1 if time == 0 else 0)
         assert journal.state.ledger(journal.state.cursors["behind"]) == Ledger(20, 3, 0, 0, 0, 1, 16)
+
+
+def test_what_was_lost_is_let_go_with_the_rows_around_it(path: Path) -> None:
+    sql(path, "DELETE FROM journal WHERE seq IN (7, 19)", "CREATE TABLE uninvited(guest)")
+    journal, _ = reopen(path)
+    with journal.transaction():
+        for id in ("ahead", "behind"):
+            first = journal.state.cursors[id].position + 1
+            ledger.settle(journal, id, [(seq, Verdict.DELIVERED) for seq in range(first, 19) if seq != 7], 0)
+    keeping = Keeping(SpoolLimits(retention_s=60.0), path, lambda: NOW_S + 61, lambda directory: 1 << 40)
+    while keeping.tick(journal):
+        pass
+    assert (journal.state.first_seq, journal.state.holes) == (19, (Hole(19, 19),))
+    journal.close()
+    journal, events = reopen(path)
+    with closing(journal):
+        assert (journal.state.first_seq, journal.state.holes, events) == (19, (Hole(19, 19),), [])
+        assert journal.state.ledger(journal.state.cursors["behind"]) == Ledger(20, 17, 0, 0, 0, 2, 1)
 
 
 def test_a_repair_that_was_cut_short_goes_on(path: Path) -> None:

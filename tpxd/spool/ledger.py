@@ -151,7 +151,4 @@ def forget(journal: Journal, id: str) -> int:
         return 0
     waiting = journal.state.waiting(row)
     journal.delete_cursor(id)
-    forgotten = int(journal.state.meta.get("forgotten", "0")) + waiting
-    if waiting:
-        journal.put_meta("forgotten", str(forgotten))
     return waiting
