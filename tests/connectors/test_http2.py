@@ -26,6 +26,7 @@ from trio.testing import MockClock
 from tests import pki
 from tests.connectors.http2_peer import FallbackPeer, Http2Peer
 from tests.connectors.hypercorn_site import Site, hypercorn_site
+from tests.connectors.peers import Fate
 from tests.connectors.traffic import LANES, Receipts, batch_of, outgoing
 from tests.nginx import running_nginx
 from tpxd.connector import Outgoing, Transport
@@ -228,8 +229,9 @@ async def test_a_first_link_that_waited_for_too_long_is_not_used(
 
 
 class Goodbye(Http2Peer):
-    """Ends the link, or one request, with a word of HTTP/2."""
+    """Ends the link, or one request, with a word of HTTP/2, once it has taken `patience` uplinks."""
 
+    patience = 0
     word: Callable[[h2.connection.H2Connection, int], None]
 
     async def serve(self, stream: trio.abc.Stream) -> None:
@@ -238,6 +240,8 @@ class Goodbye(Http2Peer):
             await super().serve(stream)
 
     def _settle(self, link: h2.connection.H2Connection, stream_id: int, body: bytes) -> bool:
+        if len(self.taken) < self.patience:
+            return super()._settle(link, stream_id, body)
         self.word(link, stream_id)
         return True
 
@@ -271,16 +275,31 @@ async def test_a_goodbye_amid_a_batch_repeats_what_was_under_way_and_nothing_els
         (lambda link, id: link.reset_stream(id, h2.errors.ErrorCodes.REFUSED_STREAM), "gave the request up"),
     ],
 )
+@pytest.mark.parametrize(("patience", "links"), [(0, 1), (1, 2)])
 async def test_the_words_of_the_far_end_are_told(
+    patience: int,
+    links: int,
     word: Callable[[h2.connection.H2Connection, int], None],
     expected: str,
     nursery: trio.Nursery,
     autojump_clock: MockClock,
 ) -> None:
+    """A link that carried something before is replaced once; what a new link says is final."""
     peer = Goodbye(nursery)
-    peer.word = word
+    peer.patience, peer.word = patience, word
     async with opened(peer) as transport:
+        for n in range(patience):
+            await deliver(transport, [outgoing(n)])
         with pytest.raises(LinkLost, match=expected):
+            await transport.send([outgoing(patience)], Receipts())
+    assert len(peer.near_ends) == links
+
+
+async def test_an_end_without_a_word_is_no_fault_of_http(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    peer = Http2Peer(nursery)
+    peer.decide = lambda body: Fate.HANG_UP
+    async with opened(peer) as transport:
+        with pytest.raises(LinkLost, match="before it answered"):
             await transport.send([outgoing(1)], Receipts())
 
 

@@ -43,6 +43,7 @@ def report(kind: str = "DevEUI_uplink", **fields: Any) -> Uplink:
         ({"type": "jsonPath", "path": "$..payload[?(@.t in 'hot')]"}, report(payload=[{"t": "hot"}]), True),
         ({"type": "jsonPath", "path": "$..payload[?(@.t in 'hot')]"}, report(payload=[{"t": 31}]), False),
         ({"type": "jsonPath", "path": "$.DevEUI_uplink.alarm"}, report(alarm=False), False),
+        ({"type": "jsonPath", "path": "$.DevEUI_uplink.alarm"}, report(alarm=None), False),
         ({"type": "jsonPath", "path": "$.DevEUI_uplink.alarm"}, report(alarm=0), True),
     ],
 )
