@@ -101,7 +101,7 @@ class CommandBook:
     def full(self, connection: str) -> bool:
         """So many of this connection wait that no further one is taken: as many as there is room left for others.
 
-        So one that floods leaves half of the room, two leave a third, and there is always some for a newcomer.
+        So one that floods leaves half of the room, a second one half of that, and there is always some for a newcomer.
         """
         return self.counts(connection).waiting >= MAX_OPEN - len(self._open)
 
