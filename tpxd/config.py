@@ -202,7 +202,8 @@ class ConnectorConfig(Part):
     description: str | None = Field(None, description="Free text for people; default none.")
     sendMetadata: bool = Field(
         False,
-        description="true sends uplinks without their DevEUI_uplink root, and no other report type; default false.",
+        description="true sends uplinks without their DevEUI_uplink root, and no other report type but those about the"
+        " connection's own commands; default false.",
     )
     sendRawDecodedFormat: bool = Field(
         False,
