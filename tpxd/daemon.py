@@ -68,7 +68,6 @@ def run(config_dir: Path) -> int:
         return EXIT_INVALID
     configure_log(settings.log)
     connectors.load()
-    gc.collect()
     gc.freeze()  # what is there now stays until the end
     gc.set_threshold(GC_OBJECTS)
     try:
