@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.spool.journals import drain, store
+from tpxd.errors import SpoolUnavailable
 from tpxd.spool import SpoolLimits, Verdict, ledger
 from tpxd.spool.database import Damaged
 from tpxd.spool.journal import Journal
@@ -102,6 +103,24 @@ def test_drops_are_told(house: House) -> None:
     keeping.tick(house.journal)
     (event,) = keeping.events
     assert (event.kind, event.connection, event.more) == ("dropped", "slow", {"count": house.numbers("slow")[2]})
+
+
+def test_drops_that_the_disk_undid_are_not_told(house: House) -> None:
+    keeping = house.keeping(max_bytes=house.journal.reader.used_bytes())
+    house.settle("fast", 100)
+
+    def in_vain() -> None:
+        with house.journal.transaction():
+            assert keeping.make_room(house.journal, 15_000)
+            raise SpoolUnavailable("the disk fails")
+
+    for _ in range(3):
+        with pytest.raises(SpoolUnavailable):
+            in_vain()
+    assert house.numbers("slow")[2] == 0
+    assert house.make_room(keeping, 15_000)
+    keeping.tick(house.journal)
+    assert [event.more for event in keeping.events] == [{"count": house.numbers("slow")[2]}]
 
 
 def test_a_spool_that_refuses_drops_nothing(house: House) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ class Keeping:
         if chosen.cause is not Cause.DONE:
             lost = ledger.pass_over(journal, chosen.through, expired=chosen.cause is Cause.EXPIRED)
             if chosen.cause is Cause.DROPPED:
-                self._notices.note(lost)
+                state.dropped = Counter(state.dropped) + Counter(lost)
         journal.delete_through(chosen.through)
         return True
 
@@ -159,6 +160,8 @@ class Keeping:
                 self.events.append(Event("forgotten", text, row.id, more={"waiting": waiting}))
 
     def _notice(self, journal: Journal) -> None:
+        self._notices.note(journal.state.dropped)
+        journal.state.dropped = {}
         for id, count in self._notices.due(time.monotonic()).items():
             text = f"the spool is full: {count} uplinks that waited for {id} were dropped, the oldest first"
             self.events.append(Event("dropped", text, id, logging.WARNING, more={"count": count}))

@@ -13,6 +13,7 @@ that still waited for it, and counted by nobody afterwards; nothing in it is set
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from tpxd.spool.rows import CursorRow, Hole
@@ -47,6 +48,8 @@ class State:
         newest_ms: the latest arrival ever stored.
         orphaned: a repair could not tell which cursors there were: one that is made before the next uplink begins
             at the oldest row.
+        dropped: what was dropped to make room and not told yet, by cursor; not on disk, here so that it is undone with
+            its transaction.
     """
 
     first_seq: int = 1
@@ -59,6 +62,7 @@ class State:
     dead_letter_bytes: int = 0
     last_dead_letter: int = 0
     orphaned: bool = False
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def copy(self) -> State:
         """A copy that further changes do not reach."""
