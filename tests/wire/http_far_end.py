@@ -89,3 +89,8 @@ class Posts:
         outcome = self.outcomes[body]
         assert isinstance(outcome, LinkLost)
         return str(outcome)
+
+    def hint(self, body: bytes) -> str:
+        outcome = self.outcomes[body]
+        assert isinstance(outcome, LinkLost)
+        return str(outcome.hint)

@@ -136,6 +136,7 @@ async def test_closed_in_the_middle_of_a_frame() -> None:
 
     lost, fates = await lose(script)
     assert str(lost) == "connection lost: the broker closed the connection"
+    assert lost.hint
     assert fates.delivered == [1]
 
 
@@ -148,6 +149,7 @@ async def test_closed_with_a_reason() -> None:
 
     lost, fates = await lose(script)
     assert str(lost) == "the broker closed the connection: CONNECTION_FORCED - shutdown (320)"
+    assert lost.hint
     assert fates.delivered == [0]
 
 
@@ -163,6 +165,7 @@ async def test_a_channel_error_on_a_message(code: int, text: str) -> None:
 
     lost, fates = await lose(script)
     assert str(lost) == f"the broker closed the channel: {text} ({code})"
+    assert {403: "right to write", 404: "deleted"}[code] in str(lost.hint)
     assert fates.delivered == [0]
 
 

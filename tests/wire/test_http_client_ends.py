@@ -85,6 +85,7 @@ async def test_a_link_made_for_the_request_is_not_replaced(far: Far, nursery: tr
         await far.answer(1, b"", close=True)
         await trio.testing.wait_all_tasks_blocked()
         assert posts.error(b"one") == "the far end closed the connection before it answered"
+        assert "https://" in posts.hint(b"one")
         assert len(far.links) == 2
 
 
@@ -98,6 +99,7 @@ async def test_an_answer_that_is_cut_off_is_a_lost_link_and_no_second_try(
         await far.answer(0, part, close=True)
         await trio.testing.wait_all_tasks_blocked()
         assert posts.error(b"one") == "the far end closed the connection in the middle of its answer"
+        assert "its log" in posts.hint(b"one")
         assert len(far.links) == 1
 
 

@@ -38,7 +38,10 @@ async def test_no_connack(autojump_clock: MockClock) -> None:
         assert caught.value.hint
 
 
-@pytest.mark.parametrize("said", [b"", b"\x20\x02", b"HTTP/1.1 400 Bad Request\r\n"])
+TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
+
+
+@pytest.mark.parametrize("said", [b"", b"\x20\x02", b"HTTP/1.1 400 Bad Request\r\n", TLS_ALERT])
 async def test_no_broker_at_all(said: bytes) -> None:
     async def script(broker: ScriptedBroker) -> None:
         await broker.expect("CONNECT")
@@ -46,9 +49,10 @@ async def test_no_broker_at_all(said: bytes) -> None:
         await broker.stream.aclose()
 
     async with trio.open_nursery() as nursery:
-        with pytest.raises(LinkLost, match=r"no CONNACK: the broker closed|broke the protocol"):
+        with pytest.raises(LinkLost, match=r"no CONNACK: the broker closed|broke the protocol") as caught:
             async with open_mqtt(link_to(script, nursery), OPTIONS):
                 pytest.fail("opened")
+        assert "want TLS" in str(caught.value.hint)
 
 
 async def lose(script: Script, *, options: MqttOptions = OPTIONS) -> tuple[LinkLost, list[int]]:
@@ -103,6 +107,7 @@ async def test_closed_in_the_middle_of_a_packet() -> None:
 
     lost, acknowledged = await lose(script)
     assert str(lost) == "connection lost: the broker closed the connection"
+    assert "another client" in str(lost.hint)
     assert acknowledged == [1]
 
 

@@ -31,7 +31,7 @@ from tpxd.mqtt_transport import MqttTransport, open_subscribed, topic_refusal
 from tpxd.topics import CommandPorts, UplinkTopics
 from tpxd.wire.aws_registry import Registry, open_registry
 from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import WHY_NO_CONNACK
+from tpxd.wire.mqtt_session import WHY_LOST, WHY_NO_CONNACK
 
 MAX_BODY_BYTES: Final = 128 * 1024
 MAX_IN_FLIGHT: Final = 100
@@ -96,7 +96,7 @@ def _policies_named(options: MqttOptions) -> Iterator[None]:
     except LinkLost as error:
         if error.hint == WHY_NO_CONNACK:
             error.hint = options.login_hint
-        elif error.hint is None and not isinstance(error, Refused):
+        elif error.hint in (None, WHY_LOST) and not isinstance(error, Refused):
             error.hint = (
                 "AWS IoT closes a link when the policy does not allow iot:Publish or iot:Subscribe for a topic, and "
                 f"when another client takes the client id {options.client_id}"

@@ -162,7 +162,8 @@ class AmqpClient:
         self._send(0, Connection.CloseOk())
         error: AuthenticationFailed | LinkLost
         if before is State.CONNECTED:
-            error = LinkLost(f"the broker closed the connection: {login.words(close.reply_code, close.reply_text)}")
+            reason = login.words(close.reply_code, close.reply_text)
+            error = LinkLost(f"the broker closed the connection: {reason}", hint="its log may tell more")
         else:
             error = login.refused(close.reply_code, close.reply_text, opening=before is State.OPENING)
         self._closed[0] = str(error)

@@ -162,4 +162,4 @@ def ended(state: State, reason: str, hint: str | None) -> AuthenticationFailed |
             text = f"the broker ended the connection after the login: {reason}"
             return ConnectFailed(text, hint=hint or VIRTUAL_HOST_HINT)
         case _:
-            return LinkLost(f"connection lost: {reason}", hint=hint)
+            return LinkLost(f"connection lost: {reason}", hint=hint or "the broker's log may tell why")

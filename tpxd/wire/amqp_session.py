@@ -32,6 +32,12 @@ from tpxd.wire.broker_link import READ_BYTES, BrokerLink
 # messages that the broker may send before we acknowledge the first of them
 PREFETCH = 32
 
+# by reply code
+_CHANNEL_HINTS = {
+    403: "this user must have the right to write to the exchange, by this routing key, and to read from the queue",
+    404: "was the exchange or the queue deleted? what is missing is made when the connection opens again",
+}
+
 
 @dataclass(slots=True)
 class Message:
@@ -207,7 +213,8 @@ class AmqpSession:
                 self._answered(event.question, event.method)
             case ChannelClosed():
                 if self._consuming or not event.questions:
-                    raise LinkLost(f"the broker closed the channel: {event.reason}")
+                    hint = _CHANNEL_HINTS.get(event.code)
+                    raise LinkLost(f"the broker closed the channel: {event.reason}", hint=hint)
                 for question in event.questions:
                     self._answered(question, event)
             case ConsumerCancelled():
@@ -227,7 +234,7 @@ class AmqpSession:
             await self._opened.wait()
             return
         raise ConnectFailed(
-            f"the broker did not let us in within {self._options.connect_timeout_s:g} s",
+            f"the broker did not let us in within {self._options.connect_timeout_s:.3g} s",
             hint="is this the port of an AMQP broker, and is it alive?",
         )
 

@@ -20,6 +20,8 @@ FLUSH_S = 1.0
 GOODBYE_S = 1.0
 # a writer that fails leaves the reader this long to find out why
 REASON_S = 1.0
+WRONG_PORT = "is this the broker's port for this protocol, and does it want TLS?"
+"""The hint where what comes first is none of the protocol: a TLS alert, or another server's greeting."""
 
 Event = TypeVar("Event")
 Event_co = TypeVar("Event_co", covariant=True)
@@ -81,6 +83,7 @@ class BrokerLink(Generic[Event, Message]):
         self._written = trio.lowlevel.ParkingLot()
         # a packet may have been cut in half: nothing that is sent now would be understood
         self._cut = False
+        self._let_in = False
 
     @asynccontextmanager
     async def open(
@@ -102,6 +105,7 @@ class BrokerLink(Generic[Event, Message]):
                     nursery.start_soon(self._read)
                     nursery.start_soon(self._write)
                     await connected()
+                    self._let_in = True
                     nursery.start_soon(self._keep_alive)
                     yield
                     await self._flush()
@@ -151,7 +155,8 @@ class BrokerLink(Generic[Event, Message]):
                 if self._core.has_outgoing:
                     self.wake()
         except RemoteViolation as error:
-            raise LinkLost(f"the broker broke the protocol: {error}") from error
+            hint = None if self._let_in else WRONG_PORT
+            raise LinkLost(f"the broker broke the protocol: {error}", hint=hint) from error
         except trio.BrokenResourceError as error:
             raise self._lost(*explain(error)) from error
         raise self._lost("the broker closed the connection", None)

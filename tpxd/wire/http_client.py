@@ -27,6 +27,9 @@ IDLE_S = 50.0
 REST_S = 1.0
 """A server that answers before it has read the whole request gets so long to read the rest."""
 
+WHY_NO_ANSWER = "does this port want https://, and does the server take such requests? its log may tell"
+WHY_CUT = "did the server, or a gateway before it, end in the middle? its log may tell"
+
 Dial = Callable[[Endpoint, float], Awaitable[trio.abc.Stream]]
 
 
@@ -200,8 +203,8 @@ class HttpClient:
         except trio.BrokenResourceError as error:
             reason, hint = explain(error)
         if not link.parser.begun:
-            return _Unanswered(f"{reason} before it answered", hint=hint)
-        return link.parser.receive_eof() or LinkLost(f"{reason} in the middle of its answer", hint=hint)
+            return _Unanswered(f"{reason} before it answered", hint=hint or WHY_NO_ANSWER)
+        return link.parser.receive_eof() or LinkLost(f"{reason} in the middle of its answer", hint=hint or WHY_CUT)
 
 
 @asynccontextmanager

@@ -163,7 +163,7 @@ class MqttClient:
                 hint=self._options.login_hint,
             )
         if connack.return_code:
-            reason, hint = _REFUSALS.get(connack.return_code, ("without a known reason", None))
+            reason, hint = _REFUSALS.get(connack.return_code, ("without a known reason", "its log may tell"))
             raise ConnectFailed(
                 f"the broker refuses the connection: {reason} (CONNACK {connack.return_code})", hint=hint
             )

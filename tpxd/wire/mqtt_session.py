@@ -20,8 +20,10 @@ from tpxd.wire.mqtt_codec import ConnAck, Packet, PubAck, Publish, SubAck, Unsub
 # Messages from the broker that wait to be received; beyond that nothing more is read from the link, receipts neither.
 # No broker that we know of sends more without a PUBACK (AWS IoT: 100), so that receipts come while nobody receives.
 UNREAD = 128
-WHY_NO_CONNACK = "does it accept this client id, user name and MQTT 3.1.1? its log may tell"
+WHY_NO_CONNACK = "does this port want TLS? does it accept this client id, user name and MQTT 3.1.1? its log may tell"
 """The hint where a link ends before its CONNACK, and nobody knows why."""
+WHY_LOST = "does another client use this client id, or may this one not publish there? the broker's log may tell"
+"""The hint where a link ends later, and nobody knows why: MQTT 3.1.1 has no words for it."""
 
 
 @dataclass(slots=True)
@@ -184,7 +186,7 @@ class MqttSession:
 
     def _lost(self, reason: str, hint: str | None) -> LinkLost:
         if self._connected.is_set():
-            return LinkLost(f"connection lost: {reason}", hint=hint)
+            return LinkLost(f"connection lost: {reason}", hint=hint or WHY_LOST)
         return ConnectFailed(f"no CONNACK: {reason}", hint=hint or WHY_NO_CONNACK)
 
     async def _connected_in_time(self) -> None:
@@ -192,7 +194,7 @@ class MqttSession:
             await self._connected.wait()
             return
         raise ConnectFailed(
-            f"no CONNACK within {self._options.connect_timeout_s:g} s",
+            f"no CONNACK within {self._options.connect_timeout_s:.3g} s",
             hint="is this the port of an MQTT broker, and is it alive?",
         )
 
