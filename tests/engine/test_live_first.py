@@ -75,7 +75,7 @@ async def test_the_backlog_gets_all_that_new_uplinks_leave(autojump_clock: MockC
         async with trio.open_nursery() as nursery:
             nursery.start_soon(site.arrive_at, 4)
             await trio.sleep(1)
-            for _ in range(15):
+            for _ in range(16):
                 await trio.sleep(1)
                 assert site.cursor.newest_seq - max(site.sent) <= 2, "new uplinks go at once"
             assert site.sent_of_backlog() == 100

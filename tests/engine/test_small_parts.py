@@ -145,6 +145,18 @@ async def test_a_pace_never_lets_more_than_its_rate_through(autojump_clock: Mock
     assert 70 <= sent <= 78
 
 
+async def test_a_pace_may_begin_no_faster_than_it_goes_on(autojump_clock: MockClock) -> None:
+    pace, sent = Pace(100, at_first=1), 0
+    assert await pace.wait() == 1, "the first one does not wait"
+    while trio.current_time() < 1:
+        allowed = await pace.wait()
+        pace.spend(allowed)
+        sent += allowed
+    assert sent <= 101
+    await trio.sleep(60)
+    assert await pace.wait() == 100, "what was not used is saved for a second"
+
+
 async def test_without_a_rate_nothing_waits(autojump_clock: MockClock) -> None:
     pace = Pace(None)
     for _ in range(1000):

@@ -230,7 +230,8 @@ async def use_link(live: Live, transport: Transport) -> None:
             live.cursor,
             live.flight,
             live.outbound,
-            Pace(configuration.uplinkRateLimiter),
+            # with a backlog behind it, a new link would else begin twice as fast as the far end may allow
+            Pace(configuration.uplinkRateLimiter, at_first=1),
             live.health,
             live.stopping,
             live.connector.max_in_flight,

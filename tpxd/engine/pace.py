@@ -8,11 +8,15 @@ import trio
 
 
 class Pace:
-    """A token bucket on trio's clock; without a rate it never waits."""
+    """A token bucket on trio's clock; without a rate it never waits.
 
-    def __init__(self, per_second: int | None) -> None:
+    Args:
+        at_first: how many may go at once at the beginning; default a second's worth.
+    """
+
+    def __init__(self, per_second: int | None, *, at_first: int | None = None) -> None:
         self._rate = per_second
-        self._tokens = float(per_second or 0)
+        self._tokens = float((per_second or 0) if at_first is None else at_first)
         self._at = trio.current_time()
 
     async def wait(self) -> int:
