@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, LocalMisuse, RemoteViolation
+from tpxd.lorawan.downlinks import MAX_BODY_BYTES
 from tpxd.wire.mqtt import MqttClient, MqttOptions, State
 from tpxd.wire.mqtt_codec import ConnAck, PubAck, Publish, SubAck, UnsubAck, encode_publish
 
@@ -204,6 +205,14 @@ def test_a_cut_stream_gives_the_same_packets(cuts: list[int], count: int) -> Non
     packets += client.receive_data(data, 0.0)
     assert packets == [PubAck(packet_id or 0) for packet_id in ids]
     assert client.free_ids == 65_535
+
+
+def test_by_default_the_longest_command_comes_whole() -> None:
+    topic, body = "t" * 0xFFFF, bytes(MAX_BODY_BYTES)
+    (message,) = connected().receive_data(encode_publish(topic, body, 7, retain=False), 0.0)
+    assert message == Publish(topic, body, 7, duplicate=False, retained=False)
+    (message,) = connected().receive_data(encode_publish("t", bytes(1 << 20), 7, retain=False), 0.0)
+    assert message == Publish("t", b"", 7, duplicate=False, retained=False)
 
 
 @given(st.lists(st.integers(1, 40), max_size=60), st.sampled_from([0, 1]))

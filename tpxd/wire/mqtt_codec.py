@@ -33,7 +33,8 @@ from tpxd.errors import LocalMisuse, RemoteViolation
 
 MAX_TEXT_BYTES = 0xFFFF
 MAX_REMAINING_BYTES = 268_435_455
-MAX_INCOMING_BYTES = 1 << 20
+MAX_INCOMING_BYTES = 192 << 10
+"""The longest topic and twice the longest command: many messages may wait, and strangers send them."""
 
 PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
