@@ -61,6 +61,7 @@ def test_a_command_in_each_state(
     assert (document["DevEUI"], document["FPort"], document["payload_hex"], document["CorrelationID"]) == (
         (DEV_EUI, 5, "02ff", "A1")
     )
+    assert document["connection"] == "plant"
     assert document["ValidityTime"] == "2026-11-18T11:07:40.000Z"
     assert AS_KEY.encode() not in orjson.dumps(document)
 
@@ -88,6 +89,7 @@ def test_a_wrong_command_shows_what_could_be_read() -> None:
     error.dev_eui = "12"
     document = command_document(make_book().enter("", error, "", None))
     assert (document["DevEUI"], document["payload_hex"], document["connection"]) == ("12", None, None)
+    assert document["CorrelationID"] is None
     assert (document["state"], document["cause"], document["status"]) == ("rejected", "FPort is missing", 400)
 
 

@@ -51,6 +51,26 @@ async def test_each_version_of_the_file_proves_itself(autojump_clock: MockClock)
             assert context_of(live).proven() is True
 
 
+async def test_a_new_version_of_the_file_suspects_no_uplink(autojump_clock: MockClock) -> None:
+    """Whoever allows larger messages and tells the file so gets also the one on which the link was closed."""
+
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        if batch[0].uplink.seq == 1:
+            raise LinkLost("closed by the broker")
+        await trio.sleep_forever()
+
+    peer, cursor = Peer(sending=sending), MemoryCursor()
+    cursor.add(*(make_uplink(n) for n in range(1, 4)))
+    first, second = make_live(peer, cursor), make_live(Peer(), cursor)
+    second.flight = first.flight
+    async with running(first):
+        await trio.sleep(300)
+    assert peer.batches[-1] == [2], "the first one is set aside"
+    async with running(second):
+        await trio.sleep(1)
+    assert cursor.fates == [(seq, Verdict.DELIVERED) for seq in (1, 2, 3)]
+
+
 async def test_health_tells_how_many_are_under_way(autojump_clock: MockClock) -> None:
     async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
         for index in range(len(batch)):

@@ -138,6 +138,7 @@ def test_expectation_is_answered_once_and_only_while_the_body_is_missing() -> No
 
 REFUSED = {
     b"\x16\x03\x01\x02\x00\x01\x00": (400, b"TLS"),
+    b"\x16\x03\x01" + b"x" * 300: (400, b"TLS"),
     b"\x00": (400, b"not HTTP"),
     b"A" * 100: (501, b"method"),
     b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n": (501, b"method"),
