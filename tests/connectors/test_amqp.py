@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -20,7 +21,7 @@ from tests.rabbitmq import PASSWORD, Rabbit
 from tests.wire.scripted_rabbit import ScriptedRabbit, ack, nack, returned
 from tpxd.connector import Outgoing
 from tpxd.connectors.amqp import AmqpConfig, AmqpTransport, open_amqp_connection
-from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused
+from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, TransportError
 from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.streams import Endpoint
 
@@ -154,30 +155,36 @@ async def test_an_unroutable_uplink_holds_everything_back() -> None:
     assert receipts.rejected_ == {}
 
 
-async def test_an_unroutable_uplink_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unroutable_uplink_is_counted() -> None:
     receipts = Receipts()
     assert await send_to(return_the_second, config(unroutable="count"), receipts) == 1
     assert sorted(receipts.delivered_) == [0, 1, 2]
-    assert "routes plant.70B3D5E75E00A1C4.up to no queue; 1 uplinks" in caplog.text
 
 
-async def test_the_warning_comes_once_a_minute(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_unroutable_uplinks_show_until_all_went_somewhere_for_a_minute(autojump_clock: MockClock) -> None:
+    troubles: list[TransportError | None] = []
+
     async def script(broker: ScriptedRabbit) -> None:
         await accept(broker)
-        for tag in range(1, 5):
-            await broker.send(returned(await broker.expect_publish()) + ack(tag))
+        for tag in range(1, 6):
+            message = await broker.expect_publish()
+            await broker.send((returned(message) if tag in (2, 3) else b"") + ack(tag))
         await broker.goodbye()
 
     async with trio.open_nursery() as nursery:
-        site = amqp_site(nursery, script)
-        async with open_amqp_connection(config(unroutable="count"), site.context) as transport:
-            for pause_s in (0, 1, 50, 10):
+        watched = replace(amqp_site(nursery, script).context, troubled=troubles.append)
+        async with open_amqp_connection(config(unroutable="count"), watched) as transport:
+            for pause_s in (0, 1, 1, 59, 1):
                 await trio.sleep(pause_s)
                 await transport.send([outgoing(1)], Receipts())
-    assert [record.getMessage().split("; ")[1] for record in caplog.records] == [
-        "1 uplinks since the connection was opened",
-        "4 uplinks since the connection was opened",
-    ]
+    before, one, two, after = troubles
+    assert before is None
+    assert after is None
+    nowhere = f"the exchange IotFlowExchange routes plant.{DEV_EUI}.up to no queue"
+    assert str(one) == f"{nowhere}; unroutable uplinks since the connection was opened: 1"
+    assert str(two) == f"{nowhere}; unroutable uplinks since the connection was opened: 2"
+    assert one is not None
+    assert one.hint == "bind a queue to it"
 
 
 async def test_a_refused_uplink_holds_everything_back() -> None:

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tpxd.config import AmqpPattern, Part
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
-from tpxd.errors import ConnectFailed, Refused
+from tpxd.errors import ConnectFailed, Refused, TransportError
 from tpxd.left_at_broker import LeftAtBroker
 from tpxd.link_config import LinkConfig, check_ports
 from tpxd.secret import plain
@@ -31,7 +31,8 @@ from tpxd.wire.amqp_events import Delivery, Refusal
 from tpxd.wire.amqp_login import AmqpOptions
 from tpxd.wire.amqp_session import AmqpSession, Message, open_amqp
 
-WARN_EVERY_S = 60.0
+ROUTED_AGAIN_S = 60.0
+"""So long after the last unroutable uplink that was let go, this is called overcome."""
 
 
 def _name(value: str) -> str:
@@ -85,7 +86,7 @@ class AmqpConfig(TopicSources, LinkConfig):
     unroutable: Literal["hold", "count"] = Field(
         "hold",
         description="When the exchange routes an uplink to no queue: hold it and all others until it does, or count "
-        "it as delivered; default hold.",
+        "it as delivered, which health shows; default hold.",
     )
 
     @model_validator(mode="after")
@@ -112,7 +113,7 @@ class AmqpTransport:
     unroutable: int = 0
     _topics: UplinkTopics = field(init=False)
     _ports: CommandPorts = field(init=False)
-    _warn_at: float = field(init=False, default=0.0)
+    _routed_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self._topics = UplinkTopics(self.config)
@@ -144,6 +145,8 @@ class AmqpTransport:
 
         timeout_s = self.config.actionTimeout / 1000
         await self.session.publish_all(messages, delivered, refused, receipt_timeout_s=timeout_s)
+        if trio.current_time() >= self._routed_at:
+            self.context.troubled(None)
         if held:
             raise self._refused(*held[0])
 
@@ -154,20 +157,18 @@ class AmqpTransport:
 
     def _refused(self, key: str, refusal: Refusal) -> Refused:
         if refusal.unroutable:
-            return Refused(
-                f"the exchange {self.config.exchangeName} routes {key} to no queue",
-                hint='bind a queue to it, or set unroutable = "count" to let such uplinks go',
-            )
+            hint = 'bind a queue to it, or set unroutable = "count" to let such uplinks go'
+            return Refused(self._routed_nowhere(key), hint=hint)
         return Refused(f"{refusal.reason}: {key}", hint="is a queue full, or a node of the broker down? its log tells")
 
     def _count(self, key: str) -> None:
         self.unroutable += 1
-        if trio.current_time() >= self._warn_at:
-            self._warn_at = trio.current_time() + WARN_EVERY_S
-            self.context.log.warning(
-                "the exchange %s routes %s to no queue; %d uplinks since the connection was opened",
-                self.config.exchangeName, key, self.unroutable,
-            )  # fmt: skip
+        self._routed_at = trio.current_time() + ROUTED_AGAIN_S
+        text = f"{self._routed_nowhere(key)}; unroutable uplinks since the connection was opened: {self.unroutable}"
+        self.context.troubled(TransportError(text, hint="bind a queue to it"))
+
+    def _routed_nowhere(self, key: str) -> str:
+        return f"the exchange {self.config.exchangeName} routes {key} to no queue"
 
     async def receive(self) -> Incoming:
         """Wait for the next message of the queue; one that is too long comes without its body."""
