@@ -76,4 +76,4 @@ def test_a_proxy_killed_in_traffic_loses_nothing(
     for id, keys in arrived.items():
         judge(load.accepted, keys, posted=load.posted, doubles=KILLS * IN_FLIGHT)
         assert daemon.uplinks(id)["rejected"] == 0
-    assert len(load.accepted) > 300, "there was hardly any load"
+    assert len(load.accepted) > 100, "there was hardly any load"

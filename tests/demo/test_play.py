@@ -21,10 +21,21 @@ from tpxd.demo.stage import DemoFailed, Looks, Receiver
 from tpxd.demo.view import render
 from tpxd.simulate.downlink_lrc import DownlinkLrc
 from tpxd.simulate.downlink_rules import Rules
-from tpxd.simulate.lrc import DEFAULT_AS_ID
+from tpxd.simulate.lrc import DEFAULT_AS_ID, Pace
 from tpxd.wire.http1 import Request
 
 LIMIT_S = 30
+REPORTS = 50
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo of half a second posts so many reports, also on a machine that is late for the last one."""
+
+    def pace(rate: float, duration_s: float | None) -> Pace:
+        return Pace(rate, None if duration_s is None else REPORTS)
+
+    monkeypatch.setattr(play_module, "Pace", pace)
 
 
 def fake(mode: str) -> list[str]:
