@@ -41,6 +41,7 @@ def test_what_a_short_file_means() -> None:
         ("http://h/\n", "is no URL"),
         ("http://[::1/", "is no URL"),
         ("http://h/in#top", "has a fragment"),
+        ("http://h/in/{DevEUI}", "holds braces"),
         ("http://u:s3cr3t@h/in", "put them into headers"),
     ],
 )

@@ -85,6 +85,7 @@ def behind(proxy: Proxy, *, strict: bool = False, proven: bool = True) -> Judge:
         (answer(407), AuthenticationFailed, "proxy 192.0.2.1:3128: 407", "set proxy.username"),
         (answer(401), AuthenticationFailed, f"proxy 192.0.2.1:3128, or {URL} behind it: 401", "proxy.username"),
         (answer(401, via=b"1.1 x"), AuthenticationFailed, f"{URL}: 401", "do headers hold the credentials"),
+        (answer(302), Refused, f"proxy 192.0.2.1:3128, or {URL} behind it: 302", "does it allow us"),
         (answer(403), Refused, f"proxy 192.0.2.1:3128, or {URL} behind it: 403", "does it allow us"),
         (answer(500), Refused, f"proxy 192.0.2.1:3128, or {URL} behind it: 500", "does the proxy reach the server"),
         (answer(502), Refused, f"proxy 192.0.2.1:3128, or {URL} behind it: 502", "does the proxy reach the server"),
@@ -105,7 +106,7 @@ def test_an_answer_that_may_be_the_proxys_own_rejects_nothing(
     assert hint in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("status", [403, 500])
+@pytest.mark.parametrize("status", [302, 403, 500])
 def test_what_came_through_the_proxy_is_the_servers_word(status: int) -> None:
     assert (behind(PROXY)(answer(status, via=b"1.1 squid")) or "").startswith(str(status))
 

@@ -198,8 +198,9 @@ async def test_a_proxy_that_hangs_up() -> None:
         await read_head(stream)
 
     async with listening(hang_up) as port:
-        message, _ = await failing(through(port))
+        message, hint = await failing(through(port))
     assert message == f"proxy 127.0.0.1:{port}: it closed the connection instead of opening a tunnel to {TARGET}"
+    assert "HTTP proxy" in str(hint)
 
 
 async def test_a_proxy_that_stays_silent(autojump_clock: MockClock) -> None:

@@ -58,6 +58,8 @@ def _destination(value: object) -> httpx.URL:
         return value
     if not isinstance(value, str) or not value.startswith(("http://", "https://")):
         raise ValueError('must begin with http:// or https://, such as "https://as.example.net/lora/in"')
+    if "{" in value or "}" in value:
+        raise ValueError("holds braces; fields such as {DevEUI} stand in headers, and a brace itself is %7B or %7D")
     try:
         url = httpx.URL(value)
     except httpx.InvalidURL:

@@ -9,8 +9,9 @@ Pure: an answer in; a receipt, a refusal or an error out.
     any other                                 refused for good; in strict mode Refused
 
 Behind a proxy that forwards requests, an answer without Via (RFC 9110, 7.6.3) may be the proxy's own, which says
-nothing about the message: then 403 and everything from 500 on is Refused. tinyproxy answers 500 when it does not reach
-the server. Squid puts Via into its own answers too, and marks them with X-Squid-Error.
+nothing about the message: then a redirect, 403 and everything from 500 on is Refused. A portal before which somebody
+has to log in redirects, and tinyproxy answers 500 when it does not reach the server. Squid puts Via into its own answers
+too, and marks them with X-Squid-Error.
 
 Source: RFC 9110, 15 (status codes) and 10.2.3 (Retry-After), RFC 6585, 4 (429), RFC 8470, 5.2 (425); ThingPark X
 IoT Flow, "HTTP connector" (strict mode).
@@ -74,7 +75,7 @@ class Judge:
         patience = answer.headers.get(b"retry-after")
         if status in (408, 425, 429) or (status == 503 and patience is not None):
             raise Throttled(message, retry_after_s=patience_s(patience, time.time()))
-        if by_proxy and (status == 403 or status >= 500):
+        if by_proxy and (300 <= status < 400 or status == 403 or status >= 500):
             raise Refused(message, hint="does the proxy reach the server, and does it allow us to go there?")
         if status in (502, 503, 504):
             raise Refused(message, hint="is the application behind this server or gateway running?")

@@ -80,7 +80,10 @@ async def open_tunnel(stream: trio.abc.Stream, proxy: Proxy, host: str, port: in
             f"{proxy}: its answer is no HTTP ({error})", hint="does an HTTP proxy listen on this port?"
         ) from error
     if answer is None:
-        raise ConnectFailed(f"{proxy}: it closed the connection instead of opening a tunnel to {target}")
+        raise ConnectFailed(
+            f"{proxy}: it closed the connection instead of opening a tunnel to {target}",
+            hint="does an HTTP proxy listen on this port? its log may tell",
+        )
     if not 200 <= answer.status_code < 300:
         raise _refusal(proxy, target, answer.status_code)
     if protocol.trailing_data[0]:
