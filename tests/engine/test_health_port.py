@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 import trio
+from trio.testing import MockClock
 
+from tests.engine.doubles import MemoryCursor, Peer, make_live, running
+from tests.ports import free_port, listening
+from tpxd.connection_file import ConnectionFile
+from tpxd.engine.connection import Live
 from tpxd.engine.health_port import serve_connection_health
+from tpxd.events import Event
 
 
 async def test_it_answers_with_the_document_of_the_moment() -> None:
@@ -40,3 +47,32 @@ async def test_it_answers_nothing_else(method: str, path: str, status: int) -> N
         async with httpx.AsyncClient(base_url=f"http://{bound[0]}", trust_env=False) as http:
             assert (await http.request(method, path)).status_code == status
         nursery.cancel_scope.cancel()
+
+
+def live_with_port(port: int) -> Live:
+    """A connection whose file asks for this port of its own."""
+    live = make_live(Peer(), MemoryCursor())
+    asked = {"connectorId": "scripted", "name": "x", "configuration": {}, "health": {"listen": f"127.0.0.1:{port}"}}
+    live.file = live.file.model_copy(update={"health": ConnectionFile.model_validate(asked).health})
+    return live
+
+
+async def test_a_connection_whose_file_says_so_has_one() -> None:
+    port = free_port()
+    with trio.fail_after(5):
+        async with running(live_with_port(port)):
+            await listening(port)
+            async with httpx.AsyncClient(trust_env=False) as http:
+                document = (await http.get(f"http://127.0.0.1:{port}/health")).json()
+    assert (document["id"], document["state"], document["healthy"]) == ("plant", "OPENED", True)
+
+
+async def test_a_port_that_is_taken_disturbs_nothing_else(autojump_clock: MockClock) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        live = live_with_port(taken.getsockname()[1])
+        events: list[Event] = []
+        live.health.report = events.append
+        async with running(live):
+            await trio.sleep(1)
+            assert live.health.to_document()["state"] == "OPENED"
+    assert [event.connection for event in events if event.kind == "health_port"] == ["plant"]

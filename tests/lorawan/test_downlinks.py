@@ -138,6 +138,7 @@ def test_a_correlation_id_is_made() -> None:
     first, second = command(), command()
     assert len(first.correlation_id) == 16
     assert first.correlation_id != second.correlation_id
+    assert len(command(CorrelationID="").correlation_id) == 16
 
 
 @pytest.mark.parametrize(

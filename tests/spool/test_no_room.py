@@ -13,8 +13,11 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.spool import Ledger, SpoolLimits, Verdict, underway
 
 
-async def test_too_much_under_way_is_an_answer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(underway, "MAX_PENDING", 2)
+@pytest.mark.parametrize(("limit", "most"), [("MAX_PENDING", 2), ("MAX_PENDING_BYTES", 2 * len(report(0).body))])
+async def test_too_much_under_way_is_an_answer(
+    limit: str, most: int, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(underway, limit, most)
     async with house.open() as spool:
         await spool.append(report(0))
         ring = spool.writer.ring

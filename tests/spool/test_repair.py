@@ -65,6 +65,14 @@ def test_a_broken_schema_costs_nothing(path: Path) -> None:
     assert Path(event.more["file"]).exists()
 
 
+@pytest.mark.parametrize("lost", [1, 20])
+def test_a_row_that_is_missing_at_either_end_is_found_at_once(path: Path, lost: int) -> None:
+    sql(path, f"DELETE FROM journal WHERE seq = {lost}")
+    journal, (event,) = reopen(path)
+    journal.close()
+    assert event.more["lostRanges"] == [[lost, lost]]
+
+
 def test_a_lost_cursor_begins_at_the_oldest_row(path: Path) -> None:
     sql(path, "DELETE FROM cursors WHERE id = 'behind'", "DELETE FROM journal WHERE seq = 7")
     journal, events = reopen(path)
