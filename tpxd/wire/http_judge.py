@@ -10,8 +10,8 @@ Pure: an answer in; a receipt, a refusal or an error out.
 
 Behind a proxy that forwards requests, an answer without Via (RFC 9110, 7.6.3) may be the proxy's own, which says
 nothing about the message: then a redirect, 403 and everything from 500 on is Refused. A portal before which somebody
-has to log in redirects, and tinyproxy answers 500 when it does not reach the server. Squid puts Via into its own answers
-too, and marks them with X-Squid-Error.
+has to log in redirects, and tinyproxy answers 500 when it does not reach the server. Squid puts Via into its own
+answers too, and marks them with X-Squid-Error.
 
 Source: RFC 9110, 15 (status codes) and 10.2.3 (Retry-After), RFC 6585, 4 (429), RFC 8470, 5.2 (425); ThingPark X
 IoT Flow, "HTTP connector" (strict mode).
