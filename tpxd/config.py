@@ -110,7 +110,7 @@ def _header(value: Any, info: ValidationInfo) -> Pattern:
         return compile_pattern(text, Target.HEADER)
     except PatternError:
         raise ValueError(
-            "is no header value of at most 65535 bytes; braces hold the name of a field, such as {DevEUI}"
+            "is no header value, which is one line of at most 65535 bytes; braces hold a field's name, such as {DevEUI}"
         ) from None
 
 
