@@ -35,7 +35,16 @@ def running_squid(
     service = f"tpxd{port}"
     with _directory_of_its_own() as own:
         configuration = own / "squid.conf"
-        lines = [*_basis(port), *_login(own, login), *_tunnels(tunnels_to), *rules, "http_access allow all"]
+        # where the system's file names ::1 as well, Squid 6 asks nobody but that
+        (own / "hosts").write_text("127.0.0.1 localhost\n")
+        lines = [
+            *_basis(port),
+            f"hosts_file {own / 'hosts'}",
+            *_login(own, login),
+            *_tunnels(tunnels_to),
+            *rules,
+            "http_access allow all",
+        ]
         configuration.write_text("\n".join(lines) + "\n")
         try:
             argv = [PROGRAM, "-N", "-n", service, "-f", str(configuration)]

@@ -111,6 +111,7 @@ def test_devices_become_things_once_and_their_uplinks_arrive_as_they_came(
     assert sorted(made) == ["/thing-types/LoRaWAN", *(f"/things/{device}" for device in DEVICES[:6])]
     assert cloud.moto.asked("PUT").count(f"/things/{DEVICES[0]}/principals") == 1
     judge([*lrc.accepted], cloud.witness.keys())
+    daemon.drained("cloud")
     assert daemon.balanced("cloud")["delivered"] == 16
 
 
