@@ -106,6 +106,37 @@ async def test_a_failing_opening_is_tried_in_a_burst_and_then_by_the_table(autoj
         assert len(peer.opens) - quiet >= 3, "reconnect begins the burst anew"
 
 
+async def test_who_asks_while_a_try_is_under_way_gets_another_at_once_when_it_fails(autojump_clock: MockClock) -> None:
+    def opening() -> ConnectFailed:
+        if len(peer.opens) == 2:
+            live.nudge()
+        return ConnectFailed("refused")
+
+    peer = Peer(opening=opening)
+    async with running(make_live(peer, MemoryCursor())) as live:
+        await trio.sleep(10)
+    first, second, third, fourth, *_ = peer.opens
+    assert third == second
+    assert second - first >= 1.0 <= fourth - third
+
+
+async def test_a_nudge_of_an_open_link_is_none_for_its_end(autojump_clock: MockClock) -> None:
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        raise LinkLost("closed by the far end")
+
+    peer, cursor = Peer(), MemoryCursor()
+
+    def opening() -> None:
+        live.nudge()
+
+    peer.opening, peer.sending = opening, sending
+    cursor.add(make_uplink(1))
+    async with running(make_live(peer, cursor)) as live:
+        await trio.sleep(10)
+    first, second, *_ = peer.opens
+    assert second - first >= 1.0
+
+
 async def test_opening_alone_does_not_reset_the_burst_but_a_receipt_does(autojump_clock: MockClock) -> None:
     generous = False
 

@@ -107,15 +107,20 @@ class Live:
         return at_most - ledger.waiting, at_most
 
     def nudge(self) -> None:
-        """Try again now, if it waits, and begin the burst anew."""
+        """Try again now, or as soon as the try under way has failed, and begin the burst anew."""
         self.backoff.reset()
         self._nudged.set()
 
+    def opened(self) -> None:
+        """The link is up: that answers a nudge that came meanwhile."""
+        self._nudged = trio.Event()
+        self.health.turn(State.OPENED)
+
     async def pause(self, delay_s: float | None) -> None:
         """Wait before the next try: so long, or until nudged or asked to stop; None waits for these alone."""
-        self._nudged = trio.Event()
         with self.stopping.interrupts(), trio.move_on_after(float("inf") if delay_s is None else delay_s):
             await self._nudged.wait()
+        self._nudged = trio.Event()
 
 
 async def run_connection(live: Live) -> None:
@@ -174,7 +179,7 @@ async def open_once(live: Live) -> TransportError | None:
         try:
             async with live.connector.open(configuration, context_of(live)) as transport:
                 opened_at = trio.current_time()
-                live.health.turn(State.OPENED)
+                live.opened()
                 await use_link(live, transport)
                 live.health.turn(State.CLOSING)
         except TransportError as alone:
