@@ -31,7 +31,7 @@ MAX_BYTES = 8 << 20
 """Of one transaction; what is beyond waits for the next, so that nobody waits for a very long one."""
 
 CROWD = 8
-GATHER_S = 0.001
+GATHER_S = 0.003
 """With so many waiting, or in one of the last commits, a commit lets more come for a moment: its own cost is then
 shared by more of them. Those that were just answered come again; the first of them should not go alone."""
 
