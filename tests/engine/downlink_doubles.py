@@ -149,7 +149,7 @@ class Disk:
     ) -> None:
         """See `Store`."""
         await trio.sleep(self.takes_s)
-        if self.failing:
+        if self.refuses(reports):
             raise SpoolUnavailable("the disk is full")
         self.writes += 1
         self.rows |= {row[0]: read_back(row) for row in rows}
@@ -157,6 +157,14 @@ class Disk:
             self.rows.pop(id, None)
         self.counts |= counts
         self.reports += reports
+        self.written()
+
+    def refuses(self, reports: Sequence[NewReport]) -> bool:
+        """Whether a write with these reports fails."""
+        return self.failing
+
+    def written(self) -> None:
+        """Called after each write that succeeded."""
 
     def as_now(self) -> Disk:
         """What a crash leaves."""

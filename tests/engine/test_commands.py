@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import orjson
 import pytest
@@ -242,17 +241,8 @@ class NoRoomForReports(Disk):
 
     room = False
 
-    async def write(
-        self,
-        rows: Sequence[tuple[Any, ...]],
-        forgotten: Sequence[int],
-        counts: Mapping[str, Mapping[str, int]],
-        reports: Sequence[NewReport] = (),
-    ) -> None:
-        if reports and not self.room:
-            await trio.lowlevel.checkpoint()
-            raise SpoolUnavailable("the spool is full")
-        await super().write(rows, forgotten, counts, reports)
+    def refuses(self, reports: Sequence[NewReport]) -> bool:
+        return bool(reports) and not self.room
 
 
 async def test_no_room_for_verdicts_keeps_no_command_off_the_disk(autojump_clock: MockClock) -> None:

@@ -22,14 +22,7 @@ class Remembering(Disk):
 
     after: list[Disk] = field(default_factory=list)
 
-    async def write(
-        self,
-        rows: Sequence[tuple[Any, ...]],
-        forgotten: Sequence[int],
-        counts: Mapping[str, Mapping[str, int]],
-        reports: Sequence[NewReport] = (),
-    ) -> None:
-        await super().write(rows, forgotten, counts, reports)
+    def written(self) -> None:
         self.after.append(self.as_now())
 
 
