@@ -234,9 +234,15 @@ class AwsIotConfig(TopicSources, TlsConfig):
         return f"{self.region}.amazonaws.com" + (".cn" if self.region.startswith("cn-") else "")
 
     @property
-    def distrusted(self) -> bool:
-        """Whether uplinks go to an endpoint of old, whose certificate is not from Amazon Trust Services."""
-        return self.endpoint is None and self.trustedCaCertificate is None and not self.accountPrefix.endswith("ats")
+    def remarks(self) -> dict[str, str]:
+        """See `ConnectorConfig.remarks`."""
+        if self.endpoint is not None or self.trustedCaCertificate is not None or self.accountPrefix.endswith("ats"):
+            return super().remarks
+        text = (
+            "does not end in ats: such an endpoint has a certificate that few systems trust still; `aws iot "
+            "describe-endpoint --endpoint-type iot:Data-ATS` tells the one to use"
+        )
+        return super().remarks | {"accountPrefix": text}
 
     def signer(self, service: str) -> Signer:
         """Signs for a service with the access key."""

@@ -266,6 +266,14 @@ class ConnectorConfig(Part):
         """Whether what it sends may come in again as if it were a command; where it can, a connector overrides this."""
         return False
 
+    @property
+    def remarks(self) -> dict[str, str]:
+        """What is allowed and may surprise whoever wrote it, by key."""
+        if not self.comes_back:
+            return {}
+        text = "fits what this connection itself sends, which would all come back; let the topics differ in one level"
+        return {"downlinkTopicPattern": text}
+
     def pems(self) -> Mapping[str, str]:
         """The certificates, not the keys, that the connection works with: PEM text by field; their ends are watched."""
         return {}

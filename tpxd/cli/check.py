@@ -18,7 +18,6 @@ import orjson
 import typer
 
 from tpxd import connectors
-from tpxd.aws_iot_config import AwsIotConfig
 from tpxd.config import SecretSources
 from tpxd.engine.connection_files import (
     SUFFIX,
@@ -163,14 +162,7 @@ def _remarks(entry: Loaded) -> list[Problem]:
     found = {}
     if getattr(entry.file.configuration, "qos", None) == 0:
         found["qos"] = "0 means that delivered is what was handed to the system; uplinks can get lost on the way"
-    if entry.file.configuration.comes_back:
-        text = "fits what this connection itself sends, which would all come back; let the topics differ in one level"
-        found["downlinkTopicPattern"] = text
-    if isinstance(entry.file.configuration, AwsIotConfig) and entry.file.configuration.distrusted:
-        found["accountPrefix"] = (
-            "does not end in ats: such an endpoint has a certificate that few systems trust still; `aws iot "
-            "describe-endpoint --endpoint-type iot:Data-ATS` tells the one to use"
-        )
+    found |= entry.file.configuration.remarks
     remarks = []
     for key, text in found.items():
         place = entry.source.known(("configuration", key))

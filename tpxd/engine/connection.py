@@ -92,7 +92,6 @@ class Live:
         self.backoff = Backoff(configuration.reconnectStrategy)
         share = configuration.backlogShare
         self.live_first = None if share is None else LiveFirst(self.id, share, self.health.report)
-        self.outbound.own = partial(self.commands.is_about_one_of, self.id)
 
     def hand_on(self, delivered: Iterable[Uplink]) -> list[tuple[int, Uplink]]:
         """See `Chains.handed_on`."""
@@ -208,7 +207,6 @@ def context_of(live: Live) -> Context:
         tls=live.tls,
         memory=live.memory,
         authenticating=lambda: live.health.turn(State.AUTHENTICATING),
-        commands=True,
         proven=lambda: live.flight.proven,
         troubled=live.health.troubled,
         report=live.health.report,

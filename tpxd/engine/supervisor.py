@@ -294,6 +294,7 @@ class Supervisor:
                 id,
                 self.chains,
                 url_field(self._urls.url(id)),
+                partial(self._commands.is_about_one_of, id),
             ),
             chains=self.chains,
             instance=self._instance,
