@@ -26,7 +26,7 @@ class Site:
     def __init__(self, directory: Path, spool: Spool, peer: Peer, commands: Commands, urls: DownlinkUrls) -> None:
         self.directory = directory / "connections.d"
         self.directory.mkdir(exist_ok=True)
-        self.spool, self.peer, self.events = spool, peer, EventLog()
+        self.spool, self.peer, self.events, self.commands = spool, peer, EventLog(), commands
         config_dir = ConfigDir(self.directory, directory / "last-good", settle=lambda: None)
         self.supervisor = Supervisor(
             config_dir,

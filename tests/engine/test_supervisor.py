@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.doubles import Peer
+from tests.engine.downlink_doubles import DEV_EUI, right
 from tests.engine.supervised import GOOD, supervised
 from tests.notebook import Forgetful
 from tpxd.config import ConnectorConfig
@@ -22,6 +23,8 @@ from tpxd.engine.plan import plan
 from tpxd.errors import LinkLost
 from tpxd.events import EventLog
 from tpxd.lorawan.downlink_request import Signing
+from tpxd.lorawan.reports import DOWNLINK_SENT
+from tpxd.spool import NewReport
 
 
 @pytest.fixture
@@ -48,6 +51,20 @@ async def test_a_file_starts_changes_and_ends_a_connection(tmp_path: Path, peer:
         with trio.fail_after(5):
             while peer.open_now:
                 await trio.lowlevel.checkpoint()
+
+
+async def test_a_connection_hears_of_its_own_commands_whatever_its_flow_takes(tmp_path: Path, peer: Peer) -> None:
+    document = {DOWNLINK_SENT: {"DevEUI": DEV_EUI, "CorrelationID": "A1", "DeliveryStatus": 1}}
+    async with supervised(tmp_path, peer) as site:
+        for id in ("asked", "other"):
+            await site.write(id, GOOD + '[flow]\nmatchers = [{ type = "fPort", ports = [2] }]\n')
+            await site.becomes(id, "OPENED")
+        site.commands.enter("asked", right(CorrelationID="A1"))
+        await site.spool.append(NewReport(DOWNLINK_SENT, DEV_EUI, "", orjson.dumps(document), document))
+        for id, fate in (("asked", "delivered"), ("other", "filtered")):
+            with trio.fail_after(5):
+                while (site.supervisor.health(id) or {})["uplinks"][fate] != 1:
+                    await trio.lowlevel.checkpoint()
 
 
 async def test_what_did_not_change_is_not_touched(tmp_path: Path, peer: Peer) -> None:
