@@ -75,6 +75,21 @@ def test_warnings_alone_are_no_error(directory: Path, capsys: pytest.CaptureFixt
     assert lines[1].startswith("warning: connections.d/plant.toml:7:7: configuration.qos: 0 means that delivered is")
 
 
+@pytest.mark.parametrize("url", ["https://as.example.net/in", "http://as.example.net/in"])
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_a_file_that_still_speaks_of_http2_works_and_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str, value: str
+) -> None:
+    path = tmp_path / "plant.toml"
+    head = 'connectorId = "actility-http-iot"\nname = "P"\n[configuration]\n'
+    path.write_text(f'{head}destinationURL = "{url}"\nhttp2 = {value}\n')
+    code, lines, _ = run(capsys, str(path))
+    assert (code, lines) == (
+        0,
+        [f"warning: {path}:5:9: configuration.http2: has no effect: HTTP/1.1 is used; leave it out"],
+    )
+
+
 def test_uplinks_that_would_come_back_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "plant.toml"
     head = 'connectorId = "actility-mqtt-iot"\nname = "P"\n[configuration]\nprotocol = "TCP"\nhostName = "h:1"\n'

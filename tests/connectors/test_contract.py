@@ -15,7 +15,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import tpxd.connectors
-from tests.connectors.http2_peer import FallbackPeer, Http2Peer
 from tests.connectors.peers import FURTHER_PEERS, PEERS, Fate, Peer
 from tests.connectors.traffic import LANES, Receipts, batch_of, outgoing
 from tpxd.connector import REGISTRY, Outgoing
@@ -27,15 +26,9 @@ for _module in pkgutil.iter_modules(tpxd.connectors.__path__, "tpxd.connectors."
 FAR_TOO_LONG_S = 300.0
 
 
-HTTP2_PEERS: dict[str, type[Peer]] = {
-    "actility-http-iot over HTTP/2": Http2Peer,
-    "actility-http-iot offering HTTP/2 in vain": FallbackPeer,
-}
-
-
-@pytest.fixture(params=[*sorted(REGISTRY), *FURTHER_PEERS, *HTTP2_PEERS])
+@pytest.fixture(params=[*sorted(REGISTRY), *FURTHER_PEERS])
 def peer(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Peer:
-    peers = PEERS | FURTHER_PEERS | HTTP2_PEERS
+    peers = PEERS | FURTHER_PEERS
     assert request.param in peers, f"tests/connectors/peers.py has no peer for the connector {request.param}"
     return peers[request.param](nursery)
 

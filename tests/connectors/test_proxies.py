@@ -102,32 +102,29 @@ async def test_a_forwarded_refusal_is_the_servers(run_proxy: RunProxy) -> None:
     assert receipts.delivered_ == [2]
 
 
-@pytest.mark.parametrize("http2", [False, True])
 @pytest.mark.parametrize("login", [{}, RIGHT], ids=["open", "login"])
-async def test_posts_through_a_tunnel(run_proxy: RunProxy, login: dict[str, str], http2: bool, tmp_path: Path) -> None:
+async def test_posts_through_a_tunnel(run_proxy: RunProxy, login: dict[str, str], tmp_path: Path) -> None:
     receipts, batch = Receipts(), batch_of(30)
     trusted = pki.ca().certificate
     async with hypercorn_site(tmp_path) as site:
         with run_proxy(login=LOGIN if login else "", tunnels_to=[int(site.url.rpartition(":")[2])]) as proxy:
-            config = http(f"{site.url}/in?a=b", proxy.port, login, http2=http2, trustedCaCertificate=trusted)
+            config = http(f"{site.url}/in?a=b", proxy.port, login, trustedCaCertificate=trusted)
             async with open_http(config, context()) as transport:
                 await transport.send(batch, receipts)
     assert sorted(receipts.delivered_) == list(range(30))
     assert sorted(seen.body for seen in site.seen) == sorted(item.body for item in batch)
-    assert {seen.version for seen in site.seen} == {"2" if http2 else "1.1"}
     assert not any({b"via", b"proxy-authorization"} & seen.headers.keys() for seen in site.seen)
 
 
-@pytest.mark.parametrize("http2", [False, True])
 @pytest.mark.parametrize(
     ("login", "hint"),
     [({}, "set proxy.username and proxy.password"), (WRONG, "are proxy.username and proxy.password right?")],
 )
 async def test_credentials_that_the_proxy_misses_for_a_tunnel(
-    run_proxy: RunProxy, login: dict[str, str], hint: str, http2: bool
+    run_proxy: RunProxy, login: dict[str, str], hint: str
 ) -> None:
     with run_proxy(login=LOGIN) as proxy, pytest.raises(AuthenticationFailed, match=rf"^{proxy}: 40[17] ") as caught:
-        async with open_http(http("https://127.0.0.1/in", proxy.port, login, http2=http2), context()):
+        async with open_http(http("https://127.0.0.1/in", proxy.port, login), context()):
             pytest.fail("opened")
     assert hint in (caught.value.hint or "")
     assert "wrong-and-secret" not in str(caught.value)

@@ -52,7 +52,7 @@ def test_a_proxy_killed_in_traffic_loses_nothing(
     mqtt = {"hostName": f"127.0.0.1:{port}", "protocol": "SSL", "uplinkTopicPattern": "t/{DevEUI}", **secure}
     files = {
         "forwarded": http_file(receiver.url, **through),
-        "tunnelled": http_file(f"{site.url}/in", http2=True, headers={"Authorization": AUTHORIZATION}, **secure),
+        "tunnelled": http_file(f"{site.url}/in", headers={"Authorization": AUTHORIZATION}, **secure),
         "plant": connection_file("actility-mqtt-iot", mqtt),
     }
     daemon = make_daemon("", **files).start()

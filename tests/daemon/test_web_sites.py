@@ -20,17 +20,16 @@ from tests.daemon.web_site import AUTHORIZATION, WebSite
 pytestmark = pytest.mark.broker
 
 IN_FLIGHT = 256
-WAYS = {"one": "1.1", "two": "2"}
-"""Each connection, with the version of HTTP that it goes by."""
+ID = "site"
 
 
-def file_of(id: str, site: WebSite, authorization: str = AUTHORIZATION) -> str:
+def file_of(site: WebSite, authorization: str = AUTHORIZATION) -> str:
     """A connection that trusts the tests' CA."""
     trusted: dict[str, Any] = {
         "trustedCaCertificate": pki.ca().certificate,
         "headers": {"Authorization": authorization},
     }
-    return http_file(f"{site.url}/{id}", http2=WAYS[id] == "2", **trusted)
+    return http_file(f"{site.url}/in", **trusted)
 
 
 @pytest.mark.parametrize(
@@ -54,32 +53,27 @@ def test_what_is_wrong_is_told_and_loses_nothing(
 ) -> None:  # fmt: skip
     site = WebSite(tmp_path, identity)
     ending.callback(site.kill)
-    daemon = make_daemon("", **{id: file_of(id, site, authorization) for id in WAYS}).start()
+    daemon = make_daemon("", **{ID: file_of(site, authorization)}).start()
     lrc = Lrc(daemon.intake)
     for counter in range(1, 6):
         assert lrc.post(uplink(DEVICES[counter % 2], counter)) == 200
-    for id in WAYS:
-        eventually(f"{id} fails", lambda id=id: daemon.health(id)["state"] == state)  # type: ignore[misc]
-        document = daemon.health(id)
-        place = f"localhost:{site.port}"
-        assert place in document["reason"]
-        assert reason in document["reason"]
-        assert hint in document["lastError"]["hint"]
-        assert "s3cret" not in str(document)
-        assert document["healthy"] is False
-        assert document["uplinks"]["waiting"] == 5
+    eventually("it fails", lambda: daemon.health(ID)["state"] == state)
+    document = daemon.health(ID)
+    assert f"localhost:{site.port}" in document["reason"]
+    assert reason in document["reason"]
+    assert hint in document["lastError"]["hint"]
+    assert "s3cret" not in str(document)
+    assert document["healthy"] is False
+    assert document["uplinks"]["waiting"] == 5
     assert "s3cret" not in daemon.log.read_text()
     if identity is pki.server():
-        for id in WAYS:
-            daemon.write(id, file_of(id, site))
+        daemon.write(ID, file_of(site))
     else:
         site.kill()
         site.start(pki.server())
-        daemon.reconnect(*WAYS)
-    daemon.drained(*WAYS)
-    for id, version in WAYS.items():
-        judge(lrc.accepted, site.keys(f"/{id}"))
-        assert site.versions(f"/{id}") == {version}
+        daemon.reconnect(ID)
+    daemon.drained(ID)
+    judge(lrc.accepted, site.keys("/in"))
 
 
 def refused(document: dict[str, Any]) -> bool:
@@ -94,24 +88,20 @@ def test_a_site_killed_in_traffic_again_and_again_loses_nothing(
     kills = 4
     site = WebSite(tmp_path, pki.server())
     ending.callback(site.kill)
-    daemon = make_daemon("", **{id: file_of(id, site) for id in WAYS}).start()
-    daemon.opened(*WAYS)
+    daemon = make_daemon("", **{ID: file_of(site)}).start()
+    daemon.opened(ID)
     load, pause = Load(daemon.intake, threads=2), threading.Event()
     for _ in range(kills):
         pause.wait(0.3)
         site.kill()
-        for id in WAYS:
-            eventually("the loss is seen", lambda id=id: daemon.health(id)["state"] != "OPENED")  # type: ignore[misc]
-        daemon.reconnect(*WAYS)
-        for id in WAYS:
-            eventually(f"{id} says why", lambda id=id: refused(daemon.health(id)))  # type: ignore[misc]
+        eventually("the loss is seen", lambda: daemon.health(ID)["state"] != "OPENED")
+        daemon.reconnect(ID)
+        eventually("it says why", lambda: refused(daemon.health(ID)))
         site.start(pki.server())
-        daemon.reconnect(*WAYS)
-        daemon.opened(*WAYS)
+        daemon.reconnect(ID)
+        daemon.opened(ID)
     load.stop()
-    daemon.drained(*WAYS)
-    for id, version in WAYS.items():
-        judge(load.accepted, site.keys(f"/{id}"), posted=load.posted, doubles=kills * IN_FLIGHT)
-        assert site.versions(f"/{id}") == {version}
-        assert daemon.uplinks(id)["rejected"] == 0
+    daemon.drained(ID)
+    judge(load.accepted, site.keys("/in"), posted=load.posted, doubles=kills * IN_FLIGHT)
+    assert daemon.uplinks(ID)["rejected"] == 0
     assert len(load.accepted) > 500, "there was hardly any load"

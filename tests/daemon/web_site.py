@@ -1,4 +1,4 @@
-"""A web site for whole-daemon tests: hypercorn as a process that may be killed, over TLS, with HTTP/2 and HTTP/1.1.
+"""A web site for whole-daemon tests: hypercorn as a process that may be killed, over TLS.
 
 What it takes stands in a file before it is answered, so that a kill forgets nothing that was receipted.
 """
@@ -70,15 +70,11 @@ class WebSite:
 
     def keys(self, path: str) -> list[Key]:
         """What came to this path, in order."""
-        return keys_of(body for _, at, body in self._lines() if at == path)
+        return keys_of(body for at, body in self._lines() if at == path)
 
-    def versions(self, path: str) -> set[str]:
-        """The versions of HTTP by which it came."""
-        return {version for version, at, _ in self._lines() if at == path}
-
-    def _lines(self) -> list[tuple[str, str, bytes]]:
-        lines = (line.split(b" ", 2) for line in self._taken.read_bytes().splitlines())
-        return [(version.decode(), path.decode(), body) for version, path, body in lines]
+    def _lines(self) -> list[tuple[str, bytes]]:
+        lines = (line.split(b" ", 1) for line in self._taken.read_bytes().splitlines())
+        return [(path.decode(), body) for path, body in lines]
 
 
 async def application(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
@@ -94,7 +90,7 @@ async def application(scope: Any, receive: Callable[[], Any], send: Callable[[An
         more = message.get("more_body", False)
     allowed = dict(scope["headers"]).get(b"authorization") == AUTHORIZATION.encode()
     if allowed:
-        _keep(f"{scope['http_version']} {scope['path']} ".encode() + body + b"\n")
+        _keep(f"{scope['path']} ".encode() + body + b"\n")
     await send({"type": "http.response.start", "status": 204 if allowed else 401, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 

@@ -1,6 +1,6 @@
 """Connector `actility-http-iot`: one POST per uplink to a web server.
 
-Wire:    the uplink's JSON as the body, over HTTP/1.1 links that stay open, or HTTP/2; a 2xx is the receipt.
+Wire:    the uplink's JSON as the body, over HTTP/1.1 links that stay open; a 2xx is the receipt.
 Order:   the uplinks of one device follow each other, `maxParallel` devices go side by side.
 Errors:  what an answer means for the retry stands in `wire/http_judge.py`; redirects are not followed.
 Proxy:   gets the request itself for http://, and opens a tunnel for https:// (RFC 9112, 3.2.2; RFC 9110, 9.3.6).
@@ -13,8 +13,8 @@ import re
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Annotated, Final, Protocol, Self
+from contextlib import asynccontextmanager
+from typing import Annotated, Final, Self
 
 import httpx
 import trio
@@ -37,8 +37,8 @@ from tpxd.lorawan.tunnel import tunnel_query
 from tpxd.lorawan.uplink import Uplink
 from tpxd.secret import plain
 from tpxd.tls_config import TlsConfig
-from tpxd.wire.http1_client import Answer, header_lines, is_token, request_head
-from tpxd.wire.http_client import open_http_client
+from tpxd.wire.http1_client import header_lines, is_token, request_head
+from tpxd.wire.http_client import HttpClient, open_http_client
 from tpxd.wire.http_judge import Judge, shown
 from tpxd.wire.proxy import Proxy
 from tpxd.wire.streams import Endpoint
@@ -113,8 +113,7 @@ class HttpConfig(TlsConfig):
         None, description="With lrcCompliance: a key of 32 hex digits that signs each post with a Token; default none."
     )
     http2: bool = Field(
-        False,
-        description="true offers HTTP/2, for servers that want it; needs https:// (tpxd's own key); default false.",
+        False, description="Has no effect; it asked for HTTP/2, and HTTP/1.1 is used (tpxd's own key); default false."
     )
     maxParallel: int = Field(
         16,
@@ -144,11 +143,16 @@ class HttpConfig(TlsConfig):
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
-        if self.http2 and self.destinationURL.scheme != "https":
-            raise ValueError("http2 = true needs https://, where both ends agree on it; write https:// or leave it out")
         if self.has_useless_certificates(tls=self.destinationURL.scheme == "https"):
             raise ValueError("certificates have no effect with http://; write https:// or leave them out")
         return self
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """See `ConnectorConfig.remarks`."""
+        if "http2" not in self.model_fields_set:
+            return super().remarks
+        return super().remarks | {"http2": "has no effect: HTTP/1.1 is used; leave it out"}
 
 
 @connector(
@@ -162,26 +166,17 @@ async def open_http(config: HttpConfig, context: Context) -> AsyncIterator[Trans
     """Open a connection to the server of `destinationURL`; credentials go out with each request only."""
     proxy, tls = _hops(config, context)
     forwarder = proxy if tls is None else None
-    async with _open_client(config, _endpoint(config.destinationURL, proxy, tls), context) as client:
-        yield HttpTransport(client, config, forwarder, context.proven)
-
-
-def _open_client(config: HttpConfig, endpoint: Endpoint, context: Context) -> AbstractAsyncContextManager[Client]:
+    endpoint = _endpoint(config.destinationURL, proxy, tls)
     connect_s, answer_s = config.connectionTimeout / 1000, config.actionTimeout / 1000
-    if not config.http2:
-        return open_http_client(endpoint, context.dial, connect_timeout_s=connect_s, answer_timeout_s=answer_s)
-    # imported here: hardly anybody needs it, and the libraries behind it take time and memory
-    from tpxd.wire.http2_client import open_http2_client
-
-    return open_http2_client(
-        endpoint, context.dial, connect_timeout_s=connect_s, answer_timeout_s=answer_s, links=config.maxParallel
-    )
+    async with open_http_client(
+        endpoint, context.dial, connect_timeout_s=connect_s, answer_timeout_s=answer_s
+    ) as client:
+        yield HttpTransport(client, config, forwarder, context.proven)
 
 
 def _hops(config: HttpConfig, context: Context) -> tuple[Proxy | None, ssl.SSLContext | None]:
     try:
-        alpn = ("h2", "http/1.1") if config.http2 else ()
-        tls = config.tls_context(context.tls, alpn) if config.destinationURL.scheme == "https" else None
+        tls = config.tls_context(context.tls) if config.destinationURL.scheme == "https" else None
         return config.proxy_hop(context.tls), tls
     except ValueError as error:
         raise ConnectFailed(str(error)) from error
@@ -197,17 +192,12 @@ def _endpoint(url: httpx.URL, proxy: Proxy | None, tls: ssl.SSLContext | None) -
     return Endpoint(host, url.port or 80)
 
 
-class Client(Protocol):
-    """What posts: `http_client.HttpClient` or `http2_client.Http2Client`."""
-
-    async def post(self, head: bytes, body: bytes) -> Answer:
-        """One request and its answer; raises ConnectFailed and LinkLost."""
-
-
 class HttpTransport:
     """Posts batches; see `connector.Transport`."""
 
-    def __init__(self, client: Client, config: HttpConfig, forwarder: Proxy | None, proven: Callable[[], bool]) -> None:
+    def __init__(
+        self, client: HttpClient, config: HttpConfig, forwarder: Proxy | None, proven: Callable[[], bool]
+    ) -> None:
         self._client = client
         self._parallel = config.maxParallel
         self._judge = _judge(config, forwarder, proven)
