@@ -12,8 +12,14 @@ from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink, run
 from tpxd.connector import Outgoing, Receipts
 from tpxd.engine.connection import context_of
 from tpxd.engine.validity import ClockWatch
-from tpxd.errors import ConnectFailed, LinkLost
+from tpxd.errors import ConnectFailed, LinkLost, Throttled
 from tpxd.spool import Verdict
+
+
+def wall_clock() -> ClockWatch:
+    """The epoch was when the test began."""
+    begun = trio.current_time()
+    return ClockWatch(lambda: None, wall=lambda: trio.current_time() - begun, monotonic=trio.current_time)
 
 
 async def test_uplinks_that_grow_too_old_in_hand_expire(autojump_clock: MockClock) -> None:
@@ -35,6 +41,75 @@ async def test_uplinks_that_grow_too_old_in_hand_expire(autojump_clock: MockCloc
         await trio.sleep(120)
     assert peer.batches == [[1, 2], [2]]
     assert cursor.fates == [(1, Verdict.EXPIRED), (2, Verdict.DELIVERED)]
+
+
+@pytest.mark.parametrize(("losses", "alone"), [(3, [1]), (4, [2])])
+async def test_an_uplink_that_expires_is_suspected_no_more(
+    losses: int, alone: list[int], autojump_clock: MockClock
+) -> None:
+    """Neither does its connection go on sending one uplink at a time, nor is one taken for the second that is first."""
+
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        if len(peer.batches) <= losses:
+            raise LinkLost("closed by the broker")
+        for index in range(len(batch)):
+            receipts.delivered(index)
+
+    clock = wall_clock()
+    peer, cursor = Peer(sending=sending), MemoryCursor()
+    cursor.add(make_uplink(1, received_ms=0), *(make_uplink(n, received_ms=300_000) for n in range(2, 7)))
+    live = make_live(peer, cursor, uplinkTimeValidity="200s")
+    live.outbound.clock = clock
+    until = trio.current_time() + 250
+    peer.opening = lambda: (
+        ConnectFailed("away") if len(peer.batches) == losses and trio.current_time() < until else None
+    )
+    async with running(live):
+        await trio.sleep(400)
+    assert peer.batches[losses:] == [[2, 3, 4, 5, 6]], f"and not {alone} alone"
+    assert cursor.fates == [(1, Verdict.EXPIRED), *((seq, Verdict.DELIVERED) for seq in range(2, 7))]
+
+
+async def test_uplinks_expire_while_the_far_end_asks_for_patience(autojump_clock: MockClock) -> None:
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        if len(peer.batches) == 1:
+            receipts.delivered(0)
+            raise Throttled("429 Too Many Requests", retry_after_s=6)
+        for index in range(len(batch)):
+            receipts.delivered(index)
+
+    peer, cursor = Peer(sending=sending), MemoryCursor()
+    cursor.add(*(make_uplink(n, received_ms=0) for n in range(1, 4)), make_uplink(4, received_ms=60_000))
+    live = make_live(peer, cursor, uplinkTimeValidity="2s")
+    live.outbound.clock = wall_clock()
+    async with running(live):
+        await trio.sleep(5)
+        assert live.health.to_document()["uplinks"]["inFlight"] == 0, "nothing is with the far end while it rests"
+        await trio.sleep(5)
+    assert peer.batches == [[1, 2, 3, 4], [4]]
+    assert [fate for _, fate in cursor.fates] == [
+        Verdict.DELIVERED, Verdict.EXPIRED, Verdict.EXPIRED, Verdict.DELIVERED
+    ]  # fmt: skip
+
+
+async def test_uplinks_expire_while_those_before_them_wait_for_their_receipts(autojump_clock: MockClock) -> None:
+    """After a reopening as many are in hand as go in several batches, each of which may take long."""
+
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        await trio.sleep(30)
+        if len(peer.opens) == 1 and len(peer.batches) == 2:
+            raise LinkLost("reset by peer")
+        for index in range(len(batch)):
+            receipts.delivered(index)
+
+    peer, cursor = Peer(sending=sending), MemoryCursor()
+    cursor.add(*(make_uplink(n, received_ms=0) for n in range(1, 49)))
+    live = make_live(peer, cursor, uplinkTimeValidity="75s")
+    live.outbound.clock = wall_clock()
+    async with running(live):
+        await trio.sleep(200)
+    assert [len(batch) for batch in peer.batches] == [16, 32, 16]
+    assert [fate for _, fate in cursor.fates] == [Verdict.DELIVERED] * 32 + [Verdict.EXPIRED] * 16
 
 
 async def test_each_version_of_the_file_proves_itself(autojump_clock: MockClock) -> None:

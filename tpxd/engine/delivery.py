@@ -65,10 +65,10 @@ async def deliver(
 
     Cancellation: as after `LinkLost`.
     """
-    flight.expire(outbound.decide)
     most = min(SLOW_START, max_in_flight)
     quiet_at = trio.current_time() + quiet_s
     while not stopping.requested:
+        flight.expire(outbound.is_too_old)  # each time: the far end or its receipts may have taken long
         batch = flight.next_batch(most)
         if not batch:
             with stopping.interrupts(), trio.move_on_at(quiet_at) as waiting:
@@ -81,6 +81,7 @@ async def deliver(
         try:
             await transport.send(batch, BatchReceipts(flight, batch))
         except Throttled as patience:
+            flight.sending = 0
             health.throttled(patience)
             with stopping.interrupts():
                 await trio.sleep(patience.retry_after_s)

@@ -112,11 +112,13 @@ class Flight:
                     item.settled = decided
         self.progress.set()
 
-    def expire(self, decide: Callable[[Uplink], Settled | bytes]) -> None:
-        """Settle what has become too old while it was in hand."""
+    def expire(self, is_too_old: Callable[[Uplink], bool]) -> None:
+        """Settle what has become too old while it was in hand; whoever was suspected for it is suspected no more."""
         for item in self._items:
-            if item.settled is None and decide(item.uplink) is Verdict.EXPIRED:
+            if item.settled is None and is_too_old(item.uplink):
                 item.settled = Verdict.EXPIRED
+                if self.poison.suspect == item.uplink.seq:
+                    self.poison.clear()
                 self.progress.set()
 
     def next_batch(self, most: int) -> list[InFlight]:

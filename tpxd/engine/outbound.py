@@ -54,23 +54,39 @@ class Outbound:
 
     def decide(self, uplink: Uplink) -> Verdict | bytes:
         """The body to send, or why the uplink is not sent."""
-        if uplink.lrn_infos.startswith(ADDRESSED):
-            if uplink.recipient != self.connection:
-                return Verdict.FILTERED
-            if not uplink.handed_on:
-                return uplink.body  # what became of its own command, or a message: whatever its flow and form
-            if self.flow.matchers and self.flow.takes(uplink):
-                return Verdict.FILTERED  # it came straight from the LRC too
-        elif uplink.kind == DOWNLINK_SENT and self.own(uplink):
-            return uplink.body
-        elif not self.flow.takes(uplink) if self.flow.matchers else self.chains.names(self.connection):
+        if self._is_about_its_own(uplink):
+            return uplink.body  # what became of its own command, or a message: whatever its flow, form and age
+        if not self._takes(uplink):
             return Verdict.FILTERED
         if self.form == "fields" and uplink.kind != "DevEUI_uplink":
             return Verdict.FILTERED
-        if self.validity_s is not None:
-            now = self.clock.now()
-            if now is not None and now - emitted_s(uplink) > self.validity_s:
-                return Verdict.EXPIRED
+        if self.is_too_old(uplink):
+            return Verdict.EXPIRED
+        return self._body(uplink)
+
+    def is_too_old(self, uplink: Uplink) -> bool:
+        """Whether an uplink that is to be sent has outlived its validity, perhaps since it was decided about."""
+        if self.validity_s is None or self._is_about_its_own(uplink):
+            return False
+        now = self.clock.now()
+        return now is not None and now - emitted_s(uplink) > self.validity_s
+
+    def _is_about_its_own(self, uplink: Uplink) -> bool:
+        if uplink.lrn_infos.startswith(ADDRESSED):
+            return uplink.recipient == self.connection and not uplink.handed_on
+        return uplink.kind == DOWNLINK_SENT and self.own(uplink)
+
+    def _takes(self, uplink: Uplink) -> bool:
+        if uplink.lrn_infos.startswith(ADDRESSED):
+            if uplink.recipient != self.connection:
+                return False
+            # where its flow takes it too, it came straight from the LRC
+            return not (self.flow.matchers and self.flow.takes(uplink))
+        if self.flow.matchers:
+            return self.flow.takes(uplink)
+        return not self.chains.names(self.connection)
+
+    def _body(self, uplink: Uplink) -> bytes:
         if self.form == "whole":
             return self._with_url(uplink)
         if self.form == "fields":
