@@ -24,6 +24,8 @@ from tpxd.toml_source import Loc, TomlSource
 Model = TypeVar("Model", bound=BaseModel)
 Schema = Mapping[str, Any]
 
+MOST: Final = 20
+"""So many problems of a file are told; a file with thousands would fill the health document and the log."""
 LONGEST: Final = 60
 ALIKE: Final = 0.6
 
@@ -51,17 +53,34 @@ def validate(model: type[Model], source: TomlSource, sources: SecretSources) -> 
         found = error.errors(include_url=False)
     unresolved = [each for each in found if each["type"] == UNRESOLVED]
     if not sources.lenient or not unresolved:
-        raise ConfigError(_in_order(problem_of(each, source, schema_of(model)) for each in found))
-    warnings = [replace(problem_of(each, source, schema_of(model)), severity="warning") for each in unresolved]
+        raise ConfigError(_problems(found, source, schema_of(model)))
+    warnings = [replace(problem, severity="warning") for problem in _problems(unresolved, source, schema_of(model))]
     try:
         return attempt(lenient=True), warnings
     except ValidationError as error:
         found = error.errors(include_url=False)
-    raise ConfigError(_in_order([*warnings, *(problem_of(each, source, schema_of(model)) for each in found)]))
+    raise ConfigError(_in_order([*_problems(found, source, schema_of(model)), *warnings]))
+
+
+def _problems(errors: Iterable[ErrorDetails], source: TomlSource, schema: Schema) -> list[Problem]:
+    """The first problems of a file in its order; no words are found for the others, which takes long."""
+    in_order = sorted(errors, key=lambda error: source.places.values[source.known(error["loc"])])
+    found = [problem_of(error, source, schema) for error in in_order[:MOST]]
+    return shortened(_in_order(found), len(in_order) - len(found))
 
 
 def _in_order(problems: Iterable[Problem]) -> list[Problem]:
-    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+    """As they stand in the file; what is said of the file as a whole comes last."""
+    return sorted(problems, key=lambda problem: (not problem.line, problem.line, problem.column))
+
+
+def shortened(problems: Sequence[Problem], more: int = 0) -> list[Problem]:
+    """The first of a file's problems, and one that counts the others and the `more` that nobody worded."""
+    more += len(problems[MOST:])
+    shown = list(problems[:MOST])
+    if more:
+        shown.append(Problem(shown[0].path, 0, 0, "", f"and {more} more; mend these first", shown[0].severity))
+    return shown
 
 
 def _as_text(value: datetime.datetime | datetime.date | datetime.time) -> str:

@@ -24,8 +24,11 @@ from typing import Any, Final, NamedTuple
 
 from tpxd.errors import ConfigError, Problem, unreadable
 
-MAX_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 64 * 1024
+MAX_CONVERTER_BYTES: Final = 1024 * 1024
+"""The most that a converter in `drivers_dir` may have, which holds its script."""
 MAX_DEPTH: Final = 32
+MAX_KEY_PARTS: Final = 32
 _TOO_DEEP: Final = f"tables and arrays are nested more than {MAX_DEPTH} deep"
 _TOO_LARGE: Final = "a number is larger than 64 bits hold, the most that TOML has"
 
@@ -79,18 +82,18 @@ class TomlSource:
         return Problem(self.shown, place.line, place.column, field, message, severity)
 
 
-def read_toml(path: Path, shown: str) -> tuple[bytes, TomlSource]:
-    """Read and parse a file of at most 1 MiB; returns its bytes too.
+def read_toml(path: Path, shown: str, *, most_bytes: int = MAX_BYTES) -> tuple[bytes, TomlSource]:
+    """Read and parse a file of at most `most_bytes`; returns its bytes too.
 
     Raises:
         ConfigError: it cannot be read, is too large, or is no TOML; exactly one problem.
     """
-    content = read_bytes(path, shown)
+    content = read_bytes(path, shown, most_bytes=most_bytes)
     return content, parse_toml(content, shown)
 
 
-def read_bytes(path: Path, shown: str) -> bytes:
-    """The content of a regular file of at most 1 MiB.
+def read_bytes(path: Path, shown: str, *, most_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a regular file of at most `most_bytes`.
 
     Raises:
         ConfigError: it cannot be read, is no file, or is too large.
@@ -99,13 +102,13 @@ def read_bytes(path: Path, shown: str) -> bytes:
         if not path.is_file() and path.exists():  # a FIFO would hang, and a directory says little
             raise _whole(shown, "is a directory, not a file" if path.is_dir() else "is not a regular file")
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(most_bytes + 1)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and path.is_symlink():
             raise _whole(shown, f"is a link to {path.readlink()}, which does not exist; mend or remove it") from error
         raise _whole(shown, unreadable(error)) from error
-    if len(content) > MAX_BYTES:
-        raise _whole(shown, f"is larger than {MAX_BYTES // 1024} KiB, the most a file may have")
+    if len(content) > most_bytes:
+        raise _whole(shown, f"is larger than {most_bytes // 1024} KiB, the most a file may have")
     return content
 
 
@@ -141,6 +144,9 @@ def parse_toml(content: bytes, shown: str) -> TomlSource:
     if (nul := text.find("\0")) >= 0:
         place = _place_in(text, nul)
         raise ConfigError([Problem(shown, *place, "", "there is a NUL byte here; a TOML file is text")])
+    if (long := long_key(text, MAX_KEY_PARTS)) is not None:
+        message = f"this key has more than {MAX_KEY_PARTS} parts, the most a key may have"
+        raise ConfigError([Problem(shown, *_place_in(text, long), "", message)])
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -155,6 +161,33 @@ def parse_toml(content: bytes, shown: str) -> TomlSource:
     if (large := _too_large(document)) is not None:
         raise ConfigError([source.problem("", _TOO_LARGE, large)])
     return source
+
+
+_PART: Final = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]++|\\.)*+"|'[^'\n]*+')"""
+_TOKENS: Final = re.compile(
+    rf"""
+    \#[^\n]*+                                             # a comment
+    | \"{{3}} (?: [^"\\]++ | \\. | "(?!"") )*+ "{{3,5}}      # texts over several lines
+    | '{{3}} (?: [^']++ | '(?!'') )*+ '{{3,5}}
+    | (?P<key> {_PART} (?: [\ \t]*+ \. [\ \t]*+ {_PART} )*+ )
+    | (?P<unclosed> ["'] )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def long_key(text: str, most: int) -> int | None:
+    """Where a key of more than `most` parts begins: to tomllib each part is a table, named by the whole way to it.
+
+    Reads what looks like keys, values too, which are never as long as this; where a text has no end tomllib stops too.
+    """
+    for token in _TOKENS.finditer(text):
+        if token["unclosed"]:
+            return None
+        key = token["key"]
+        if key and key.count(".") >= most and len(re.findall(_PART, key)) > most:
+            return token.start()
+    return None
 
 
 def _place_in(text: str, offset: int) -> Place:

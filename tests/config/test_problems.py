@@ -210,3 +210,28 @@ def test_every_problem_is_one_line(value: object) -> None:
 )
 def test_suggestions(word: str, told: str) -> None:
     assert suggestion(word, ["actility-mqtt-iot", "actility-http-iot"]) == told
+
+
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [
+        ("\n".join(f"k{n} = 1" for n in range(5_000)), "plant.toml:7:1: configuration.k0: unknown key"),
+        (f"topics = [{'5,' * 5_000}]", "plant.toml:7:11: configuration.topics[0]: 5 is not a table"),
+        (
+            f"chainedWithConnectionIds = [{'5.5,' * 5_000}]",
+            "plant.toml:7:29: configuration.chainedWithConnectionIds[0]: 5.5 is not text",
+        ),
+    ],
+)
+def test_of_thousands_of_problems_twenty_are_told_and_the_others_counted(line: str, first: str) -> None:
+    problems = told(plant(more=line))
+    assert len(problems) == 21
+    assert problems[0].startswith(first)
+    assert problems[-1] == "plant.toml: and 4980 more; mend these first"
+
+
+def test_of_thousands_of_warnings_twenty_are_told(tmp_path: Path) -> None:
+    headers = ", ".join(f'h{n} = {{ env = "H{n}" }}' for n in range(1_000))
+    problems = told(plant(more=f"headers = {{ {headers} }}"), lenient=True)
+    assert len(problems) == 21
+    assert problems[-1] == "warning: plant.toml: and 980 more; mend these first"

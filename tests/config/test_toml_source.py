@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpxd.errors import ConfigError
-from tpxd.toml_source import MAX_BYTES, Loc, Place, find_places, parse_toml, read_toml
+from tpxd.toml_source import (
+    MAX_BYTES,
+    MAX_CONVERTER_BYTES,
+    Loc,
+    Place,
+    _Scanner,
+    find_places,
+    long_key,
+    parse_toml,
+    read_toml,
+)
+
+TOO_LONG = "this key has more than 32 parts, the most a key may have"
 
 BARE_KEYS = st.from_regex(r"[A-Za-z0-9_-]{1,6}", fullmatch=True)
 KEYS = BARE_KEYS | st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=6)
@@ -290,13 +303,70 @@ last = true
         (b'a = "\xc3\xbc\xff"', "x:1:7: byte 0xff is not UTF-8; save the file as UTF-8"),
         (b'a = 1\nb = "\0"', "x:2:6: there is a NUL byte here; a TOML file is text"),
         (b"a = " + b"[" * 5000, "x: tables and arrays are nested more than 32 deep"),
-        (b".".join([b"a"] * 200) + b" = 1", "x: tables and arrays are nested more than 32 deep"),
+        (b".".join([b"a"] * 32) + b" = {a = 1}", "x: tables and arrays are nested more than 32 deep"),
+        (b"b = 1\n" + b".".join([b"a"] * 33) + b" = 1", f"x:2:1: {TOO_LONG}"),
+        (b"b = 1 # '\n[" + b" . ".join([b"'a'"] * 33) + b"]", f"x:2:2: {TOO_LONG}"),
+        (b"a = {b = 1, " + b".".join([b'"a\\""', b"a"] * 17) + b" = 1}", f"x:1:13: {TOO_LONG}"),
     ],
 )
 def test_what_is_no_toml_is_told_in_plain_words(content: bytes, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_toml(content, "x")
     assert [str(problem) for problem in caught.value.problems] == [told]
+
+
+def test_a_key_of_a_hundred_thousand_parts_takes_no_time() -> None:
+    """To tomllib it is a table for each part, and their names take memory that grows with its square."""
+    began = time.process_time()
+    with pytest.raises(ConfigError, match=TOO_LONG):
+        parse_toml(b".".join([b"a"] * 100_000) + b" = 1", "x")
+    assert time.process_time() - began < 5
+
+
+class Lengths(_Scanner):
+    """Notes how many parts each key has that the scanner of places meets."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.found = [0]
+
+    def dotted_key(self) -> list[tuple[str, Place]]:
+        parts = list(super().dotted_key())
+        self.found.append(len(parts))
+        return parts
+
+
+PIECES = (
+    *"ab.=#'\"\\\n [],{}1",
+    "a.b",
+    ".b",
+    "a=1\n",
+    "[a.b]\n",
+    "'a.b'",
+    '"b.c"',
+    '"""',
+    "'''",
+    "\nb='''a.b.a'",
+    "'''\n",
+)
+
+
+@given(st.lists(st.sampled_from(PIECES)).map("".join))
+def test_a_long_key_is_found_where_there_is_one_and_nowhere_else(text: str) -> None:
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return
+    scanner = Lengths(text)
+    scanner.document()
+    assert (long_key(text, 2) is not None) == (max(scanner.found) > 2)
+
+
+@pytest.mark.parametrize("end", ['"', "'", '"""', "'''", '""""', '"""""', "''''"])
+def test_what_a_text_or_a_remark_holds_is_no_key(end: str) -> None:
+    dots = ".".join(["a"] * 99)
+    text = f"a = {end[:3] if len(end) > 2 else end}{dots}{end} # {dots}\nb = 1"
+    assert parse_toml(text.encode(), "x").document.keys() == {"a", "b"}
 
 
 def test_a_byte_order_mark_and_carriage_returns_are_no_problem() -> None:
@@ -317,10 +387,19 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         ("none.toml", "cannot be read: No such file or directory"),
         ("link.toml", "is a link to gone.toml, which does not exist; mend or remove it"),
         ("loop.toml", "cannot be read: Too many levels of symbolic links"),
-        ("large.toml", "is larger than 1024 KiB, the most a file may have"),
+        ("large.toml", "is larger than 64 KiB, the most a file may have"),
     ):
         with pytest.raises(ConfigError, match=f"^{name}: {told}$"):
             read_toml(tmp_path / name, name)
+
+
+def test_a_converter_may_be_larger_than_a_connection_file(tmp_path: Path) -> None:
+    path = tmp_path / "converter.toml"
+    path.write_bytes(b"a = 1\n" + b"#" * MAX_BYTES)
+    assert read_toml(path, "x", most_bytes=MAX_CONVERTER_BYTES)[1].document == {"a": 1}
+    path.write_bytes(b"#" * (MAX_CONVERTER_BYTES + 1))
+    with pytest.raises(ConfigError, match=r"^x: is larger than 1024 KiB, the most a file may have$"):
+        read_toml(path, "x", most_bytes=MAX_CONVERTER_BYTES)
 
 
 def test_a_file_that_is_for_others_is_told_with_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from tpxd.connection_file import ConnectionFile
 from tpxd.connector import REGISTRY
 from tpxd.engine.chains import circle
 from tpxd.errors import ConfigError, Problem, unreadable
-from tpxd.problems import suggestion, validate
+from tpxd.problems import MOST, shortened, suggestion, validate
 from tpxd.secret import Fingerprint, fingerprint
 from tpxd.toml_source import TomlSource, parse_toml, read_bytes
 
@@ -196,8 +196,8 @@ def clashes(loaded: Iterable[Loaded], ids: Collection[str]) -> dict[str, tuple[P
     names: dict[str, list[str]] = {}
     found: dict[str, tuple[Problem, ...]] = {}
     for entry in loaded:
-        if problems := tuple(_chain_problems(entry, ids, names)):
-            found[entry.id] = problems
+        if problems := _chain_problems(entry, ids, names):
+            found[entry.id] = tuple(shortened(problems))
         for path, value in _unique_values(entry.file):
             owner = taken.setdefault((path[-1], value), entry.id)
             if owner != entry.id:
@@ -207,20 +207,25 @@ def clashes(loaded: Iterable[Loaded], ids: Collection[str]) -> dict[str, tuple[P
     return found
 
 
-def _chain_problems(entry: Loaded, ids: Collection[str], names: dict[str, list[str]]) -> Iterable[Problem]:
+def _chain_problems(entry: Loaded, ids: Collection[str], names: dict[str, list[str]]) -> list[Problem]:
     """What is wrong with whom a file names; what is right with it is added to `names`."""
+    problems: list[Problem] = []
     for index, named in enumerate(entry.file.configuration.chainedWithConnectionIds):
         path = ("configuration", "chainedWithConnectionIds", index)
         fault = None
         if named not in ids:
-            hint = suggestion(named, ids) or "; name the stem of a file beside this one"
+            hint = (
+                suggestion(named, ids) if len(problems) < MOST else ""
+            ) or "; name the stem of a file beside this one"
             fault = f'"{named}" is no connection here{hint}'
         elif way := circle(names | {entry.id: [*names.get(entry.id, ()), named]}, entry.id):
             fault = f"{' -> '.join(way)} is a circle; one of these connections must not name the next"
         if fault is None:
             names.setdefault(entry.id, []).append(named)
         else:
-            yield entry.source.problem("configuration.chainedWithConnectionIds", fault, entry.source.known(path))
+            where = entry.source.known(path)
+            problems.append(entry.source.problem("configuration.chainedWithConnectionIds", fault, where))
+    return problems
 
 
 def _unique_values(file: ConnectionFile) -> Iterable[tuple[tuple[str, str], str]]:
