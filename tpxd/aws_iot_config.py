@@ -32,11 +32,12 @@ from tpxd.link_config import check_ports
 from tpxd.lorawan.patterns import Pattern
 from tpxd.mqtt_transport import PortTopics
 from tpxd.secret import plain
-from tpxd.tls_config import TlsConfig, TlsContexts
+from tpxd.tls_config import TlsConfig
 from tpxd.topics import TopicSources
 from tpxd.wire.proxy import host_and_port
 from tpxd.wire.sigv4 import Signer
 from tpxd.wire.streams import Endpoint
+from tpxd.wire.tls import TlsContexts
 from tpxd.wire.websocket import WebSocket
 
 MAX_TOPIC_BYTES: Final = 256

@@ -22,19 +22,17 @@ Back-off, cursor, counters, state, reload, rate limit, validity, formats, poison
 from __future__ import annotations
 
 import logging
-import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-import trio
 
 from tpxd.config import ConnectorConfig
 from tpxd.errors import TransportError
 from tpxd.events import Report
 from tpxd.lorawan.uplink import Uplink
-from tpxd.wire.streams import Endpoint
+from tpxd.wire.streams import Dial as Dial  # part of the contract too
+from tpxd.wire.tls import TlsContexts as TlsContexts
 
 MAX_BATCH = 256
 MAX_BATCH_BYTES = 1 << 20
@@ -107,24 +105,6 @@ class Transport(Protocol):
 
     async def acknowledge(self, incoming: Incoming) -> None:
         """Tell the far end that this message is stored here."""
-
-
-Dial = Callable[[Endpoint, float], Awaitable[trio.abc.Stream]]
-"""Opens a byte stream to an endpoint within so many seconds, or raises `ConnectFailed`."""
-
-
-class TlsContexts(Protocol):
-    """Makes TLS contexts and shares them between equal settings."""
-
-    def __call__(
-        self,
-        *,
-        ca: str | None = None,
-        certificate: str | None = None,
-        private_key: str | None = None,
-        alpn: Sequence[str] = (),
-    ) -> ssl.SSLContext:
-        """A client context for these PEM texts; raises `ConfigError`-worthy `ValueError` when they do not load."""
 
 
 class Memory(Protocol):

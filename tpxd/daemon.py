@@ -30,7 +30,7 @@ from tpxd.engine.downlink_urls import PATH, DownlinkUrls
 from tpxd.engine.lrc_sender import NOT_SET, LrcSender
 from tpxd.engine.supervisor import Supervisor
 from tpxd.engine.watcher import watch
-from tpxd.errors import ConfigError, SpoolError, TpxdError, leaves
+from tpxd.errors import EXIT_INVALID, ConfigError, SpoolError, TpxdError, leaves
 from tpxd.events import EventLog
 from tpxd.intake.downlinks import downlink_route
 from tpxd.intake.server import Intake, serve_intake
@@ -47,7 +47,6 @@ STARTING = (SpoolError, CannotListen, OSError)
 """What may keep a part from starting; the message says what to do."""
 
 EXIT_FAILED: Final = 1
-EXIT_INVALID: Final = 78
 
 GC_OBJECTS: Final = 10_000
 """The garbage collector runs at so many new objects. An uplink holds a dozen until it is settled: at Python's 700 the
@@ -66,7 +65,7 @@ def run(config_dir: Path) -> int:
         for problem in error.problems:
             logging.getLogger("tpxd").error("%s", problem)
         return EXIT_INVALID
-    configure_log(settings.log)
+    configure_log(settings.log.level, settings.log.format)
     connectors.load()
     gc.freeze()  # what is there now stays until the end
     gc.set_threshold(GC_OBJECTS)
@@ -132,7 +131,7 @@ async def _main(settings: Settings) -> None:
             claimed=lambda r: supervisor.claims(r.kind, r.lane, r.document),
             sent=lambda r: commands.transmitted(r.lane, r.fields),
         )
-        door = downlink_route(urls.find, commands, time.time, supervisor.chains.messages, spool)
+        door = downlink_route(urls.find, commands, time.time, supervisor.chains.messages, spool.append)
         intake.routes[PATH] = {"POST": door}
         pulse = Pulse(spool, supervisor)
         state = DaemonState(supervisor, intake, spool, events, pulse, commands, sender)

@@ -1,4 +1,4 @@
-"""Every error that tpxd raises on purpose, and who must act on it.
+"""The errors that pass from room to room, and who must act on each.
 
     TpxdError
     ├─ ConfigError             the operator: edit the file; never retried until it changes
@@ -20,12 +20,23 @@
        └─ Throttled            keep the link, wait as told
 
 `str(error)` is one line that an operator understands; `hint` is the next step.
+
+Further kinds of `TpxdError` stand where they are raised:
+
+    lorawan   DownlinkError, NotJson
+    wire      CannotListen
+    engine    Later, NotTaken, Unknown
+    cli       Declined, Unanswered, Unreachable
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
+
+EXIT_INVALID: Final = 78
+"""What a process ends with whose configuration is wrong (EX_CONFIG of sysexits.h)."""
 
 
 class TpxdError(Exception):

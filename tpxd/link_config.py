@@ -5,8 +5,6 @@ Source: ThingPark X IoT Flow, "MQTT connector" and "AMQP connector".
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
@@ -14,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from tpxd.config import HostPort, Secret
 from tpxd.tls_config import TlsConfig
 from tpxd.wire.streams import Endpoint
+from tpxd.wire.tls import TlsContexts
 
 
 def without_null(text: str) -> str:
@@ -55,8 +54,8 @@ class LinkConfig(TlsConfig):
             raise ValueError('certificates need protocol = "SSL"; with TCP nothing is encrypted')
         return self
 
-    def endpoint(self, contexts: Callable[..., ssl.SSLContext]) -> Endpoint:
-        """Where to connect to, and how; `contexts` is a `connector.TlsContexts`."""
+    def endpoint(self, contexts: TlsContexts) -> Endpoint:
+        """Where to connect to, and how."""
         tls = None if self.protocol == "TCP" else self.tls_context(contexts)
         return Endpoint(self.hostName.host, self.hostName.port, tls, proxy=self.proxy_hop(contexts))
 

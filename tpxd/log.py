@@ -22,7 +22,6 @@ from typing import Any, Final, TextIO
 import orjson
 
 from tpxd.events import utc_text
-from tpxd.settings import LogSettings
 
 REPEAT_S: Final = 60.0
 REMEMBERED: Final = 1_000
@@ -35,13 +34,18 @@ PRIORITIES: Final = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, 
 ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09} | {10: "\\n"}
 
 
-def configure(settings: LogSettings) -> None:
-    """Send all records of the process to standard error; calling it again replaces what was set before."""
+def configure(level: str, form: str) -> None:
+    """Send all records of the process to standard error; calling it again replaces what was set before.
+
+    Args:
+        level: the least that is logged, such as "info".
+        form: "text" or "json".
+    """
     stream = sys.stderr
     out = logging.StreamHandler(stream)
-    out.setFormatter(_formatter(settings.format, stream))
+    out.setFormatter(_formatter(form, stream))
     out.addFilter(Repeats())
-    logging.basicConfig(level=settings.level.upper(), handlers=[out], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[out], force=True)
     for name in FOREIGN:
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -6,7 +6,7 @@ Source: ThingPark X IoT Flow, "MQTT connector" (certificates) and "About connect
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -15,10 +15,7 @@ from pydantic import AliasChoices, Field, PlainSerializer, PlainValidator, WithJ
 from tpxd.config import ConnectorConfig, HostAndPort, Part, Pem, Secret, parse_host_and_port
 from tpxd.secret import plain
 from tpxd.wire.proxy import Proxy
-from tpxd.wire.tls import check_pems
-
-TlsContexts = Callable[..., ssl.SSLContext]
-"""A `connector.TlsContexts`."""
+from tpxd.wire.tls import TlsContexts, check_pems
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +122,7 @@ class TlsConfig(ConnectorConfig):
         """The context for the far end.
 
         Args:
-            alpn: see `connector.TlsContexts`.
+            alpn: see `wire.tls.TlsContexts`.
 
         Raises:
             ValueError: a certificate does not load.

@@ -20,14 +20,14 @@ from tpxd.connection_file import ConnectionFile
 from tpxd.connector import Connector, Context, Incoming, Outgoing, Receipts, Transport
 from tpxd.engine.commands import Commands
 from tpxd.engine.connection import Live, run_connection
-from tpxd.engine.flight import Flight, Settled
+from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health
 from tpxd.engine.outbound import Outbound, format_of
 from tpxd.engine.validity import ClockWatch
 from tpxd.events import EventLog
 from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Ledger, LoadedCommands, Rejected, Verdict
+from tpxd.spool import Cursor, Ledger, LoadedCommands, Rejected, Settled, Verdict
 from tpxd.wire.tls import TlsContextCache
 
 

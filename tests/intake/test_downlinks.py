@@ -62,7 +62,7 @@ async def site(*, refusal: str | None = None, chained: bool = False, **configura
     async with open_commands(disk, verdicts.append, EventLog().report, refusal=refusal) as commands:
         chains = Chains()
         chains.set({"plant": ["archive"], "archive": []} if chained else {})
-        route = downlink_route(urls.find, commands, lambda: 1_700_000_000.0, chains.messages, verdicts)
+        route = downlink_route(urls.find, commands, lambda: 1_700_000_000.0, chains.messages, verdicts.append)
         yield Site(route, commands, disk, verdicts)
 
 

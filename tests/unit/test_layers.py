@@ -1,4 +1,4 @@
-"""Imports go down only, each foreign library stays in its file, no file outgrows one sitting, tests stand alone."""
+"""Imports go down only, each foreign library stays in its file, tests stand alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tpxd"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-LONGEST = 350
 
 LEVELS: tuple[frozenset[str], ...] = tuple(
     frozenset(rooms.split())
@@ -133,11 +132,6 @@ def test_only_barriers_catch_everything(module: str) -> None:
 
 def test_every_barrier_is_one() -> None:
     assert [module for module in BARRIERS if not list(swallowers(MODULES[module]))] == []
-
-
-def test_a_file_is_read_in_one_sitting() -> None:
-    lengths = {str(file.relative_to(ROOT)): file.read_text().count("\n") for file in (*FILES, *TESTS)}
-    assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}
 
 
 def test_tests_share_helpers_and_never_import_one_another() -> None:

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpxd.log import JournalFormatter, JsonFormatter, Repeats, TextFormatter, configure, is_journal, visible
-from tpxd.settings import LogSettings
 
 
 def record(
@@ -160,8 +159,8 @@ def test_what_is_remembered_is_bounded() -> None:
 
 @pytest.mark.usefixtures("root")
 def test_configure_writes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    configure(LogSettings(level="warning"))
-    configure(LogSettings(level="warning", format="json"))
+    configure("warning", "text")
+    configure("warning", "json")
     logging.getLogger("tpxd.x").info("not this")
     logging.getLogger("tpxd.x").warning("this", extra={"connection": "plant"})
     out, err = capsys.readouterr()
@@ -171,7 +170,7 @@ def test_configure_writes_to_standard_error(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.usefixtures("root")
 def test_foreign_loggers_are_tamed_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
-    configure(LogSettings(level="debug"))
+    configure("debug", "text")
     logging.getLogger("httpcore.http11").debug("Authorization: Bearer secret")
     logging.getLogger("amqtt.broker").info("a packet")
     logging.getLogger("tpxd.x").debug("ours")
@@ -195,6 +194,6 @@ def test_configure_speaks_to_the_journal(tmp_path: Path, monkeypatch: pytest.Mon
         status = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
         monkeypatch.setattr(sys, "stderr", stream)
-        configure(LogSettings())
+        configure("info", "text")
         logging.getLogger("tpxd.x").warning("this")
     assert path.read_text() == "<4>this\n"

@@ -18,6 +18,7 @@ import orjson
 import typer
 
 from tpxd import connectors
+from tpxd.cli.options import DEFAULT_CONFIG
 from tpxd.config import SecretSources
 from tpxd.engine.connection_files import (
     SUFFIX,
@@ -29,12 +30,10 @@ from tpxd.engine.connection_files import (
     load_directory,
     load_file,
 )
-from tpxd.errors import ConfigError, Problem
+from tpxd.errors import EXIT_INVALID, ConfigError, Problem
 from tpxd.settings import FILE_NAME, check_settings
 from tpxd.toml_source import is_missing
 
-EXIT_INVALID: Final = 78
-DEFAULT: Final = Path("/etc/tpxd")
 CONNECTIONS: Final = "connections.d"
 
 
@@ -43,7 +42,7 @@ def check_command(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Validate tpxd.toml and connection files; exit code 0, or 78 when something is wrong."""
-    raise typer.Exit(check(paths or [DEFAULT], as_json=json))
+    raise typer.Exit(check(paths or [DEFAULT_CONFIG], as_json=json))
 
 
 def check(paths: Sequence[Path], *, as_json: bool = False) -> int:

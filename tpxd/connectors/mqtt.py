@@ -11,8 +11,7 @@ Source:   ThingPark X IoT Flow, "MQTT connector"; MQTT 3.1.1.
 from __future__ import annotations
 
 import re
-import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
@@ -30,6 +29,7 @@ from tpxd.topics import CommandPorts, TopicSources, UplinkTopics
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_codec import MAX_TEXT_BYTES
 from tpxd.wire.streams import Endpoint
+from tpxd.wire.tls import TlsContexts
 from tpxd.wire.websocket import WebSocket
 
 
@@ -73,7 +73,7 @@ class MqttConfig(TopicSources, LinkConfig):
             raise ValueError('path needs protocol = "WSS"; the others have none')
         return self
 
-    def endpoint(self, contexts: Callable[..., ssl.SSLContext]) -> Endpoint:
+    def endpoint(self, contexts: TlsContexts) -> Endpoint:
         """See `LinkConfig`; with WSS, the bytes travel in a WebSocket (MQTT 3.1.1, 6)."""
         endpoint = super().endpoint(contexts)
         return replace(endpoint, websocket=WebSocket(self.path, "mqtt")) if self.protocol == "WSS" else endpoint

@@ -18,9 +18,7 @@ import trio
 from tpxd.connector import MAX_BATCH, Outgoing
 from tpxd.engine.poison import CONVICTED, Poison, Sending
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Rejected, Verdict
-
-Settled = Verdict | Rejected
+from tpxd.spool import Cursor, Rejected, Settled, Verdict
 
 
 @dataclass(slots=True)

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
+from tpxd.engine.commands import Commands, Publish
+from tpxd.engine.downlink_urls import Door
 from tpxd.errors import SpoolUnavailable
 from tpxd.intake.counters import Clock
 from tpxd.intake.routes import Route, error_response, json_response
 from tpxd.lorawan.downlinks import MAX_BODY_BYTES, Command, DownlinkError, NotACommand, NotJson, parse_downlink
-from tpxd.spool import Appended, NewReport, StoredCommand
+from tpxd.spool import NewReport
 from tpxd.wire.http1 import Request, Response
 
 GUESSES: Final = 20
@@ -27,46 +29,8 @@ PEERS: Final = 1_024
 RETRY_AFTER: Final = (b"Retry-After", b"5")
 
 
-class Door(Protocol):
-    """Where a command comes in: see `tpxd.engine.downlink_urls.Door`."""
-
-    @property
-    def connection(self) -> str:
-        """Whose command it is."""
-
-    @property
-    def default_port(self) -> int | None:
-        """For commands without an FPort."""
-
-
 Messages = Callable[[str, bytes], Iterable[NewReport]]
 """A connection's id and JSON that is no command to what other connections get of it."""
-
-
-class ReportStore(Protocol):
-    """The part of the spool that is needed here."""
-
-    async def append(self, report: NewReport) -> Appended:
-        """Return once the report is synced to disk; raises SpoolUnavailable."""
-
-
-class Taker(Protocol):
-    """The part of `tpxd.engine.commands.Commands` that is needed here."""
-
-    def full(self, connection: str) -> bool:
-        """No further one is taken from this connection."""
-
-    def enter(self, connection: str, wanted: Command | DownlinkError, mark: str = "") -> StoredCommand:
-        """Take a command in."""
-
-    async def saved(self, command: StoredCommand) -> None:
-        """Wait until it is on disk; raises `SpoolUnavailable`."""
-
-    def withdraw(self, command: StoredCommand) -> None:
-        """Take it back."""
-
-    def ignored(self, connection: str, *, json: bool) -> None:
-        """Count what is no command."""
 
 
 @dataclass(slots=True)
@@ -112,7 +76,7 @@ class Guesses:
 
 
 def downlink_route(
-    find: Callable[[str], Door | None], commands: Taker, clock: Clock, messages: Messages, store: ReportStore
+    find: Callable[[str], Door | None], commands: Commands, clock: Clock, messages: Messages, publish: Publish
 ) -> Route:
     """The route of `POST /iot-flow/downlinkMessages/{downlinkUuid}`.
 
@@ -149,25 +113,25 @@ def downlink_route(
             wanted = error
         if isinstance(wanted, NotACommand):
             commands.ignored(door.connection, json=True)
-            return await _hand_on(tuple(messages(door.connection, request.body)), store)
+            return await _hand_on(tuple(messages(door.connection, request.body)), publish)
         return await store_command(commands, door.connection, wanted)
 
     return take_command
 
 
-async def _hand_on(reports: Sequence[NewReport], store: ReportStore) -> Response:
+async def _hand_on(reports: Sequence[NewReport], publish: Publish) -> Response:
     """Store what chained connections get of a message."""
     if not reports:
         return error_response(400, "the body is JSON but no DevEUI_downlink, and this connection is chained with none")
     try:
         for report in reports:
-            await store.append(report)
+            await publish(report)
     except SpoolUnavailable as error:
         return error_response(503, error.message, [RETRY_AFTER])
     return json_response(202, {"handedOn": len(reports)})
 
 
-async def store_command(commands: Taker, connection: str, wanted: Command | DownlinkError) -> Response:
+async def store_command(commands: Commands, connection: str, wanted: Command | DownlinkError) -> Response:
     """Store a command and say what became of it."""
     command = commands.enter(connection, wanted)
     if isinstance(wanted, DownlinkError):

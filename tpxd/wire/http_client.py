@@ -18,7 +18,7 @@ import trio
 
 from tpxd.errors import LinkLost, RemoteViolation
 from tpxd.wire.http1_client import Answer, AnswerParser, end_of_head
-from tpxd.wire.streams import Endpoint, explain, one_error
+from tpxd.wire.streams import Dial, Endpoint, explain, one_error
 
 READ_BYTES = 16 * 1024
 IDLE_S = 50.0
@@ -29,8 +29,6 @@ REST_S = 1.0
 
 WHY_NO_ANSWER = "does this port want https://, and does the server take such requests? its log may tell"
 WHY_CUT = "did the server, or a gateway before it, end in the middle? its log may tell"
-
-Dial = Callable[[Endpoint, float], Awaitable[trio.abc.Stream]]
 
 
 class _Unanswered(LinkLost):

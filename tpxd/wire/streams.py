@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -45,6 +45,9 @@ class Endpoint:
     def __str__(self) -> str:
         return f"{self.role} {host_and_port(self.host, self.port)}".lstrip()
 
+
+Dial = Callable[[Endpoint, float], Awaitable[trio.abc.Stream]]
+"""Opens a byte stream to an endpoint within so many seconds, or raises `ConnectFailed`; see `open_stream`."""
 
 NAME, TCP, TUNNEL, TLS, WEBSOCKET = "name look-up", "TCP", "CONNECT", "TLS handshake", "WebSocket handshake"
 

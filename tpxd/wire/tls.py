@@ -15,13 +15,28 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 # between a lost link and the next try nobody holds a context; the newest few outlive that
 KEPT_UNUSED = 16
 
 
-class TlsContextCache:
+class TlsContexts(Protocol):
+    """Makes client contexts and shares them between equal settings; see `TlsContextCache`."""
+
+    def __call__(
+        self,
+        *,
+        ca: str | None = None,
+        certificate: str | None = None,
+        private_key: str | None = None,
+        alpn: Sequence[str] = (),
+    ) -> ssl.SSLContext:
+        """See `TlsContextCache`."""
+
+
+class TlsContextCache(TlsContexts):
     """Makes client contexts and hands equal settings the same one, as long as somebody uses it."""
 
     def __init__(self) -> None:
