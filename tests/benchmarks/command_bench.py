@@ -84,18 +84,11 @@ async def measure(port: int, count: int, devices: int, directory: Path) -> tuple
     ):
         sender = LrcSender(settings, commands, log.report, signing=lambda id: SIGNING, now=time.time, grace_s=5.0)
         counts = commands.book.counts("plant")
-        done, mark = trio.Event(), commands.book.changed
-
-        def changed(command: StoredCommand) -> None:
-            mark(command)
-            if counts.sent == count:
-                done.set()
-
-        commands.book.changed = changed
         begun, spent = time.perf_counter(), time.process_time()
         nursery.start_soon(sender.run)
         nursery.start_soon(receive_commands, Messages(count, devices), Inbox("plant", commands, None))
-        await done.wait()
+        while counts.sent < count:
+            await commands.saving.fewer.park()
         begun, spent = time.perf_counter() - begun, time.process_time() - spent
         await sender.stop()
         nursery.cancel_scope.cancel()

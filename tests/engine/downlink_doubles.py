@@ -53,9 +53,14 @@ def wrong(dev_eui: str = DEV_EUI, f_port: int | None = None, correlation_id: str
     return error
 
 
-def make_book(*commands: StoredCommand, **counts: dict[str, int]) -> CommandBook:
-    """A book that begins with these commands, and these counts by connection."""
-    return CommandBook(LoadedCommands(list(commands), counts, 0), lambda: NOW_S)
+def make_book(
+    *commands: StoredCommand,
+    forgotten: Callable[[int], None] = lambda id: None,
+    wall: Callable[[], float] = lambda: NOW_S,
+    **counts: dict[str, int],
+) -> CommandBook:
+    """A book that begins with these commands, and these counts by connection, and no disk behind it."""
+    return CommandBook(LoadedCommands(list(commands), counts, 0), lambda command, counts: None, forgotten, wall)
 
 
 def queued() -> httpx.Response:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.engine.downlink_doubles import AS_KEY, DEV_EUI, NOW_S, make_book, read_back, right, wrong
 from tpxd.engine import command_book
-from tpxd.engine.command_book import CommandBook, fingerprint
+from tpxd.engine.command_book import Changed, CommandBook, fingerprint
 from tpxd.engine.verdicts import WRONG
 from tpxd.lorawan.downlinks import Command, DownlinkError
 from tpxd.spool import CommandState, LoadedCommands, StoredCommand
@@ -36,14 +36,15 @@ class BookAndDisk(RuleBasedStateMachine):
         self.received: Counter[str] = Counter()
         self.received_on_disk: Counter[str] = Counter()
         self.entered: list[int] = []
-        self._begin(make_book())
-
-    def _begin(self, book: CommandBook) -> None:
-        self.book = book
         self.dirty: dict[int, StoredCommand] = {}
         self.forgotten: list[int] = []
-        book.changed = lambda command: self.dirty.update({command.id: command})
-        book.forgotten = self.forgotten.append
+        self._begin(LoadedCommands([], {}, 0))
+
+    def _begin(self, loaded: LoadedCommands) -> None:
+        self.dirty.clear()
+        self.forgotten.clear()
+        changed: Changed = lambda command, counts: self.dirty.update({command.id: command})  # noqa: E731
+        self.book = CommandBook(loaded, changed, self.forgotten.append, lambda: NOW_S)
 
     def _pick(self, data: st.DataObject) -> StoredCommand:
         return data.draw(st.sampled_from(self.book.open))
@@ -105,7 +106,7 @@ class BookAndDisk(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         found = [command_from_row(read_back(row)) for _, row in sorted(self.rows.items())]
-        self._begin(CommandBook(LoadedCommands([c for c in found if c is not None], self.counts, 0), lambda: NOW_S))
+        self._begin(LoadedCommands([c for c in found if c is not None], self.counts, 0))
         self.received = self.received_on_disk.copy()
 
     @invariant()
@@ -195,7 +196,7 @@ def test_what_a_broker_may_retain_is_recognised_however_many_came_since() -> Non
         book.end(kept[-1], CommandState.SENT, "", 200)
     assert all(book.taken_before("plant", mark) for mark in retained)
     assert sum(book.find(command.id) is command for command in kept) <= command_book.KEPT
-    again = CommandBook(LoadedCommands([*retained.values()], {}, 0), lambda: NOW_S)
+    again = make_book(*retained.values())
     for n in range(3 * command_book.KEPT):
         again.end(again.enter("plant", right(FPort=7), f"{n}", None), CommandState.SENT, "", 200)
     assert all(again.taken_before("plant", mark) for mark in retained), "after a restart too"
@@ -219,9 +220,8 @@ def test_what_is_kept_is_bounded_however_many_devices_there_are(places: list[tup
 
 
 def test_the_newest_are_kept_and_none_whose_sender_does_not_know_yet() -> None:
-    book = make_book()
     forgotten: list[int] = []
-    book.forgotten = forgotten.append
+    book = make_book(forgotten=forgotten.append)
     owed = book.enter("plant", wrong(), "", None)
     for _ in range(3 * command_book.KEPT):
         book.end(book.enter("", right(), "", None), CommandState.SENT, "", 200)

@@ -12,6 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.engine.downlink_doubles import DEV_EUI, Disk, opened, right, wrong
 from tpxd.engine import command_book, commands
 from tpxd.engine.commands import CRASHED
+from tpxd.engine.lanes import Lanes
 from tpxd.engine.saving import RETRY_S
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
@@ -29,12 +30,16 @@ async def test_the_sender_gets_commands_when_they_are_on_disk_in_their_order(aut
     disk = Disk(takes_s=0.2)
     due: list[int] = []
 
-    def hand_over(command: StoredCommand) -> None:
-        assert command.id in disk.rows
-        due.append(command.id)
+    async def take_each(lanes: Lanes) -> None:
+        while True:
+            dev_eui = await lanes.next()
+            command = lanes.of(dev_eui).commands.popleft()
+            assert command.id in disk.rows
+            due.append(command.id)
+            lanes.make_ready(dev_eui) if lanes.of(dev_eui).commands else lanes.drop(dev_eui)
 
-    async with opened(disk) as book:
-        book.due = hand_over
+    async with opened(disk) as book, trio.open_nursery() as nursery:
+        nursery.start_soon(take_each, book.lanes)
         for n in range(40):
             disk.failing = n % 3 == 1
             book.enter("plant", right())
@@ -46,6 +51,7 @@ async def test_the_sender_gets_commands_when_they_are_on_disk_in_their_order(aut
         assert due == [command.id for command in book.book.open]
         assert [command.id for command in book.waiting] == due
         assert len(due) == 40
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_crowd_shares_its_writes(autojump_clock: MockClock) -> None:

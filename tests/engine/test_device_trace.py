@@ -10,13 +10,13 @@ import orjson
 import pytest
 
 from tests.engine.doubles import make_uplink
-from tests.engine.downlink_doubles import AS_KEY, DEV_EUI, NOW_S, right
+from tests.engine.downlink_doubles import AS_KEY, DEV_EUI, NOW_S, make_book, right
 from tpxd.engine.command_book import CommandBook
 from tpxd.engine.device_trace import trace_document
 from tpxd.engine.verdicts import MAX_FIELD, command_document
 from tpxd.lorawan.downlinks import DownlinkError
 from tpxd.lorawan.uplink import Uplink, addressed_to
-from tpxd.spool import CommandState, Cursor, LoadedCommands, StoredCommand
+from tpxd.spool import CommandState, Cursor, StoredCommand
 
 
 class Queue:
@@ -28,10 +28,6 @@ class Queue:
     def is_done(self, seq: int) -> bool:
         """See `spool.Cursor`."""
         return seq in self._done
-
-
-def make_book() -> CommandBook:
-    return CommandBook(LoadedCommands([], {}, 0), lambda: NOW_S)
 
 
 def doubted(book: CommandBook, command: StoredCommand) -> None:
@@ -68,7 +64,7 @@ def test_a_command_in_each_state(
 
 def test_a_command_tells_since_when_it_is_in_its_state() -> None:
     clock = count(int(NOW_S))
-    book = CommandBook(LoadedCommands([], {}, 0), lambda: next(clock))
+    book = make_book(wall=lambda: next(clock))
     command = book.enter("plant", right(), "", None)
     steps: list[Callable[[], None]] = [
         lambda: book.begin(command),

@@ -32,17 +32,26 @@ def fingerprint(source: str, body: bytes) -> str:
     return blake2b(body, digest_size=12, key=blake2b(source.encode(), digest_size=16).digest()).hexdigest()
 
 
+Changed = Callable[[StoredCommand, DownlinkCounts], None]
+"""Gets each command that is not on disk as it is now, perhaps more than once, and its connection's counters."""
+
+Forgotten = Callable[[int], None]
+"""Gets each id that is not kept any more."""
+
+
 class CommandBook:
     """See the module.
 
-    Attributes:
-        changed: called with each command that is not on disk as it is now; may be called twice.
-        forgotten: called with each id that is not kept any more.
+    Args:
+        changed, forgotten: see `Changed`, `Forgotten`; in the daemon, `Saving.mark` and `Saving.forget`.
+        wall: seconds since the epoch.
     """
 
-    def __init__(self, loaded: LoadedCommands, wall: Callable[[], float]) -> None:
-        self.changed: Callable[[StoredCommand], None] = lambda command: None
-        self.forgotten: Callable[[int], None] = lambda id: None
+    def __init__(
+        self, loaded: LoadedCommands, changed: Changed, forgotten: Forgotten, wall: Callable[[], float]
+    ) -> None:
+        self._tell_changed = changed
+        self._tell_forgotten = forgotten
         self._wall = wall
         self._commands: dict[int, StoredCommand] = {}
         self._counts = {id: DownlinkCounts(**counts) for id, counts in loaded.counts.items()}
@@ -164,7 +173,7 @@ class CommandBook:
         reason = wanted.message if isinstance(wanted, DownlinkError) else refusal
         if reason is not None:
             self.end(command, CommandState.REJECTED, reason, WRONG)
-        self.changed(command)
+        self._changed(command)
         return command
 
     def withdraw(self, command: StoredCommand) -> None:
@@ -183,25 +192,25 @@ class CommandBook:
         """Whoever sent it was told that it is kept: from now on an equal message is a new command."""
         command.acknowledged = True
         self._settle_mark(command)
-        self.changed(command)
+        self._changed(command)
 
     def begin(self, command: StoredCommand) -> None:
         """The LRC is told next."""
         self._turn(command, CommandState.SENDING, command.cause)
         command.tries += 1
-        self.changed(command)
+        self._changed(command)
 
     def hold(self, command: StoredCommand, cause: str) -> None:
         """The LRC certainly did not take it; it waits."""
         self._turn(command, CommandState.WAITING, cause)
-        self.changed(command)
+        self._changed(command)
 
     def doubt(self, command: StoredCommand, cause: str) -> None:
         """It was written, and nobody knows whether the LRC took it; it waits, unless its DevEUI_downlink_Sent came."""
         self._turn(command, CommandState.WAITING, cause)
         command.doubts += 1
         self.counts(command.connection).doubtful += 1
-        self.changed(command)
+        self._changed(command)
         self._end_doubt(command)
 
     def end(self, command: StoredCommand, state: CommandState, cause: str, status: int | None) -> None:
@@ -215,14 +224,19 @@ class CommandBook:
         self._final.append(command)
         if is_unhappy(state) and command.connection and command.dev_eui:
             command.verdict = rejection(command, self._wall())
-        self.changed(command)
+        self._changed(command)
         self._forget()
 
     def transmit(self, command: StoredCommand, fields: dict[str, Any]) -> None:
         """A DevEUI_downlink_Sent told what became of it on the air."""
         command.transmitted = transmission(fields)
-        self.changed(command)
+        self._changed(command)
         self._end_doubt(command)
+
+    def _changed(self, command: StoredCommand) -> None:
+        if self._commands.get(command.id) is command:  # else it made room for newer ones
+            command.version += 1
+            self._tell_changed(command, self.counts(command.connection))
 
     def _turn(self, command: StoredCommand, state: CommandState, cause: str) -> None:
         command.state, command.cause, command.changed_ms = state, cause, int(self._wall() * 1000)
@@ -254,7 +268,7 @@ class CommandBook:
                 self._final.append(oldest)
             else:
                 self._drop(oldest)
-                self.forgotten(oldest.id)
+                self._tell_forgotten(oldest.id)
 
     def _settle_mark(self, command: StoredCommand) -> None:
         key = (command.connection, command.mark)

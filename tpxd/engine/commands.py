@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 
 from tpxd.engine.command_book import CommandBook
+from tpxd.engine.lanes import Lanes
 from tpxd.engine.saving import RETRY_S, Saving, Store
 from tpxd.engine.verdicts import WRONG
 from tpxd.errors import SpoolUnavailable
@@ -75,9 +76,8 @@ class Commands:
 
     Attributes:
         book: everything that is kept, to look into.
-        saving: brings it to disk.
-        due: called with each command that the LRC should get once it is on disk, in order of acceptance; the sender
-            puts itself here.
+        lanes: what the LRC should get, once it is on disk.
+        saving: brings the book to disk, and what is new from there into the lanes.
     """
 
     def __init__(
@@ -88,28 +88,24 @@ class Commands:
         refusal: str | None,
         wall: Callable[[], float],
     ) -> None:
-        self.due: Callable[[StoredCommand], None] = lambda command: None
-        self.book = CommandBook(loaded, wall)
-        self.book.changed = self._mark
-        self.book.forgotten = self._forgotten
-        self.saving = Saving(store, lambda id: self.book.counts(id).durable())
-        self.saving.stored = self._stored
-        self.saving.told = self._make_room
+        self.lanes = Lanes()
+        self.saving = Saving(store, self.lanes)
+        self.book = CommandBook(loaded, self.saving.mark, self.saving.forget, wall)
         self._publish = publish
         self._refusal = refusal
-        self._unsaved: set[int] = set()
-        self._room = trio.lowlevel.ParkingLot()
         for command in loaded.commands:
             if command.state is CommandState.SENDING:
                 self.book.doubt(command, CRASHED)
             if refusal is not None and not command.state.final:
                 self.book.end(command, CommandState.REJECTED, refusal, WRONG)
-            self._owe(command)
+            if not command.state.final:
+                self.lanes.put(command)
+            self.saving.owe(command)
 
     @property
     def waiting(self) -> list[StoredCommand]:
         """What the LRC should get and is on disk, oldest first."""
-        return [command for command in self.book.open if command.id not in self._unsaved]
+        return [command for command in self.book.open if command.id not in self.saving.new]
 
     def full(self, connection: str) -> bool:
         """So many wait that no further one should be taken from this connection."""
@@ -118,7 +114,7 @@ class Commands:
     async def room(self, connection: str) -> None:
         """Wait until a further command is taken from this connection."""
         while self.full(connection):
-            await self._room.park()
+            await self.saving.fewer.park()
 
     def enter(self, connection: str, wanted: Command | DownlinkError, mark: str = "") -> StoredCommand:
         """Take a command in, or the refusal of a wrong one; `saved` tells when it is on disk.
@@ -128,7 +124,7 @@ class Commands:
             mark: its `fingerprint`, where it may come again.
         """
         command = self.book.enter(connection, wanted, mark, self._refusal)
-        self._unsaved.add(command.id)
+        self.saving.new.add(command.id)
         return command
 
     async def saved(self, command: StoredCommand) -> None:
@@ -154,11 +150,9 @@ class Commands:
 
     def withdraw(self, command: StoredCommand) -> None:
         """Take a command back that never was on disk, since whoever sent it is told so."""
-        if command.id in self._unsaved:
-            self._unsaved.discard(command.id)
-            self.saving.drop(command.id)
+        if command.id in self.saving.new:
             self.book.withdraw(command)
-            self._make_room()
+            self.saving.drop(command.id)
 
     def ignored(self, connection: str, *, json: bool) -> None:
         """Count a message that is no command: JSON of another kind, or no JSON at all."""
@@ -167,7 +161,7 @@ class Commands:
             counts.unrecognised += 1
         else:
             counts.ignored += 1
-        self.saving.count(connection)
+        self.saving.count(connection, counts)
 
     def transmitted(self, dev_eui: str, fields: dict[str, Any]) -> bool:
         """A DevEUI_downlink_Sent came: it is kept with the command that it is about; False where that is not known."""
@@ -180,32 +174,6 @@ class Commands:
         """Whether a DevEUI_downlink_Sent is about a command that came from this connection."""
         command = self.book.of_report(report.lane, report.fields)
         return command is not None and command.connection == connection
-
-    def _mark(self, command: StoredCommand) -> None:
-        if self.book.find(command.id) is not command:
-            return  # it made room for newer ones
-        command.version += 1
-        self.saving.mark(command)
-        if command.state.final:
-            self._make_room()
-
-    def _make_room(self) -> None:
-        self._room.unpark_all()
-
-    def _forgotten(self, id: int) -> None:
-        self._unsaved.discard(id)
-        self.saving.forget(id)
-
-    def _stored(self, command: StoredCommand) -> None:
-        if command.id in self._unsaved:
-            self._unsaved.discard(command.id)
-            if not command.state.final:
-                self.due(command)
-        self._owe(command)
-
-    def _owe(self, command: StoredCommand) -> None:
-        if command.verdict is not None:
-            self.saving.owe(command)
 
     async def surely_published(self, report: NewReport) -> None:
         """Put a report into the queue of the connection that it is for, however long the disk refuses.

@@ -12,9 +12,7 @@ with a verdict, as `[lrc] when_in_doubt` says; either way it is counted.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -24,9 +22,11 @@ import trio
 from tpxd.barrier import behind_barrier
 from tpxd.engine.commands import Commands
 from tpxd.engine.health import timestamp
+from tpxd.engine.lanes import Lane
 from tpxd.engine.lrc_links import UNDER_WAY, Later, LrcLinks, NotTaken, Unknown, open_links
-from tpxd.engine.lrc_reach import LrcReach, Patience
+from tpxd.engine.lrc_reach import LrcReach
 from tpxd.engine.pace import Pace
+from tpxd.engine.stopping import Stopping
 from tpxd.engine.verdicts import TOO_LATE, UNCERTAIN
 from tpxd.events import Report
 from tpxd.lorawan.downlink_request import Meaning, Signing, downlink_query
@@ -41,14 +41,6 @@ BUG: Final = "a bug ended the try to send it; the log has the traceback"
 DOUBTFUL: Final = "the LRC was told once and never answered, so it may have taken the command or not"
 
 NOT_SET: Final = "downlink_url in [lrc] of tpxd.toml is not set, so no command can be sent to an LRC"
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """One device's commands, oldest first; while one is under way, or must wait, the lane is in nobody's queue."""
-
-    commands: deque[StoredCommand] = field(default_factory=deque)
-    patience: Patience = field(default_factory=Patience)
 
 
 class LrcSender:
@@ -81,15 +73,9 @@ class LrcSender:
         self._wall = wall
         self._grace_s = grace_s
         self._transport = transport
-        self._lanes: dict[str, Lane] = {}
-        self._ready: deque[str] = deque()
-        self._wake = trio.Event()
-        self._stopping = trio.Event()
+        self._stopping = Stopping()
         self._ended = trio.Event()
         self._reach = LrcReach(report, wall)
-        commands.due = self._put
-        for command in commands.waiting:
-            self._put(command)
 
     def document(self) -> dict[str, Any]:
         """The part `lrc` of the health document: unhealthy while commands wait for an LRC that cannot be reached."""
@@ -107,8 +93,7 @@ class LrcSender:
 
     async def stop(self) -> None:
         """Begin nothing more, and wait until `run` has returned."""
-        self._stopping.set()
-        self._wake.set()
+        self._stopping.request()
         await self._ended.wait()
 
     async def run(self) -> None:
@@ -121,20 +106,16 @@ class LrcSender:
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(self._expire)
-            async with trio.open_nursery() as requests:
-                nursery.start_soon(self._limit, requests.cancel_scope)
-                await self._send_all(links, requests)
+            with self._stopping.bounds(lambda: self._grace_s):
+                async with trio.open_nursery() as requests:
+                    await self._send_all(links, requests)
             nursery.cancel_scope.cancel()
         self._ended.set()
-
-    async def _limit(self, requests: trio.CancelScope) -> None:
-        await self._stopping.wait()
-        requests.deadline = trio.current_time() + self._grace_s
 
     async def _send_all(self, links: LrcLinks, requests: trio.Nursery) -> None:
         slots = trio.Semaphore(UNDER_WAY)
         pace = Pace(self._settings.downlink_rate_limiter)
-        while (dev_eui := await self._next_lane()) is not None:
+        while (dev_eui := await self._next_device()) is not None:
             await pace.wait()
             pace.spend(1)
             await slots.acquire()
@@ -144,36 +125,23 @@ class LrcSender:
             else:
                 requests.start_soon(self._serve, links, dev_eui, requests, slots)
 
-    # ---- lanes
+    # ---- devices
 
-    def _put(self, command: StoredCommand) -> None:
-        lane = self._lanes.get(command.dev_eui)
-        if lane is None:
-            lane = self._lanes[command.dev_eui] = Lane()
-            self._make_ready(command.dev_eui)
-        lane.commands.append(command)
-
-    def _make_ready(self, dev_eui: str) -> None:
-        self._ready.append(dev_eui)
-        self._wake.set()
-
-    async def _next_lane(self) -> str | None:
+    async def _next_device(self) -> str | None:
         """The device whose turn it is; None after `stop`."""
-        while not self._stopping.is_set():
-            if self._ready:
-                await trio.lowlevel.checkpoint()
-                return self._ready.popleft()
-            self._wake = trio.Event()
-            await self._wake.wait()
-        return None
+        dev_eui: str | None = None
+        with self._stopping.interrupts():
+            dev_eui = await self._commands.lanes.next()
+        return dev_eui
 
     async def _serve(self, links: LrcLinks, dev_eui: str, requests: trio.Nursery, slots: trio.Semaphore) -> None:
         """Try the oldest command of a lane, and decide when the lane is next."""
-        lane = self._lanes[dev_eui]
+        lanes = self._commands.lanes
+        lane = lanes.of(dev_eui)
         command = lane.commands[0]
         delay_s: float | Exception = 0.0
         try:
-            if not self._stopping.is_set():
+            if not self._stopping.requested:
                 work = partial(self._try, links, command, lane)
                 delay_s = await behind_barrier(work, "command %d on its way to the LRC", command.id)
         finally:
@@ -185,19 +153,19 @@ class LrcSender:
         while lane.commands and lane.commands[0].state.final:
             lane.commands.popleft()
         if not lane.commands:
-            del self._lanes[dev_eui]
+            lanes.drop(dev_eui)
         elif delay_s:
             requests.start_soon(self._make_ready_later, dev_eui, delay_s)
         else:
-            self._make_ready(dev_eui)
+            lanes.make_ready(dev_eui)
 
     async def _make_ready_later(self, dev_eui: str, delay_s: float) -> None:
         await self._pause(delay_s)
-        self._make_ready(dev_eui)
+        self._commands.lanes.make_ready(dev_eui)
 
     async def _pause(self, delay_s: float) -> None:
-        with trio.move_on_after(max(0.0, delay_s)):
-            await self._stopping.wait()
+        with self._stopping.interrupts():
+            await trio.sleep(max(0.0, delay_s))
 
     # ---- one command
 

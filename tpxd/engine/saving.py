@@ -6,7 +6,7 @@ marked meanwhile: a crowd of commands shares its commits. One task does it all, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final, Protocol
@@ -14,6 +14,8 @@ from typing import Any, Final, Protocol
 import orjson
 import trio
 
+from tpxd.engine.health import DownlinkCounts
+from tpxd.engine.lanes import Lanes
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
 from tpxd.lorawan.uplink import addressed_to
@@ -46,7 +48,7 @@ class Batch:
 
     commands: dict[int, StoredCommand] = field(default_factory=dict)
     forgotten: list[int] = field(default_factory=list)
-    counted: set[str] = field(default_factory=set)
+    counts: dict[str, DownlinkCounts] = field(default_factory=dict)
     done: trio.Event = field(default_factory=trio.Event)
     error: SpoolUnavailable | None = None
 
@@ -55,18 +57,18 @@ class Saving:
     """See the module.
 
     Attributes:
-        stored: called with each command that has just been stored, in the order in which they were first marked.
-        told: called when verdicts have been published.
+        new: ids of commands that were never on disk.
+        fewer: who waits here looks again whenever fewer commands, or fewer verdicts, wait.
 
     Args:
-        counts: the counters of a connection as they are stored.
+        lanes: where each command goes that is on disk for the first time, in the order in which they came.
     """
 
-    def __init__(self, store: Store, counts: Callable[[str], Mapping[str, int]]) -> None:
-        self.stored: Callable[[StoredCommand], None] = lambda command: None
-        self.told: Callable[[], None] = lambda: None
+    def __init__(self, store: Store, lanes: Lanes) -> None:
+        self.new: set[int] = set()
+        self.fewer = trio.lowlevel.ParkingLot()
         self._store = store
-        self._counts = counts
+        self._lanes = lanes
         self._batch = Batch()
         self._writing = Batch()
         self._owed: dict[int, StoredCommand] = {}
@@ -78,29 +80,35 @@ class Saving:
         """How many verdicts are not published yet."""
         return len(self._owed)
 
-    def mark(self, command: StoredCommand) -> None:
-        """The disk does not have it as it is now."""
+    def mark(self, command: StoredCommand, counts: DownlinkCounts) -> None:
+        """The disk does not have it as it is now, nor the counters of its connection."""
         self._batch.commands[command.id] = command
-        self.count(command.connection)
+        self.count(command.connection, counts)
+        if command.state.final:
+            self.fewer.unpark_all()
 
-    def count(self, connection: str) -> None:
-        """The disk does not have its counters as they are now."""
-        self._batch.counted.add(connection)
+    def count(self, connection: str, counts: DownlinkCounts) -> None:
+        """The disk does not have the counters of a connection as they are now."""
+        self._batch.counts[connection] = counts
         self._work.set()
 
     def drop(self, id: int) -> None:
         """A command that was never on disk need not get there."""
+        self.new.discard(id)
         self._batch.commands.pop(id, None)
+        self.fewer.unpark_all()
 
     def forget(self, id: int) -> None:
         """A command is to be deleted."""
-        self.drop(id)
+        self.new.discard(id)
+        self._batch.commands.pop(id, None)
         self._batch.forgotten.append(id)
 
     def owe(self, command: StoredCommand) -> None:
-        """It is on disk with a verdict that is to be published."""
-        self._owed[command.id] = command
-        self._work.set()
+        """It is on disk; its verdict, where it has one, is to be published."""
+        if command.verdict is not None:
+            self._owed[command.id] = command
+            self._work.set()
 
     async def saved(self, command: StoredCommand) -> None:
         """Wait until the command is on disk as it is now.
@@ -136,7 +144,7 @@ class Saving:
         batch = self._writing = self._batch
         self._batch = Batch()
         rows = [command.to_row() for command in batch.commands.values()]
-        counts = {id: self._counts(id) for id in batch.counted}
+        counts = {id: one.durable() for id, one in batch.counts.items()}
         stored = False
         try:
             await self._store.write(rows, batch.forgotten, counts)
@@ -147,12 +155,19 @@ class Saving:
             if not stored:
                 self._batch.commands = batch.commands | self._batch.commands
                 self._batch.forgotten = batch.forgotten + self._batch.forgotten
-                self._batch.counted |= batch.counted
+                self._batch.counts |= batch.counts
             batch.done.set()
         if stored:
             for command in batch.commands.values():
-                self.stored(command)
+                self._stored(command)
         return stored
+
+    def _stored(self, command: StoredCommand) -> None:
+        if command.id in self.new:
+            self.new.discard(command.id)
+            if not command.state.final:
+                self._lanes.put(command)
+        self.owe(command)
 
     async def _publish(self) -> bool:
         """Put verdicts into the queues of their connections; False: the disk refused.
@@ -170,7 +185,7 @@ class Saving:
                 del self._owed[command.id]
                 command.verdict = None
                 command.version += 1
-            self.told()
+            self.fewer.unpark_all()
         return True
 
 
