@@ -131,8 +131,7 @@ async def _main(settings: Settings) -> None:
             claimed=lambda r: supervisor.claims(r.kind, r.lane, r.document),
             sent=lambda r: commands.transmitted(r.lane, r.fields),
         )
-        door = downlink_route(urls.find, commands, time.time, supervisor.chains.messages, spool.append)
-        intake.routes[PATH] = {"POST": door}
+        intake.routes[PATH] = {"POST": downlink_route(urls.find, commands, supervisor.chains.messages, time.time)}
         pulse = Pulse(spool, supervisor)
         state = DaemonState(supervisor, intake, spool, events, pulse, commands, sender)
         async with trio.open_nursery() as outer:

@@ -11,15 +11,14 @@ import trio
 from tpxd import sdnotify
 from tpxd.engine.commands import Commands
 from tpxd.engine.device_trace import trace_document
+from tpxd.engine.doors import CONTROL, take_and_answer
 from tpxd.engine.health import timestamp
 from tpxd.engine.lrc_sender import LrcSender
 from tpxd.engine.supervisor import Supervisor
 from tpxd.engine.verdicts import command_document
-from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.intake.server import Intake
-from tpxd.lorawan.downlinks import DownlinkError, NotACommand, NotJson, parse_downlink
-from tpxd.spool import Spool
+from tpxd.spool import Spool, StoredCommand
 
 Document = dict[str, Any]
 
@@ -131,21 +130,11 @@ class DaemonState:
 
     async def send_command(self, body: bytes) -> tuple[int, Document]:
         """See `ControlState`."""
-        try:
-            wanted = parse_downlink(body, default_port=None, now_s=time.time())
-        except (NotJson, DownlinkError) as error:
-            return 400, {"message": error.message}
-        if isinstance(wanted, NotACommand):
-            return 400, {"message": "the body is no DevEUI_downlink"}
-        if self.commands.full(""):
-            return 503, {"message": "too many commands wait for the LRC"}
-        command = self.commands.enter("", wanted)
-        try:
-            await self.commands.saved(command)
-        except SpoolUnavailable as error:
-            self.commands.withdraw(command)
-            return 503, {"message": error.message}
-        return 202, command_document(command)
+        messages = self.supervisor.chains.messages
+        answer = await take_and_answer(self.commands, CONTROL, body, messages, time.time())
+        if not isinstance(answer.taken, StoredCommand):
+            return answer.status, {"message": answer.error}
+        return answer.status, command_document(answer.taken)
 
     def command(self, id: int) -> Document | None:
         """See `ControlState`."""

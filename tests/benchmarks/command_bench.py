@@ -28,7 +28,7 @@ from tpxd.engine.lrc_sender import LrcSender
 from tpxd.events import EventLog
 from tpxd.lorawan.downlink_request import Signing
 from tpxd.settings import LrcSettings
-from tpxd.spool import CommandStore, SpoolLimits, StoredCommand, open_spool
+from tpxd.spool import CommandStore, SpoolLimits, open_spool
 
 TEXT = b"<html><body>Request queued by LRC</body></html>"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%b" % (len(TEXT), TEXT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import orjson
@@ -252,7 +251,7 @@ async def test_the_downlink_side_passes_on_what_is_no_command(tmp_path: Path, fa
         await site.write("b", file())
         await site.write("a", file("b"))
         async with open_commands(CommandStore(site.spool), site.spool.append, site.events.report) as commands:
-            inbox = Inbox("a", commands, None, partial(site.supervisor.chains.messages, "a"))
+            inbox = Inbox("a", commands, None, site.supervisor.chains.messages)
             talk = Talk(Incoming("t", b"[3]"), Incoming("t", b"no json"), Incoming("t", body(4)))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(receive_commands, talk, inbox)

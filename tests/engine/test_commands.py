@@ -18,7 +18,7 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.lorawan.reports import DOWNLINK_SENT
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import CommandState, NewReport, StoredCommand
+from tpxd.spool import CommandState, NewReport
 
 DEVICES = [f"70B3D5E75E00B{n:03X}" for n in range(20)]
 

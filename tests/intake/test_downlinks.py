@@ -62,7 +62,7 @@ async def site(*, refusal: str | None = None, chained: bool = False, **configura
     async with open_commands(disk, verdicts.append, EventLog().report, refusal=refusal) as commands:
         chains = Chains()
         chains.set({"plant": ["archive"], "archive": []} if chained else {})
-        route = downlink_route(urls.find, commands, lambda: 1_700_000_000.0, chains.messages, verdicts.append)
+        route = downlink_route(urls.find, commands, chains.messages, lambda: 1_700_000_000.0)
         yield Site(route, commands, disk, verdicts)
 
 
@@ -178,16 +178,20 @@ async def test_guesses_are_rationed_per_peer_and_forgiven(autojump_clock: MockCl
         response = await plant.post(body(), uuid="one-more")
         assert response.status == 429
         assert (b"Retry-After", b"5") in response.headers
-        # also the right one, or a guesser would learn that it is
-        assert (await plant.post(body())).status == 429
-        assert (await plant.post(body(), peer=THERE)).status == 202
+        assert (await plant.post(body(), uuid="one-more", peer=THERE)).status == 404
         await trio.sleep(FORGIVEN_S)
-        assert (await plant.post(body())).status == 202
         assert (await plant.post(body(), uuid="another")).status == 404
         assert (await plant.post(body(), uuid="one-more-again")).status == 429
         await trio.sleep(FORGIVEN_S * GUESSES * 2)
         statuses = [(await plant.post(body(), uuid=f"later-{number}")).status for number in range(GUESSES + 1)]
         assert statuses == [404] * GUESSES + [429]
+
+
+async def test_wrong_addresses_lock_out_no_right_one_behind_the_same_proxy() -> None:
+    async with site() as plant:
+        statuses = [(await plant.post(body(), uuid=f"guess-{number}")).status for number in range(25)]
+        assert statuses == [404] * GUESSES + [429] * (25 - GUESSES)
+        assert (await plant.post(body())).status == 202
 
 
 async def test_an_application_that_was_not_told_locks_out_no_other() -> None:

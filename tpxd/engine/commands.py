@@ -77,6 +77,7 @@ class Commands:
     Attributes:
         book: everything that is kept, to look into.
         lanes: what the LRC should get, once it is on disk.
+        publish: gets a report into the journal.
         saving: brings the book to disk, and what is new from there into the lanes.
     """
 
@@ -91,7 +92,7 @@ class Commands:
         self.lanes = Lanes()
         self.saving = Saving(store, self.lanes)
         self.book = CommandBook(loaded, self.saving.mark, self.saving.forget, wall)
-        self._publish = publish
+        self.publish = publish
         self._refusal = refusal
         for command in loaded.commands:
             if command.state is CommandState.SENDING:
@@ -182,7 +183,7 @@ class Commands:
         """
         while True:
             try:
-                await self._publish(report)
+                await self.publish(report)
                 return
             except SpoolUnavailable:
                 await trio.sleep(RETRY_S)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 import trio
@@ -222,8 +221,8 @@ async def use_link(live: Live, transport: Transport) -> None:
     configuration = live.file.configuration
     async with trio.open_nursery() as link:
         if configuration.command_sources:
-            messages = partial(live.chains.messages, live.id)
-            inbox = Inbox(live.id, live.commands, configuration.downlinkPort, messages, live.health.note)
+            port, messages = configuration.downlinkPort, live.chains.messages
+            inbox = Inbox(live.id, live.commands, port, messages, live.health.note)
             link.start_soon(receive_commands, transport, inbox)
         if live.live_first is not None:
             live.live_first.draw_border(live.cursor)

@@ -8,29 +8,16 @@ from __future__ import annotations
 import logging
 import secrets
 import uuid
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
 from tpxd.config import ConnectorConfig
 from tpxd.connector import Memory
+from tpxd.engine.doors import Door
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event, Report
 
 PATH: Final = "/iot-flow/downlinkMessages/"
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """Where a command that is posted comes in.
-
-    Attributes:
-        connection: whose command it is.
-        default_port: for commands without an FPort.
-    """
-
-    connection: str
-    default_port: int | None
 
 
 class DownlinkUrls:

@@ -1,15 +1,13 @@
 """The downlink side of a connection: messages from its far end become commands.
 
 A message is acknowledged when what became of it is on disk. While the disk works, further messages are read; at most
-`AHEAD` are under way. What is no JSON is ignored, as ThingPark does; what is other JSON is not for the LRC, but for the
-connections that this one is chained with; both are counted. A command that comes again is recognised where the protocol
-says that it comes again.
+`AHEAD` are under way. A command that comes again is recognised where the protocol says that it comes again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,9 +16,10 @@ import trio
 from tpxd.connector import Incoming, Transport
 from tpxd.engine.command_book import fingerprint
 from tpxd.engine.commands import Commands
+from tpxd.engine.doors import Door, Messages, Taken, take_in
 from tpxd.errors import TpxdError
-from tpxd.lorawan.downlinks import DownlinkError, NotACommand, NotJson, parse_downlink
-from tpxd.spool import NewReport, StoredCommand
+from tpxd.lorawan.downlinks import NotJson
+from tpxd.spool import StoredCommand
 
 AHEAD: Final = 256
 MAX_SHOWN: Final = 100
@@ -28,12 +27,6 @@ MAX_SHOWN: Final = 100
 
 REPEATED: Final = "it came marked as a repetition, and the acknowledgement of an equal one may have been lost"
 """Why a command is in doubt from the beginning: nobody can tell whether it is new."""
-
-Taken = StoredCommand | tuple[NewReport, ...]
-"""What must be on disk before a message is acknowledged: a command, or reports for other connections, perhaps none."""
-
-Messages = Callable[[bytes], Iterable[NewReport]]
-"""JSON that is no command to what other connections get of it; see `Chains.messages`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +44,7 @@ class Inbox:
     connection: str
     commands: Commands
     default_port: int | None
-    messages: Messages = lambda body: ()
+    messages: Messages = lambda connection, body: ()
     untold: Callable[[TpxdError], None] = lambda error: None
     wall: Callable[[], float] = time.time
     _met: set[int] = field(default_factory=set)
@@ -77,21 +70,14 @@ class Inbox:
         self.commands.book.acknowledge(command)
 
     def _enter(self, incoming: Incoming, mark: str) -> Taken:
-        commands, connection = self.commands, self.connection
+        door = Door(self.connection, incoming.f_port or self.default_port)
         try:
-            port = incoming.f_port or self.default_port
-            wanted = parse_downlink(incoming.body, default_port=port, now_s=self.wall())
+            taken = take_in(self.commands, door, incoming.body, self.messages, self.wall(), mark)
         except NotJson:
-            commands.ignored(connection, json=False)
             return ()
-        except DownlinkError as error:
-            if not error.dev_eui:
-                self.untold(TpxdError(f"a command by {incoming.source[:MAX_SHOWN]} is wrong: {error.message}"))
-            return commands.enter(connection, error, mark)
-        if isinstance(wanted, NotACommand):
-            commands.ignored(connection, json=True)
-            return tuple(self.messages(incoming.body))
-        return commands.enter(connection, wanted, mark)
+        if isinstance(taken, StoredCommand) and not taken.dev_eui:
+            self.untold(TpxdError(f"a command by {incoming.source[:MAX_SHOWN]} is wrong: {taken.cause}"))
+        return taken
 
 
 async def receive_commands(transport: Transport, inbox: Inbox) -> None:

@@ -6,19 +6,17 @@ Source: ThingPark X IoT Flow, `downlinkUrl`.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import trio
 
-from tpxd.engine.commands import Commands, Publish
-from tpxd.engine.downlink_urls import Door
-from tpxd.errors import SpoolUnavailable
+from tpxd.engine.commands import Commands
+from tpxd.engine.doors import Door, Messages, Taken, take_and_answer
 from tpxd.intake.counters import Clock
 from tpxd.intake.routes import Route, error_response, json_response
-from tpxd.lorawan.downlinks import MAX_BODY_BYTES, Command, DownlinkError, NotACommand, NotJson, parse_downlink
-from tpxd.spool import NewReport
+from tpxd.spool import StoredCommand
 from tpxd.wire.http1 import Request, Response
 
 GUESSES: Final = 20
@@ -27,10 +25,6 @@ FORGIVEN_S: Final = 3.0
 
 PEERS: Final = 1_024
 RETRY_AFTER: Final = (b"Retry-After", b"5")
-
-
-Messages = Callable[[str, bytes], Iterable[NewReport]]
-"""A connection's id and JSON that is no command to what other connections get of it."""
 
 
 @dataclass(slots=True)
@@ -75,73 +69,39 @@ class Guesses:
         return guesser
 
 
-def downlink_route(
-    find: Callable[[str], Door | None], commands: Commands, clock: Clock, messages: Messages, publish: Publish
-) -> Route:
+def downlink_route(find: Callable[[str], Door | None], commands: Commands, messages: Messages, clock: Clock) -> Route:
     """The route of `POST /iot-flow/downlinkMessages/{downlinkUuid}`.
 
     Answers: 202 the command is on disk, with its `id`, or other JSON that goes to chained connections; 400 it is none,
-    or a wrong one; 404 there is no such address; 413 it is longer than any command; 429 this peer guessed too often;
-    503 with Retry-After while nothing can be stored, or too many commands wait.
-
-    Args:
-        messages: what other connections get of JSON that is no command; see `Chains.messages`.
+    or a wrong one; 404 there is no such address; 413 it is longer than any command; 429 the same, to a peer that named
+    too many wrong ones; 503 with Retry-After while nothing can be stored, or too many commands wait.
 
     Cancellation: the command may be stored although its sender never gets the 202.
     """
     guesses = Guesses()
 
     async def take_command(request: Request) -> Response:
-        if not guesses.allowed(request.peer):
-            return error_response(429, "too many wrong addresses came from there", [RETRY_AFTER])
         address = request.path.rpartition("/")[2]
         door = find(address)
         if door is None:
-            guesses.wrong(request.peer, address)
-            return error_response(404, "there is no such downlink address")
-        if len(request.body) > MAX_BODY_BYTES:
-            return error_response(413, f"a command has at most {MAX_BODY_BYTES} bytes")
-        if commands.full(door.connection):
-            return error_response(503, "too many commands wait for the LRC", [RETRY_AFTER])
-        wanted: Command | DownlinkError | NotACommand
-        try:
-            wanted = parse_downlink(request.body, default_port=door.default_port, now_s=clock())
-        except NotJson as error:
-            commands.ignored(door.connection, json=False)
-            return error_response(400, error.message)
-        except DownlinkError as error:
-            wanted = error
-        if isinstance(wanted, NotACommand):
-            commands.ignored(door.connection, json=True)
-            return await _hand_on(tuple(messages(door.connection, request.body)), publish)
-        return await store_command(commands, door.connection, wanted)
+            return _unknown(guesses, request.peer, address)
+        answer = await take_and_answer(commands, door, request.body, messages, clock())
+        if answer.error:
+            return error_response(answer.status, answer.error, [RETRY_AFTER] if answer.status == 503 else ())
+        return json_response(answer.status, _document(answer.taken))
 
     return take_command
 
 
-async def _hand_on(reports: Sequence[NewReport], publish: Publish) -> Response:
-    """Store what chained connections get of a message."""
-    if not reports:
-        return error_response(400, "the body is JSON but no DevEUI_downlink, and this connection is chained with none")
-    try:
-        for report in reports:
-            await publish(report)
-    except SpoolUnavailable as error:
-        return error_response(503, error.message, [RETRY_AFTER])
-    return json_response(202, {"handedOn": len(reports)})
+def _unknown(guesses: Guesses, peer: str, address: str) -> Response:
+    """Only wrong addresses are rationed: whoever shares a guesser's address, behind a proxy, is not locked out."""
+    if not guesses.allowed(peer):
+        return error_response(429, "too many wrong addresses came from there", [RETRY_AFTER])
+    guesses.wrong(peer, address)
+    return error_response(404, "there is no such downlink address")
 
 
-async def store_command(commands: Commands, connection: str, wanted: Command | DownlinkError) -> Response:
-    """Store a command and say what became of it."""
-    command = commands.enter(connection, wanted)
-    if isinstance(wanted, DownlinkError):
-        command.verdict = None  # the answer tells it
-    try:
-        await commands.saved(command)
-    except SpoolUnavailable as error:
-        commands.withdraw(command)
-        return error_response(503, error.message, [RETRY_AFTER])
-    if isinstance(wanted, DownlinkError):
-        return error_response(400, wanted.message)
-    document = {"id": str(command.id), "CorrelationID": command.correlation_id, "state": str(command.state)}
-    return json_response(202, document)
+def _document(taken: Taken) -> dict[str, Any]:
+    if isinstance(taken, StoredCommand):
+        return {"id": str(taken.id), "CorrelationID": taken.correlation_id, "state": str(taken.state)}
+    return {"handedOn": len(taken)}
