@@ -59,8 +59,9 @@ class Receipts(Protocol):
     def delivered(self, index: int) -> None:
         """The far end's own receipt for this uplink came."""
 
-    def rejected(self, index: int, reason: str) -> None:
-        """The far end, or a pattern, refused this uplink for good: it becomes a dead letter."""
+    def rejected(self, index: int, reason: str, hint: str | None = None) -> None:
+        """The far end, or a pattern, refused this uplink for good: it becomes a dead letter. The hint is the next step
+        of whoever reads the reason."""
 
     def filtered(self, index: int, reason: str) -> None:
         """By its file's rules this connection does not send this uplink, such as one of a device that it must not

@@ -95,8 +95,8 @@ class PatternError(TpxdError):
 class Unresolvable(PatternError):
     """The document has none of the values that the pattern asks for; `name` is the expression."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"the uplink has no {name}")
+    def __init__(self, name: str, *, hint: str | None = None) -> None:
+        super().__init__(f"the uplink has no {name}", hint=hint)
         self.name = name
 
 

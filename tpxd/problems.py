@@ -108,7 +108,7 @@ def problem_of(error: ErrorDetails, source: TomlSource, schema: Schema) -> Probl
     there = source.known(loc)
     path = (*there, loc[-1]) if error["type"] in MISSING else there
     message = message_of(error, path, schema)
-    return source.problem(_dotted(path), message, there, at_key=error["type"] == "extra_forbidden")
+    return source.problem(dotted(path), message, there, at_key=error["type"] == "extra_forbidden")
 
 
 def message_of(error: ErrorDetails, path: Loc, schema: Schema) -> str:
@@ -126,7 +126,7 @@ def _kind_key(error: ErrorDetails) -> str:
     return key.strip("'")
 
 
-def _dotted(path: Loc) -> str:
+def dotted(path: Loc) -> str:
     """`configuration.topics[0].fPort`."""
     text = ""
     for step in path:

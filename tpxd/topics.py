@@ -79,7 +79,7 @@ class UplinkTopics:
         try:
             topic, item.replaced = pattern.render(item.uplink)
         except Unresolvable as error:
-            raise PatternError(f"{error}, which {name} asks for") from error
+            raise PatternError(f"{error}, which {name} asks for", hint=error.hint) from error
         return topic
 
     def address(self, batch: Sequence[Outgoing], receipts: Receipts) -> Iterator[tuple[int, Outgoing, str]]:
@@ -88,7 +88,7 @@ class UplinkTopics:
             try:
                 topic = self.render(item)
             except PatternError as error:
-                receipts.rejected(index, str(error))
+                receipts.rejected(index, str(error), error.hint)
                 continue
             yield index, item, topic
 

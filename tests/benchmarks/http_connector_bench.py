@@ -80,7 +80,7 @@ class Counted:
         """Not expected here."""
         raise AssertionError(reason)
 
-    def rejected(self, index: int, reason: str) -> None:
+    def rejected(self, index: int, reason: str, hint: str | None = None) -> None:
         """Not expected here."""
         raise AssertionError(reason)
 

@@ -138,3 +138,27 @@ def test_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
             }
         ],
     }
+
+
+def test_a_field_that_is_nearly_a_known_one_is_warned_of(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = [
+        'headers = { Authorization = "s3cr3t {DevEui}", X-Name = "{CustomerData.name|DevEUI}" }',
+        "[[configuration.topics]]",
+        "fPort = 2",
+        'uplinkTopicPattern = "plant/{Fport|payload.Name|$.DevEUI_uplink.CustomerDate.name}/{Vendor}"',
+        "[[flow.matchers]]",
+        'type = "jsonPath"',
+        'path = "$.DevEUI_uplink[?(@.Fport =~ /devEui/)]"',
+    ]
+    (directory / "plant.toml").write_text(plant(more="\n".join(more)))
+    code, lines, _ = run(capsys, "connections.d/plant.toml")
+    begin, end = "warning: connections.d/plant.toml:", "is no field of a report; did you mean "
+    assert (code, lines) == (
+        0,
+        [
+            f"{begin}7:29: configuration.headers.Authorization: a field in braces {end}{{DevEUI}}?",
+            f'{begin}10:22: configuration.topics[0].uplinkTopicPattern: "Fport" {end}{{FPort}}?',
+            f'{begin}10:22: configuration.topics[0].uplinkTopicPattern: "CustomerDate" {end}{{CustomerData}}?',
+            f'{begin}13:8: flow.matchers[0].path: "Fport" {end}FPort?',
+        ],
+    )

@@ -204,6 +204,26 @@ async def test_a_redirect_says_where_to(server: Server, nursery: trio.Nursery) -
         }
 
 
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        ("404 Not Found", "is the path of destinationURL right"),
+        ("302 Found", "does destinationURL hold the final URL"),
+        ("500 Internal Server Error", "the server's own log"),
+        ("422 Unprocessable Content", "sendMetadata"),
+    ],
+)
+async def test_what_is_given_up_says_what_to_look_at(
+    answer: str, hint: str, server: Server, nursery: trio.Nursery
+) -> None:
+    batch = [outgoing(0), outgoing(1)]
+    async with sending(server, batch_of(1), nursery) as one:
+        await server.answer(0, answer)
+        assert hint in (one.receipts.hints[0] or "")
+    async with sending(server, batch, nursery, headers={"X-Thing": "{DevEui}"}) as one:
+        assert one.receipts.hints == dict.fromkeys(range(2), "did you mean {DevEUI}?")
+
+
 async def test_no_secret_shows_in_an_error(server: Server, nursery: trio.Nursery) -> None:
     headers = {"Authorization": "Bearer s3cr3t-t0ken", "X-Sign": "s3cr3t-salt/{DevEUI}"}
     url = URL + "?key=s3cr3t-key"

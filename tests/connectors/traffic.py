@@ -20,16 +20,18 @@ class Receipts:
         self.delivered_: list[int] = []
         self.rejected_: dict[int, str] = {}
         self.filtered_: dict[int, str] = {}
+        self.hints: dict[int, str | None] = {}
 
     def delivered(self, index: int) -> None:
         """See `connector.Receipts`."""
         self._assert_first(index)
         self.delivered_.append(index)
 
-    def rejected(self, index: int, reason: str) -> None:
+    def rejected(self, index: int, reason: str, hint: str | None = None) -> None:
         """See `connector.Receipts`."""
         self._assert_first(index)
         self.rejected_[index] = reason
+        self.hints[index] = hint
 
     def filtered(self, index: int, reason: str) -> None:
         """See `connector.Receipts`."""

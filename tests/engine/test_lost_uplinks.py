@@ -65,3 +65,31 @@ async def test_what_expired_is_told(autojump_clock: MockClock) -> None:
         "plant: expired and not sent, such as a DevEUI_uplink of 70B3D5E75E00A1C4: it is older than uplinkTimeValidity"
     )
     assert live.health.last_error is None
+
+
+async def test_who_refuses_everything_needs_a_person(autojump_clock: MockClock) -> None:
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        for index, outgoing in enumerate(batch):
+            if outgoing.uplink.seq in (5, 21):
+                receipts.delivered(index)
+            else:
+                receipts.rejected(index, "404 Not Found", "is the path right?")
+
+    cursor = MemoryCursor()
+    live = make_live(Peer(sending=sending), cursor)
+    async with running(live):
+        for newest, healthy in [(9, True), (14, True), (15, False), (20, False), (21, True), (30, True), (31, False)]:
+            cursor.add(*map(make_uplink, range(cursor.newest_seq + 1, newest + 1)))
+            await trio.sleep(1)
+            document = live.health.to_document()
+            assert (newest, document["healthy"]) == (newest, healthy)
+            assert document["state"] == "OPENED"
+            assert document["lastError"]["message"] == "rejected: 404 Not Found"
+            assert document["lastError"]["hint"] == "is the path right?"
+        assert (
+            live.health.to_document()["reason"]
+            == "the last 10 uplinks were all rejected: 404 Not Found; is the path right?"
+        )
+    async with running(live):
+        await trio.sleep(1)
+        assert live.health.healthy, "another version of the file, or another try, is judged by its own uplinks"

@@ -31,6 +31,7 @@ from tpxd.engine.connection_files import (
     load_file,
 )
 from tpxd.errors import EXIT_INVALID, ConfigError, Problem
+from tpxd.remarks import remarks
 from tpxd.settings import FILE_NAME, check_settings
 from tpxd.toml_source import is_missing
 
@@ -151,22 +152,9 @@ def _entries(directory: Directory, findings: Findings, ids: Collection[str]) -> 
     clashing = clashes(loaded, ids)
     for entry in directory.entries.values():
         if isinstance(entry, Loaded):
-            findings.problems += (*clashing.get(entry.id, ()), *entry.warnings, *_remarks(entry))
+            findings.problems += (*clashing.get(entry.id, ()), *entry.warnings, *remarks(entry.file, entry.source))
         else:
             findings.problems += entry.problems
-
-
-def _remarks(entry: Loaded) -> list[Problem]:
-    """What is allowed and may surprise."""
-    found = {}
-    if getattr(entry.file.configuration, "qos", None) == 0:
-        found["qos"] = "0 means that delivered is what was handed to the system; uplinks can get lost on the way"
-    found |= entry.file.configuration.remarks
-    remarks = []
-    for key, text in found.items():
-        place = entry.source.known(("configuration", key))
-        remarks.append(entry.source.problem(f"configuration.{key}", text, place, severity="warning"))
-    return remarks
 
 
 def _sources(directory: Path) -> SecretSources:

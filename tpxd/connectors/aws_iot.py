@@ -176,8 +176,8 @@ class _Part:
     def delivered(self, index: int) -> None:
         self.receipts.delivered(self.places[index])
 
-    def rejected(self, index: int, reason: str) -> None:
-        self.receipts.rejected(self.places[index], reason)
+    def rejected(self, index: int, reason: str, hint: str | None = None) -> None:
+        self.receipts.rejected(self.places[index], reason, hint)
 
     def filtered(self, index: int, reason: str) -> None:
         self.receipts.filtered(self.places[index], reason)

@@ -39,7 +39,7 @@ from tpxd.secret import plain
 from tpxd.tls_config import TlsConfig
 from tpxd.wire.http1_client import header_lines, is_token, request_head
 from tpxd.wire.http_client import HttpClient, open_http_client
-from tpxd.wire.http_judge import Judge, shown
+from tpxd.wire.http_judge import Judge, refusal_hint, shown
 from tpxd.wire.proxy import Proxy
 from tpxd.wire.streams import Endpoint
 
@@ -236,17 +236,18 @@ class HttpTransport:
             if self._patterns:
                 head += header_lines(self._rendered(item))
         except Unresolvable as error:
-            receipts.rejected(index, f"{error}, which a header asks for")
+            receipts.rejected(index, f"{error}, which a header asks for", error.hint)
             return
         except PatternError:
             # its text would show the pattern, which may hold a password
             receipts.rejected(index, "the uplink makes a header too long")
             return
-        refusal = self._judge(await self._client.post(head, item.body))
+        answer = await self._client.post(head, item.body)
+        refusal = self._judge(answer)
         if refusal is None:
             receipts.delivered(index)
         else:
-            receipts.rejected(index, refusal)
+            receipts.rejected(index, refusal, refusal_hint(answer.status))
 
     def _rendered(self, item: Outgoing) -> list[tuple[bytes, bytes]]:
         rendered = [(name, pattern.render(item.uplink)) for name, pattern in self._patterns]

@@ -126,7 +126,7 @@ async def run_connection(live: Live) -> None:
 
     Cancellation: receipts that came are committed, for at most two seconds.
     """
-    live.health.trouble = None
+    live.health.trouble, live.health.rejected_running = None, 0
     live.health.in_flight = lambda: live.flight.sending
     live.health.replaced = lambda: live.flight.replaced
     live.health.backlog_alone = lambda: None if live.live_first is None else live.live_first.alone

@@ -21,7 +21,7 @@ from tpxd.engine.pace import Pace
 from tpxd.engine.stopping import Stopping
 from tpxd.errors import SpoolUnavailable, Throttled
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Verdict
+from tpxd.spool import Cursor
 
 BATCH = MAX_BATCH // 2
 """Half of what may be in hand, so that one half is committed while the other is under way."""
@@ -142,4 +142,4 @@ async def commit_settled(cursor: Cursor, flight: Flight, health: Health, hand_on
         for uplink, fate in flight.lost(len(prefix)):
             health.lost(uplink, fate)
         flight.committed(len(prefix))
-        health.moved(delivered=any(fate is Verdict.DELIVERED for _, fate in prefix))
+        health.moved([fate for _, fate in prefix])

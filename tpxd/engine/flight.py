@@ -16,7 +16,7 @@ from itertools import islice
 import trio
 
 from tpxd.connector import MAX_BATCH, Outgoing
-from tpxd.engine.poison import CONVICTED, Poison, Sending
+from tpxd.engine.poison import CONVICTED, CONVICTED_HINT, Poison, Sending
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Rejected, Settled, Verdict
 
@@ -156,7 +156,7 @@ class Flight:
         convicted = self.poison.receipt(seq)
         for item in self._items:
             if item.uplink.seq == convicted and item.settled is None:
-                item.settled = Rejected(CONVICTED)
+                item.settled = Rejected(CONVICTED, CONVICTED_HINT)
 
     def settled_prefix(self) -> list[tuple[int, Settled]]:
         """What can be committed: everything that was taken before the first uplink without a fate."""
@@ -202,11 +202,11 @@ class BatchReceipts:
             self._flight.proven = True
             self._flight.receipt(item, Verdict.DELIVERED)
 
-    def rejected(self, index: int, reason: str) -> None:
+    def rejected(self, index: int, reason: str, hint: str | None = None) -> None:
         """See `connector.Receipts`."""
         item = self._items[index]
         if item.settled is None:
-            self._flight.receipt(item, Rejected(reason))
+            self._flight.receipt(item, Rejected(reason, hint))
 
     def filtered(self, index: int, reason: str) -> None:
         """See `connector.Receipts`."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any, Final
 
 from tpxd.engine.drain import Drain
@@ -18,6 +19,8 @@ from tpxd.spool import CommandState, Cursor, Rejected, Verdict
 
 STALLED_S: Final = 30.0
 LOST_S: Final = 3_600.0
+ALL_REJECTED: Final = 10
+"""So many in a row, and none delivered among them, need a person."""
 
 
 class State(StrEnum):
@@ -43,6 +46,9 @@ class LastError:
     at: float
     message: str
     hint: str | None
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}; {self.hint}"
 
 
 @dataclass(slots=True)
@@ -114,6 +120,8 @@ class Health:
         replaced: asks how many characters were replaced in topics, keys and headers.
         backlog_alone: asks why new uplinks wait for a backlog although the file lets them go first; None: they do not.
         trouble: what fails beside the way of uplinks, as its connector says; None when nothing does.
+        last_rejection: the newest error that was the rejection of an uplink.
+        rejected_running: how many of the newest uplinks were rejected, since one was delivered or a version began.
         retry_at: when it is tried again, seconds since the epoch; None when it is not.
     """
 
@@ -134,6 +142,8 @@ class Health:
     replaced: Callable[[], int] = lambda: 0
     backlog_alone: Callable[[], str | None] = lambda: None
     trouble: str | None = None
+    last_rejection: LastError | None = None
+    rejected_running: int = 0
     last_delivery: float | None = None
     last_error: LastError | None = None
     retry_at: float | None = None
@@ -187,19 +197,24 @@ class Health:
         kind, why = "expired", "it is older than uplinkTimeValidity"
         if isinstance(fate, Rejected):
             kind, why = "rejected", fate.reason
-            self.last_error = LastError(self.wall(), f"rejected: {why}", None)
+            self.last_error = self.last_rejection = LastError(self.wall(), f"rejected: {why}", fate.hint)
         now = self.monotonic()
         if now - self._lost_at.get(kind, float("-inf")) >= LOST_S:
             self._lost_at[kind] = now
             text = f"{self.id}: {kind} and not sent, such as a {uplink.kind} of {uplink.lane}: {why}"
             self.report(Event(kind, text, self.id, logging.WARNING))
 
-    def moved(self, *, delivered: bool) -> None:
-        """The cursor moved."""
+    def moved(self, fates: Sequence[Verdict | Rejected]) -> None:
+        """The cursor moved over uplinks with these fates, oldest first."""
         self._moved_at = self.monotonic()
         self._drain.sample(self._moved_at, self.cursor.ledger.waiting)
-        if delivered:
+        since = takewhile(lambda fate: fate is not Verdict.DELIVERED, reversed(fates))
+        rejected = sum(isinstance(fate, Rejected) for fate in since)
+        if Verdict.DELIVERED in fates:
             self.last_delivery = self.wall()
+            self.rejected_running = rejected
+        else:
+            self.rejected_running += rejected
 
     @property
     def oldest_waiting_s(self) -> float | None:
@@ -218,7 +233,14 @@ class Health:
         """Nothing about this connection needs a person."""
         if self.file.problems:
             return False
-        return self.state is State.DEACTIVATED or (self.state is State.OPENED and not self.stalled)
+        if self.state is State.OPENED:
+            return not self.stalled and not self.rejects_all
+        return self.state is State.DEACTIVATED
+
+    @property
+    def rejects_all(self) -> bool:
+        """Ten uplinks or more were rejected, and none was delivered meanwhile."""
+        return self.rejected_running >= ALL_REJECTED
 
     def why(self) -> str | None:
         """Why it is not healthy, in one line; None when it is."""
@@ -226,6 +248,8 @@ class Health:
             return None
         if self.state is State.OPENED and self.stalled:
             return f"stalled: the oldest uplink has waited {self.oldest_waiting_s or 0:.0f} s"
+        if self.state is State.OPENED and self.rejects_all:
+            return f"the last {self.rejected_running} uplinks were all {self.last_rejection}"
         if self.state in (State.OPENED, State.DEACTIVATED):
             return f"the file has an error: {self.file.error}"
         return f"{self.state}: {self.reason}" if self.reason else str(self.state)

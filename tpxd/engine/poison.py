@@ -16,6 +16,7 @@ SUSPECT_AFTER = 3
 
 EVERY_PUBLISH = "the far end closes on every publish"
 CONVICTED = "the far end closed the link four times on this message"
+CONVICTED_HINT = "is it larger than the far end allows, or its topic one that this login may not use?"
 
 
 class Sending(Enum):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from tpxd.errors import LocalMisuse, PatternError, Unresolvable
 from tpxd.lorawan.expressions import Expression, pattern_error, split
+from tpxd.lorawan.fields import slips
 from tpxd.lorawan.uplink import Uplink
 
 _CONTROLS = "\x00-\x1f\x7f-\x9f"
@@ -134,7 +135,7 @@ class Pattern:
                 continue
             value = part.resolve(uplink)
             if not value:
-                raise Unresolvable(part.text)
+                raise Unresolvable(part.text, hint=_missing_hint(part))
             for unsafe, substitute in self._rules.unsafe:
                 value, count = unsafe.subn(substitute, value)
                 replaced += count
@@ -207,6 +208,14 @@ def _beyond_hashes(ends: set[int], levels: list[str]) -> set[int]:
     while more := {end + 1 for end in ends if levels[end : end + 1] == ["#"]} - ends:
         ends = ends | more
     return ends
+
+
+def _missing_hint(expression: Expression) -> str:
+    """What may help where an uplink has no value."""
+    for name in expression.names:
+        for _, known in slips(name):
+            return f"did you mean {{{known}}}?"
+    return "a text in quotes after | stands for what an uplink lacks, such as {CustomerData.name|'none'}"
 
 
 def compile_pattern(text: str, target: Target) -> Pattern:

@@ -9,7 +9,7 @@ knowing nothing but the number of columns. Times are milliseconds since the epoc
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from tpxd.spool.ahead import NOTHING, Ahead
@@ -58,9 +58,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The uplink becomes a dead letter, for this reason."""
+    """The uplink becomes a dead letter, for this reason; the hint, for people, is not stored."""
 
     reason: str
+    hint: str | None = field(default=None, compare=False)
 
 
 Settled = Verdict | Rejected

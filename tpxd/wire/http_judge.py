@@ -113,6 +113,21 @@ class Judge:
             return "something that is no URL"
 
 
+def refusal_hint(status: int) -> str:
+    """What to look at where a server refuses uplinks for good with this status."""
+    if 300 <= status < 400:
+        return "redirects are not followed; does destinationURL hold the final URL?"
+    if status in (404, 405, 410):
+        return "is the path of destinationURL right, and does the application take POST there?"
+    if status == 403:
+        return "may these credentials post to this path?"
+    if status == 413:
+        return "the server limits the size of what it takes"
+    if status >= 500:
+        return "the server's own log says what failed; strictMode = true holds uplinks instead of giving them up"
+    return "does the application take JSON in this form? sendMetadata and sendRawDecodedFormat change it"
+
+
 def _may_be_the_proxys(answer: Answer) -> bool:
     return answer.status == 407 or b"via" not in answer.headers or SQUIDS_OWN in answer.headers
 

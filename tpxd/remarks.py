@@ -1,0 +1,62 @@
+"""What is allowed in a connection file and may surprise whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pydantic import BaseModel
+
+from tpxd.connection_file import ConnectionFile
+from tpxd.errors import Problem
+from tpxd.flow import JsonPathMatcher
+from tpxd.lorawan.fields import slips
+from tpxd.lorawan.patterns import Pattern, Target
+from tpxd.problems import dotted
+from tpxd.toml_source import Loc, TomlSource
+
+
+def remarks(file: ConnectionFile, source: TomlSource) -> Iterator[Problem]:
+    """Warnings about a file that is fine."""
+    configuration = file.configuration
+    by_key = {}
+    if getattr(configuration, "qos", None) == 0:
+        by_key["qos"] = "0 means that delivered is what was handed to the system; uplinks can get lost on the way"
+    for key, text in (by_key | configuration.remarks).items():
+        yield _warning(source, ("configuration", key), text)
+    for loc, pattern in _patterns(configuration, ("configuration",)):
+        for name, known in _slips(pattern.names):
+            # a header's value may be a secret, so nothing of it is shown
+            nearly = "a field in braces" if pattern.target is Target.HEADER else f'"{name}"'
+            yield _warning(source, loc, f"{nearly} is no field of a report; did you mean {{{known}}}?")
+    for index, matcher in enumerate(file.flow.matchers):
+        if isinstance(matcher, JsonPathMatcher):
+            for name, known in slips(matcher.path):
+                text = f'"{name}" is no field of a report; did you mean {known}?'
+                yield _warning(source, ("flow", "matchers", index, "path"), text)
+
+
+def _slips(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    return (slip for name in names for slip in slips(name))
+
+
+def _patterns(part: BaseModel, loc: Loc) -> Iterator[tuple[Loc, Pattern]]:
+    """Every pattern of a table and of what it holds, with its place."""
+    for key, value in part:
+        items: Iterable[tuple[Loc, object]]
+        match value:
+            case dict():
+                items = (((*loc, key, name), each) for name, each in value.items())
+            case list() | tuple():
+                items = (((*loc, key, index), each) for index, each in enumerate(value))
+            case _:
+                items = [((*loc, key), value)]
+        for place, each in items:
+            if isinstance(each, Pattern):
+                yield place, each
+            elif isinstance(each, BaseModel):
+                yield from _patterns(each, place)
+
+
+def _warning(source: TomlSource, loc: Loc, text: str) -> Problem:
+    there = source.known(loc)
+    return source.problem(dotted(loc), text, there, severity="warning")
