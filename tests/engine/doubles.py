@@ -23,11 +23,11 @@ from tpxd.engine.connection import Live, run_connection
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health
 from tpxd.engine.outbound import Outbound, format_of
-from tpxd.engine.validity import ClockWatch
 from tpxd.events import EventLog
 from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Ledger, LoadedCommands, Rejected, Settled, Verdict
+from tpxd.timing import ClockWatch
 from tpxd.wire.tls import TlsContextCache
 
 

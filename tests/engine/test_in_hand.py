@@ -11,9 +11,9 @@ from trio.testing import MockClock
 from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink, running
 from tpxd.connector import Outgoing, Receipts
 from tpxd.engine.connection import context_of
-from tpxd.engine.validity import ClockWatch
 from tpxd.errors import ConnectFailed, LinkLost, Throttled
 from tpxd.spool import Verdict
+from tpxd.timing import ClockWatch
 
 
 def wall_clock() -> ClockWatch:

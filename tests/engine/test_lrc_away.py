@@ -21,9 +21,9 @@ from tests.engine.downlink_doubles import (
 )
 from tpxd.engine.downlinks import REPEATED
 from tpxd.engine.lrc_links import ANSWER_S
-from tpxd.engine.validity import ClockWatch
 from tpxd.engine.verdicts import TOO_LATE, UNCERTAIN
 from tpxd.spool import CommandState
+from tpxd.timing import ClockWatch
 
 DEVICES = [f"70B3D5E75E00A{n:03X}" for n in range(50)]
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from tpxd.config import ConnectorConfig
 from tpxd.engine.outbound import Format, Outbound, format_of, url_field
-from tpxd.engine.validity import ClockWatch
 from tpxd.flow import Flow
 from tpxd.lorawan.reports import DOWNLINK_REJECTED, DOWNLINK_SENT
 from tpxd.lorawan.uplink import Uplink, addressed_to
 from tpxd.spool import Verdict
+from tpxd.timing import ClockWatch
 
 DEV_EUI = "70B3D5E75E00A1C4"
 URL = "http://edge.example:8090/iot-flow/downlinkMessages/6b1f0c9e-0000-4000-8000-00000000a1c4"

@@ -17,11 +17,12 @@ from tpxd.engine.debug_log import open_debug_log
 from tpxd.engine.outbound import Format, Outbound
 from tpxd.engine.pace import Pace
 from tpxd.engine.stopping import Stopping
-from tpxd.engine.validity import ClockWatch, emitted_s
+from tpxd.engine.validity import emitted_s
 from tpxd.errors import SpoolUnavailable
 from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Verdict
+from tpxd.timing import ClockWatch
 
 NOW = 1_700_000_000.0
 

@@ -40,6 +40,7 @@ class House:
                 report=self.events.append,
                 wall_clock=lambda: self.now_s,
                 measure_free=lambda directory: self.free,
+                monotonic=lambda: self.now_s,
             ) as spool:
                 yield spool
 

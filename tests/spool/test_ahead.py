@@ -152,7 +152,7 @@ def test_room_is_made_and_rows_are_recounted_beside_it(house: House) -> None:
     keeping = Keeping(limits, house.path, lambda: NOW_S, lambda directory: 1 << 40)
     keeping.measure(house.journal)
     with house.journal.transaction():
-        assert keeping.make_room(house.journal, 10_000)
+        assert keeping.make_room(house.journal, 10_000) is None
     while keeping.tick(house.journal):
         pass
     gone = house.journal.state.first_seq - 1

@@ -28,11 +28,18 @@ class House:
     path: Path
     journal: Journal
     now_s: float = START_S
+    stepped_s: float = 0.0
     free: int = 1 << 40
 
     def keeping(self, **limits: float) -> Keeping:
         made = SpoolLimits(**{"page_size": 4_096, **limits})  # type: ignore[arg-type]
-        keeping = Keeping(made, self.path, lambda: self.now_s, lambda directory: self.free)
+        keeping = Keeping(
+            made,
+            self.path,
+            lambda: self.now_s + self.stepped_s,
+            lambda directory: self.free,
+            monotonic=lambda: self.now_s,
+        )
         keeping.measure(self.journal)
         return keeping
 
@@ -43,7 +50,7 @@ class House:
 
     def make_room(self, keeping: Keeping, size: int) -> bool:
         with self.journal.transaction():
-            return keeping.make_room(self.journal, size)
+            return keeping.make_room(self.journal, size) is None
 
     def squeeze(self, validity_s: float | None) -> bool:
         """Make room for about 15 rows in a spool that is just full."""
@@ -111,7 +118,7 @@ def test_drops_that_the_disk_undid_are_not_told(house: House) -> None:
 
     def in_vain() -> None:
         with house.journal.transaction():
-            assert keeping.make_room(house.journal, 15_000)
+            assert keeping.make_room(house.journal, 15_000) is None
             raise SpoolUnavailable("the disk fails")
 
     for _ in range(3):
@@ -191,6 +198,91 @@ def test_a_retired_queue_is_forgotten_after_the_retention(house: House) -> None:
     assert sorted(house.journal.state.cursors) == ["fast"]
     (event,) = keeping.events
     assert (event.kind, event.connection, event.more) == ("forgotten", "slow", {"waiting": 100})
+
+
+def test_while_the_clock_is_ahead_for_three_seconds_nothing_is_forgotten(house: House) -> None:
+    with house.journal.transaction():
+        ledger.retire(house.journal, "slow", int(house.now_s * 1000))
+    house.settle("fast", 100)
+    house.settle("slow", 50)
+    keeping = house.keeping(retention_s=HOUR_S)
+    for stepped_s in (86_400.0, 0.0):
+        house.stepped_s = stepped_s
+        for _ in range(3):
+            house.now_s += 1
+            keeping.tick(house.journal)
+    assert house.journal.state.first_seq == 1
+    assert house.numbers("slow") == (50, 0, 0, 50)
+    house.now_s += HOUR_S
+    while keeping.tick(house.journal):
+        pass
+    assert sorted(house.journal.state.cursors) == ["fast"]
+    assert house.journal.state.first_seq > 50
+
+
+def test_while_the_clock_is_ahead_nothing_expires_for_room(house: House) -> None:
+    house.settle("fast", 100)
+    keeping = house.keeping(max_bytes=house.journal.reader.used_bytes(), refuse_when_full=True)
+    keeping.validity_s["slow"] = 60.0
+    house.stepped_s = 86_400.0
+    assert not house.make_room(keeping, 15_000)
+    assert house.numbers("slow") == (0, 0, 0, 100)
+
+
+def test_a_disk_that_others_fill_costs_nothing_that_waits(house: House) -> None:
+    keeping = house.keeping(min_free_bytes=1 << 20)
+    house.free = 0
+    for _ in range(10):
+        keeping.tick(house.journal)
+        assert not house.make_room(keeping, 500)
+    assert house.numbers("slow") == (0, 0, 0, 100)
+    with house.journal.transaction():
+        no_room = keeping.make_room(house.journal, 500)
+    assert no_room is not None
+    assert "the disk has 0 bytes left" in no_room.message
+    house.free = 2 << 20
+    assert house.make_room(keeping, 500)
+
+
+def test_what_waits_goes_as_far_as_that_brings_what_the_disk_lacks(house: House) -> None:
+    """Pages that are free in the file count as free on the disk: they are used again, or given back."""
+    house.free = (1 << 20) - 20_000
+    keeping = house.keeping(min_free_bytes=1 << 20)
+    size = house.journal.reader.used_bytes()
+    assert house.make_room(keeping, 500)
+    brought = size - house.journal.reader.used_bytes()
+    assert 20_500 <= brought < 40_000
+    waiting = house.numbers("slow")[3]
+    for _ in range(10):
+        assert house.make_room(keeping, 500)
+    assert house.numbers("slow")[3] == waiting, "what was brought is there, and is not fetched twice"
+
+
+def test_what_others_take_as_fast_as_it_is_brought_is_not_brought_for_long(house: House) -> None:
+    for _ in range(30):
+        store(house.journal, [4_000] * 64)
+    house.journal.checkpoint()
+    house.free = 64 << 20
+    keeping = house.keeping(min_free_bytes=64 << 20)
+    refused = 0
+    for _ in range(60):
+        house.free -= 100_000
+        before = house.path.stat().st_size
+        refused += not house.make_room(keeping, 500)
+        keeping.tick(house.journal)
+        house.journal.checkpoint()
+        house.free += before - house.path.stat().st_size
+    delivered, expired, dropped, waiting = house.numbers("slow")
+    assert refused > 40
+    assert 0 < dropped * 4_000 < 2 << 20
+    assert (delivered, expired, dropped + waiting) == (0, 0, 2_020)
+
+
+def test_incoming_bytes_count_for_what_must_stay_free(house: House) -> None:
+    house.free = (1 << 20) + 50_000
+    keeping = house.keeping(min_free_bytes=1 << 20, refuse_when_full=True)
+    assert house.make_room(keeping, 49_000)
+    assert not house.make_room(keeping, 51_000)
 
 
 def test_recounting_finds_what_is_missing(house: House) -> None:

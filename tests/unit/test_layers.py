@@ -27,7 +27,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "codecs spool",
         "alarms config connection_file flow link_config log problems remarks secret settings tls_config toml_source",
         "wire",
-        "barrier errors events lifeline lorawan sdnotify",
+        "barrier errors events lifeline lorawan sdnotify timing",
     )
 )
 """Highest first; a room is a directory or a single file at the top."""

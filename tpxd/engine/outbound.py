@@ -10,11 +10,12 @@ import orjson
 
 from tpxd.config import ConnectorConfig
 from tpxd.engine.chains import Chains
-from tpxd.engine.validity import ClockWatch, emitted_s
+from tpxd.engine.validity import emitted_s
 from tpxd.flow import Flow
 from tpxd.lorawan.reports import DOWNLINK_SENT
 from tpxd.lorawan.uplink import ADDRESSED, Uplink
 from tpxd.spool import Verdict
+from tpxd.timing import ClockWatch
 
 Format = Literal["whole", "fields", "payload"]
 

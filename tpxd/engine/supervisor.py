@@ -28,7 +28,6 @@ from tpxd.engine.health import Health, State
 from tpxd.engine.leaving import take_leave
 from tpxd.engine.outbound import Outbound, format_of, url_field
 from tpxd.engine.plan import plan
-from tpxd.engine.validity import ClockWatch
 from tpxd.errors import Problem, leaves
 from tpxd.events import Event, Report
 from tpxd.flow import Flow
@@ -36,6 +35,7 @@ from tpxd.lorawan.downlink_request import Signing
 from tpxd.lorawan.uplink import Uplink
 from tpxd.secret import plain
 from tpxd.spool import Cursor, Spool
+from tpxd.timing import ClockWatch
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ class SpoolStatistics:
         used_bytes: pages in use; measured now and then.
         free_bytes: what the disk has left.
         oldest_ms: arrival of the oldest row; None when there is none.
-        newest_ms: the latest arrival ever; None when there was none.
+        newest_ms: when the newest uplink was stored; None when there was none.
         stored_total: uplinks ever stored.
         duplicates_total: reports that were stored before, since the daemon started.
         storing: the last write was accepted.

@@ -199,10 +199,15 @@ def _tables(connection: sqlite3.Connection) -> dict[str, str]:
 
 def used_bytes(connection: sqlite3.Connection) -> int:
     """Bytes of the pages in use."""
+    return page_bytes(connection)[0]
+
+
+def page_bytes(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Bytes of the pages in use, and of those that are free for what comes next."""
     ((pages, free, size),) = connection.execute(
         "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
     )
-    return int((pages - free) * size)
+    return int((pages - free) * size), int(free * size)
 
 
 def insertion(table: str, rows: int, *, replace: bool = False) -> str:

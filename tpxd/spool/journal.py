@@ -19,7 +19,7 @@ import orjson
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.ahead import NOTHING, Ahead
-from tpxd.spool.database import Damaged, connect, insertion, translated, upgrade, verify
+from tpxd.spool.database import Damaged, connect, insertion, sidecars, translated, upgrade, verify
 from tpxd.spool.reading import Reader
 from tpxd.spool.rows import FORMAT, CursorRow, Field, Hole, checked, journal_crc, with_crc
 from tpxd.spool.state import State
@@ -120,7 +120,7 @@ class Journal:
         packed = array("q", digests).tobytes()
         self._connection.execute(_INSERT_COMMIT, with_crc("commits", (seq - 1, first, stored_ms, packed)))
         state.last_seq = seq - 1
-        state.newest_ms = max(state.newest_ms, *[uplink.received_ms for uplink in uplinks])
+        state.newest_ms = stored_ms  # also where the clock was ahead before: as the next start will find it
         state.orphaned = False
         return first
 
@@ -205,6 +205,11 @@ class Journal:
         """Delete commands."""
         for id in ids:
             self._connection.execute("DELETE FROM commands WHERE id = ?", (id,))
+
+    def log_bytes(self) -> int:
+        """What the write-ahead log takes on the disk."""
+        log, _ = sidecars(self.path)
+        return log.stat().st_size if log.exists() else 0
 
     def give_back(self, pages: int) -> None:
         """Return free pages to the file system; outside a transaction."""

@@ -1,4 +1,9 @@
-"""What the writer's thread does for the file between commits: room, retention, recounting. Synchronous."""
+"""What the writer's thread does for the file between commits: room, retention, recounting. Synchronous.
+
+Two limits, one order of sacrifice (see `room`). For `max_size` whatever is deleted helps. For `min_free` it helps only
+where the file itself is large enough to cover what the disk lacks, and where nobody else takes what it gives: else what
+waits would be gone and the disk as full as before. Then nothing that waits goes, and what comes is refused.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +21,12 @@ from tpxd.spool import ledger
 from tpxd.spool.database import Damaged
 from tpxd.spool.journal import Journal
 from tpxd.spool.room import SLICE_ROWS, Arrival, Cause, DropNotices, Laggard, choose
+from tpxd.timing import ClockWatch
 
 SLICES_AT_ONCE = 4
+IN_VAIN_BYTES = 1 << 20
+"""So much may others take, at least, of what was dropped for the disk's sake, before no more is."""
+
 RECOUNT_ROWS = 1_024
 RECOUNT_EVERY_S = 3_600.0
 VACUUM_PAGES = 256
@@ -45,6 +54,39 @@ class SpoolLimits:
     page_size: int = 4_096
 
 
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """Why something could not be stored.
+
+    Attributes:
+        message: for whoever is refused.
+        told: the event when it begins.
+    """
+
+    message: str
+    told: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What was dropped for the disk's sake since it last had enough.
+
+    Attributes:
+        whole: see `Keeping._whole`, when it began.
+    """
+
+    whole: int
+    bytes: int
+
+
+FULL = NoRoom(
+    "the spool is full",
+    "the spool is full of what still waits: new uplinks are refused",
+    "raise [spool] max_size, free space on the disk, or remove connections that nobody needs",
+)
+
+
 class Keeping:
     """Keeps the journal within its limits.
 
@@ -60,6 +102,8 @@ class Keeping:
         path: Path,
         wall_clock: Callable[[], float],
         free_bytes: Callable[[Path], int],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.validity_s: dict[str, float | None] = {}
         self.used_bytes = 0
@@ -67,9 +111,12 @@ class Keeping:
         self.events: list[Event] = []
         self._limits = limits
         self._path = path
-        self._wall_clock = wall_clock
+        self._newest_ms = 0
+        self._clock = ClockWatch(lambda: self._newest_ms, wall=wall_clock, monotonic=monotonic)
         self._measure_free = free_bytes
+        self._spare_bytes = 0
         self._unmeasured = 0
+        self._given: Given | None = None
         self._notices = DropNotices()
         self._evicted = 0
         self._recounted_through: int | None = 0
@@ -81,12 +128,18 @@ class Keeping:
 
     def measure(self, journal: Journal) -> None:
         """Look how much is used and free."""
-        self.used_bytes = journal.reader.used_bytes()
+        self._measure_pages(journal)
         self.free_bytes = self._measure_free(self._path.parent)
+        self._newest_ms = journal.state.newest_ms
+        if self.free_bytes >= self._limits.min_free_bytes:
+            self._given = None
+
+    def _measure_pages(self, journal: Journal) -> None:
+        self.used_bytes, self._spare_bytes = journal.reader.page_bytes()
         self._unmeasured = 0
 
-    def make_room(self, journal: Journal, incoming_bytes: int) -> bool:
-        """Inside a transaction: delete the oldest rows until so many bytes fit; False when nothing may go.
+    def make_room(self, journal: Journal, incoming_bytes: int) -> NoRoom | None:
+        """Inside a transaction: delete the oldest rows until so many bytes fit; or say why nothing may go.
 
         It deletes a few slices at once. Where more is to be done, the next commits go on with it.
         """
@@ -96,25 +149,53 @@ class Keeping:
         self._unmeasured += incoming_bytes
         return fits
 
-    def _fit(self, journal: Journal, incoming_bytes: int) -> bool:
+    def _fit(self, journal: Journal, incoming_bytes: int) -> NoRoom | None:
         for _ in range(SLICES_AT_ONCE):
             shortage = self._shortage(incoming_bytes)
             if shortage <= 0:
-                return True
-            if not self._sacrifice(journal, shortage):
-                return False
-            self.used_bytes = journal.reader.used_bytes()
-        return True
+                return None
+            no_room = self._no_room(journal, incoming_bytes)
+            if not self._sacrifice(journal, shortage, may_drop=no_room is None):
+                return no_room or FULL
+        return None
 
     def _shortage(self, incoming_bytes: int) -> int:
         used = self.used_bytes + self._unmeasured + incoming_bytes
-        return max(used - self._limits.max_bytes, self._limits.min_free_bytes + incoming_bytes - self.free_bytes)
+        return max(used - self._limits.max_bytes, self._disk_shortage(incoming_bytes))
 
-    def _sacrifice(self, journal: Journal, needed_bytes: int) -> bool:
+    def _disk_shortage(self, incoming_bytes: int) -> int:
+        """What the disk lacks. Pages that are free in the file count as free: they are used again, or given back."""
+        free = self.free_bytes + self._spare_bytes - self._unmeasured
+        return self._limits.min_free_bytes + incoming_bytes - free
+
+    def _no_room(self, journal: Journal, incoming_bytes: int) -> NoRoom | None:
+        """Why nothing that still waits may go for what comes; None when it may."""
+        if self._limits.refuse_when_full:
+            return FULL
+        shortage = self._disk_shortage(incoming_bytes)
+        if shortage <= 0:
+            return None
+        whole = self._whole(journal)
+        given = self._given or Given(whole, 0)
+        taken = given.whole - whole
+        if shortage > self.used_bytes or taken > max(IN_VAIN_BYTES, given.bytes // 2):
+            return NoRoom(
+                f"the disk has {self.free_bytes} bytes left, {shortage} less than [spool] min_free asks for; to drop"
+                " what waits would not bring them",
+                "something else fills the disk: what waits is kept, and new uplinks are refused",
+                "free space on the disk, or lower [spool] min_free",
+            )
+        self._given = Given(given.whole, given.bytes + shortage)
+        return None
+
+    def _whole(self, journal: Journal) -> int:
+        """What the disk has for the spool and for what must stay free; it changes only by what others do."""
+        return self.free_bytes + self.used_bytes + self._spare_bytes + journal.log_bytes()
+
+    def _sacrifice(self, journal: Journal, needed_bytes: int, *, may_drop: bool) -> bool:
         state = journal.state
         oldest = [Arrival(*row) for row in journal.reader.arrivals(state.first_seq - 1, SLICE_ROWS)]
         cursors = [Laggard(row.position, self.validity_s.get(row.id)) for row in state.cursors.values()]
-        may_drop = not self._limits.refuse_when_full
         chosen = choose(oldest, cursors, needed_bytes, self._now_ms(), may_drop=may_drop)
         if chosen is None:
             return False
@@ -123,16 +204,17 @@ class Keeping:
             if chosen.cause is Cause.DROPPED:
                 state.dropped = Counter(state.dropped) + Counter(lost)
         journal.delete_through(chosen.through)
+        self._measure_pages(journal)
         return True
 
     def tick(self, journal: Journal) -> bool:
         """Outside a transaction: do a little of what is due; True when more of it can be done at once."""
         self.measure(journal)
         more = self._let_go(journal)
-        shortage = self._limits.min_free_bytes - self.free_bytes
-        if shortage > 0:
-            with journal.transaction():
-                more = self._sacrifice(journal, shortage) or more
+        if self.free_bytes < self._limits.min_free_bytes:
+            if (shortage := self._disk_shortage(0)) > 0:
+                with journal.transaction():
+                    more = self._sacrifice(journal, shortage, may_drop=False) or more
             journal.give_back(VACUUM_PAGES)
         self._forget_retired(journal)
         self._notice(journal)
@@ -141,7 +223,10 @@ class Keeping:
     def _let_go(self, journal: Journal) -> bool:
         """Delete a slice of what every cursor is done with for longer than the retention."""
         state = journal.state
-        stored = journal.reader.stored_before(self._now_ms() - int(self._limits.retention_s * 1000))
+        now_ms = self._now_ms()
+        if now_ms is None:
+            return False
+        stored = journal.reader.stored_before(now_ms - int(self._limits.retention_s * 1000))
         done = min((row.position for row in state.cursors.values()), default=state.last_seq)
         through = min(stored, done, state.first_seq - 1 + SLICE_ROWS)
         if through < state.first_seq:
@@ -151,7 +236,10 @@ class Keeping:
         return True
 
     def _forget_retired(self, journal: Journal) -> None:
-        before_ms = self._now_ms() - int(self._limits.retention_s * 1000)
+        now_ms = self._now_ms()
+        if now_ms is None:
+            return
+        before_ms = now_ms - int(self._limits.retention_s * 1000)
         for row in list(journal.state.cursors.values()):
             if row.retired_ms is not None and row.retired_ms < before_ms:
                 with journal.transaction():
@@ -192,8 +280,10 @@ class Keeping:
                 self.events.append(Event("imbalance", text, row.id, logging.ERROR, more={"difference": difference}))
         return False
 
-    def _now_ms(self) -> int:
-        return int(self._wall_clock() * 1000)
+    def _now_ms(self) -> int | None:
+        """Now; None while the clock cannot be trusted to let anything go."""
+        now_s = self._clock.now()
+        return None if now_s is None else int(now_s * 1000)
 
 
 def free_bytes(directory: Path) -> int:

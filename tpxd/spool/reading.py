@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool.database import Damaged, translated, used_bytes
+from tpxd.spool.database import Damaged, page_bytes, translated
 from tpxd.spool.rows import DeadLetter, Field, checked, journal_crc
 from tpxd.spool.state import State
 
@@ -186,8 +186,12 @@ class Reader:
 
     def used_bytes(self) -> int:
         """Bytes of the pages in use."""
+        return self.page_bytes()[0]
+
+    def page_bytes(self) -> tuple[int, int]:
+        """Bytes of the pages in use, and of those that are free for what comes next."""
         with translated(self._path):
-            return used_bytes(self._connection)
+            return page_bytes(self._connection)
 
     def _text(self, statement: str, values: Sequence[Field]) -> bytes | None:
         with translated(self._path):

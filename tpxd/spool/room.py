@@ -53,9 +53,13 @@ class Laggard:
 
 
 def choose(
-    oldest: Sequence[Arrival], cursors: Sequence[Laggard], needed_bytes: int, now_ms: int, *, may_drop: bool
+    oldest: Sequence[Arrival], cursors: Sequence[Laggard], needed_bytes: int, now_ms: int | None, *, may_drop: bool
 ) -> Sacrifice | None:
-    """Say which of the oldest rows go to gain so many bytes; None when there is nothing that may go."""
+    """Say which of the oldest rows go to gain so many bytes; None when there is nothing that may go.
+
+    Args:
+        now_ms: None while nothing may expire.
+    """
     if not oldest:
         return None
     done = min((cursor.position for cursor in cursors), default=oldest[-1].seq)
@@ -64,7 +68,7 @@ def choose(
     expired: list[Arrival] = []
     for row in oldest:
         if not all(
-            cursor.validity_s is not None and row.received_ms + cursor.validity_s * 1000 < now_ms
+            cursor.validity_s is not None and now_ms is not None and row.received_ms + cursor.validity_s * 1000 < now_ms
             for cursor in cursors
             if cursor.position < row.seq
         ):

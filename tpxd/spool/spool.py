@@ -48,6 +48,7 @@ async def open_spool(
     report: Report,
     wall_clock: Callable[[], float] = time.time,
     measure_free: Callable[[Path], int] = free_bytes,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Spool]:
     """Open the spool at `path`, making or repairing it where needed; at the end everything is in one closed file.
 
@@ -62,7 +63,8 @@ async def open_spool(
         journal = await trio.to_thread.run_sync(start_journal, path, limits.page_size, wall_clock, events.append)
         for event in events:
             report(event)
-        spool = Spool(journal, limits, report, wall_clock, measure_free)
+        keeping = Keeping(limits, path, wall_clock, measure_free, monotonic=monotonic)
+        spool = Spool(journal, keeping, limits, report, wall_clock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(trio.to_thread.run_sync, spool.writer.run, limiter=trio.CapacityLimiter(1)))
             try:
@@ -84,12 +86,11 @@ class Spool:
     def __init__(
         self,
         journal: Journal,
+        keeping: Keeping,
         limits: SpoolLimits,
         report: Report,
         wall_clock: Callable[[], float],
-        measure_free: Callable[[Path], int],
     ) -> None:
-        keeping = Keeping(limits, journal.path, wall_clock, measure_free)
         keeping.measure(journal)
         repair = partial(repair_journal, page_size=limits.page_size, wall_clock=wall_clock, note=keeping.note)
         loop = trio.lowlevel.current_trio_token()

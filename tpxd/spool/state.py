@@ -45,7 +45,7 @@ class State:
     Attributes:
         first_seq: rows before this one are gone.
         last_seq: the newest row; counts every uplink ever stored.
-        newest_ms: the latest arrival ever stored.
+        newest_ms: when the newest row was stored.
         orphaned: a repair could not tell which cursors there were: one that is made before the next uplink begins
             at the oldest row.
         dropped: what was dropped to make room and not told yet, by cursor; not on disk, here so that it is undone with

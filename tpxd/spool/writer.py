@@ -22,7 +22,7 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
 from tpxd.spool.database import Damaged
 from tpxd.spool.journal import Journal
-from tpxd.spool.keeping import Keeping
+from tpxd.spool.keeping import Keeping, NoRoom
 from tpxd.spool.rounds import Call, Pending, Round, View
 from tpxd.spool.rows import CursorRow
 
@@ -43,18 +43,15 @@ CHECKPOINT_BYTES = 2 << 20
 """After so much the log is moved into the database, in the next moment when nobody waits; a few milliseconds."""
 
 
-FULL = "the spool is full"
-FULL_HINT = "raise [spool] max_size, free space on the disk, or remove connections that nobody needs"
-
 T = TypeVar("T")
 
 
 class Stored(NamedTuple):
-    """What a transaction appended, from `first_seq` on; `appends`: the new reports are among it."""
+    """What a transaction appended, from `first_seq` on; `no_room`: why the new reports are not among it."""
 
     first_seq: int = 0
     uplinks: Sequence[Pending] = ()
-    appends: bool = False
+    no_room: NoRoom | None = None
 
 
 class Writer:
@@ -86,7 +83,7 @@ class Writer:
         self._stopping = False
         self._reads: deque[Call] = deque()
         self._last_error: str | None = None
-        self._full = False
+        self._no_room: NoRoom | None = None
         self._next_tick_s = 0.0
         self._logged_commits = 0
         self._logged_bytes = 0
@@ -156,14 +153,14 @@ class Writer:
                 call.error = unavailable
         self._note_storing(error)
         refused: list[Pending] = []
-        if not stored.appends:
+        if appends and error is None:
+            self._note_room(stored.no_room)
+        if error is None and stored.no_room is not None:
+            error = _unavailable(stored.no_room)
+        if error is not None:
             refused += appends
-            if appends and error is None:
-                self._note_full(True)
-        elif appends:
-            self._note_full(False)
         for pending in refused:
-            pending.error = error or SpoolUnavailable(FULL, hint=FULL_HINT)
+            pending.error = error
         if any(call.handed for call in writes):
             kept = set(map(id, stored.uplinks))
             refused += [pending for call in writes for _, pending in call.handed if id(pending) not in kept]
@@ -178,20 +175,20 @@ class Writer:
         with journal.transaction():
             for call in writes:
                 call.error = None
-                if call.handed and not self._make_room([pending for _, pending in call.handed]):
-                    call.error = SpoolUnavailable(FULL, hint=FULL_HINT)
+                if call.handed and (no_room := self._make_room([pending for _, pending in call.handed])):
+                    call.error = _unavailable(no_room)
                     continue
                 call.result = call.run(journal)
                 rows += [pending for seq, pending in call.handed if seq in call.result]
-            room = bool(appends) and self._make_room(appends)
-            if room:
+            no_room = self._make_room(appends) if appends else None
+            if no_room is None:
                 rows = rows + appends if rows else appends
             if not rows:
-                return Stored()
+                return Stored(no_room=no_room)
             uplinks = [pending.uplink for pending in rows]
-            return Stored(journal.append(uplinks, [pending.digest for pending in rows], stored_ms), rows, room)
+            return Stored(journal.append(uplinks, [pending.digest for pending in rows], stored_ms), rows, no_room)
 
-    def _make_room(self, rows: list[Pending]) -> bool:
+    def _make_room(self, rows: list[Pending]) -> NoRoom | None:
         return self._keeping.make_room(self._journal, sum([len(pending.uplink.body) for pending in rows]))
 
     def _read(self, call: Call) -> None:
@@ -222,13 +219,15 @@ class Writer:
             self._keeping.events.append(Event("spool", "the spool stores again"))
         self._last_error = None if error is None else str(error)
 
-    def _note_full(self, full: bool) -> None:
-        if full and not self._full:
-            text = "the spool is full of what still waits: new uplinks are refused"
-            self._keeping.events.append(Event("spool", text, level=logging.ERROR, more={"hint": FULL_HINT}))
-        elif self._full and not full:
+    def _note_room(self, no_room: NoRoom | None) -> None:
+        """One event when nothing fits any more, one when it does again."""
+        before = self._no_room
+        if no_room is not None and (before is None or before.told != no_room.told):
+            event = Event("spool", no_room.told, level=logging.ERROR, more={"hint": no_room.hint})
+            self._keeping.events.append(event)
+        elif before is not None and no_room is None:
             self._keeping.events.append(Event("spool", "the spool has room again"))
-        self._full = full
+        self._no_room = no_room
 
     def _keep(self) -> None:
         """Keep the file in order, now and then; while the disk refuses, only try whether it still does."""
@@ -287,5 +286,9 @@ class Writer:
             cursors,
             self._keeping.used_bytes,
             self._keeping.free_bytes,
-            self._last_error or (FULL if self._full else None),
+            self._last_error or (None if self._no_room is None else self._no_room.message),
         )
+
+
+def _unavailable(no_room: NoRoom) -> SpoolUnavailable:
+    return SpoolUnavailable(no_room.message, hint=no_room.hint)
