@@ -11,10 +11,10 @@ import pytest
 from tests.spool.journals import drain, store
 from tpxd.events import Event
 from tpxd.spool import Ledger, Rejected, SpoolLimits, Verdict, ledger
+from tpxd.spool.damage.repair import salvaged_path
 from tpxd.spool.database import Damaged, sidecars
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping
-from tpxd.spool.repair import salvaged_path
 from tpxd.spool.rows import Hole
 from tpxd.spool.starting import start_journal
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tpxd.spool.damage.wal import FRAME_HEADER_BYTES, HEADER_BYTES, check_wal
 from tpxd.spool.database import sidecars
-from tpxd.spool.wal import FRAME_HEADER_BYTES, HEADER_BYTES, check_wal
 
 PAGE = 512
 STEP = FRAME_HEADER_BYTES + PAGE

@@ -8,8 +8,7 @@ journal, reading, ledger    what the thread does with SQLite
 rows, state, ahead          what is stored, and the arithmetic of the ledger                 pure
 database, starting          the file: made, opened, checked, locked
 commands                    commands and their counters, beside the journal
-wal, salvage                what can be read when bytes on the disk have changed             pure
-repair, rebuild             a new file out of it
+damage                      what can be read when bytes on the disk have changed, and a new file out of it
 """
 
 from tpxd.spool.commands import CommandState, CommandStore, LoadedCommands, StoredCommand

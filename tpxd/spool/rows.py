@@ -2,7 +2,7 @@
 
 Theory of operation: SQLite does not notice when a byte on the disk changes. So every row, of every table, carries a
 CRC-32 over all its other columns, its key included. A row whose CRC does not hold is not a row; nobody ever sees it.
-Every table is a plain rowid table without an index, so that `salvage` can find rows in the pages of a broken file
+Every table is a plain rowid table without an index, so that `damage.scan` can find rows in the pages of a broken file
 knowing nothing but the number of columns. Times are milliseconds since the epoch, UTC.
 """
 
@@ -33,7 +33,7 @@ SCHEMA = {
     " details, as_key, crc)",
     "ahead": "CREATE TABLE ahead(n INTEGER PRIMARY KEY, id, base, block, bits, crc)",
 }
-"""Each table has its own number of columns: 7, 5, 12, 4, 3, 10, 9 and 6. `salvage` tells them apart by it."""
+"""Each table has its own number of columns: 7, 5, 12, 4, 3, 10, 9 and 6. `damage.scan` tells them apart by it."""
 
 LATER = frozenset({"commands", "ahead"})
 """Tables that a file of format 1 may lack."""

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from tpxd.errors import SpoolUnavailable, SpoolVersionError
 from tpxd.events import Event
+from tpxd.spool.damage.repair import finish, mapped, read_wal, repair, salvaged_path
+from tpxd.spool.damage.scan import scan
 from tpxd.spool.database import Damaged, build, fresh_meta, header_problem, insertion, meta_rows, sidecars, translated
 from tpxd.spool.journal import Journal, open_journal
-from tpxd.spool.repair import finish, mapped, read_wal, repair, salvaged_path
 from tpxd.spool.rows import FORMAT
-from tpxd.spool.salvage import scan
 
 Note = Callable[[Event], None]
 

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from tpxd.spool.ahead import BLOCK, Ahead
+from tpxd.spool.damage.scan import Found
 from tpxd.spool.database import fresh_meta, insertion
 from tpxd.spool.rows import FORMAT, CursorRow, Field, Hole, with_crc
-from tpxd.spool.salvage import Found
 from tpxd.spool.state import State
 
 BATCH = 64

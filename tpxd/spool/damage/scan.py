@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from mmap import mmap
 
+from tpxd.spool.damage.wal import Frame
 from tpxd.spool.rows import COLUMNS, Field, checked, journal_crc
-from tpxd.spool.wal import Frame
 
 LEAF = 0x0D
 INTERIOR = 0x05

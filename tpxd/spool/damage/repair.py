@@ -14,10 +14,10 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from tpxd.events import Event
+from tpxd.spool.damage.rebuild import Rebuild
+from tpxd.spool.damage.scan import Found, scan
+from tpxd.spool.damage.wal import WalCheck, check_wal
 from tpxd.spool.database import build, sidecars, sync_directory, translated
-from tpxd.spool.rebuild import Rebuild
-from tpxd.spool.salvage import Found, scan
-from tpxd.spool.wal import WalCheck, check_wal
 
 KEPT = 3
 """Damaged files that are kept."""
