@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.spool.journals import drain, store
+from tests.spool.journals import body_of, drain, store
 from tpxd.events import Event
 from tpxd.spool import Ledger, Rejected, SpoolLimits, Verdict, ledger
 from tpxd.spool.damage.repair import salvaged_path
@@ -161,3 +161,46 @@ def test_a_log_without_its_database(tmp_path: Path) -> None:
         with journal.transaction():
             ledger.ensure(journal, "plant")
         assert drain(journal, "plant") == bodies
+
+
+def recognised(journal: Journal) -> set[int]:
+    return {digest for digests, _, _ in journal.reader.digests(0, 9_999) for digest in digests}
+
+
+def test_a_report_whose_row_is_lost_is_not_taken_for_a_duplicate(path: Path) -> None:
+    journal, _ = reopen(path)
+    before = recognised(journal)
+    journal.close()
+    sql(path, "DELETE FROM journal WHERE seq = 12", "CREATE TABLE uninvited(guest)")
+    journal, (event,) = reopen(path)
+    with closing(journal):
+        assert event.more["lostRanges"] == [[12, 12]]
+        assert recognised(journal) & before == before - {hash(body_of(12, 100))}
+
+
+def test_a_commit_behind_a_break_of_the_log_is_salvaged_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    journal = start_journal(path, 512, lambda: NOW_S, lambda event: None)
+    with journal.transaction():
+        ledger.ensure(journal, "plant")
+    store(journal, [10, 3_000])
+    ends = [sidecars(path)[0].stat().st_size]
+    for sizes in ([3_000, 20], [3_000, 3_000], [30]):
+        store(journal, sizes)
+        ends.append(sidecars(path)[0].stat().st_size)
+    database, log = path.read_bytes(), sidecars(path)[0].read_bytes()
+    whole = drain(journal, "plant")
+    journal.close()
+    for broken in range(ends[0] + 100, ends[1], 536):
+        path.write_bytes(database)
+        sidecars(path)[0].write_bytes(log[:broken] + bytes([log[broken] ^ 1]) + log[broken + 1 :])
+        journal, (event,) = reopen(path)
+        with closing(journal):
+            with journal.transaction():
+                ledger.ensure(journal, "plant")
+            kept = drain(journal, "plant")
+            assert kept.keys() - {3, 4} == whole.keys() - {3, 4}, "what stands before and behind is whole"
+            assert (3 in kept) == (4 in kept)
+            assert kept.items() <= whole.items()
+            assert (hash(body_of(3, 3_000)) in recognised(journal)) == (3 in kept)
+            assert event.more["lost"] == len(whole) - len(kept)

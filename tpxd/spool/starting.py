@@ -12,8 +12,10 @@ from pathlib import Path
 
 from tpxd.errors import SpoolUnavailable, SpoolVersionError
 from tpxd.events import Event
-from tpxd.spool.damage.repair import finish, mapped, read_wal, repair, salvaged_path
+from tpxd.spool.damage.old_file import old_file
+from tpxd.spool.damage.repair import finish, read_wal, repair, salvaged_path
 from tpxd.spool.damage.scan import scan
+from tpxd.spool.damage.wal import WalCheck
 from tpxd.spool.database import Damaged, build, fresh_meta, header_problem, insertion, meta_rows, sidecars, translated
 from tpxd.spool.journal import Journal, open_journal
 from tpxd.spool.rows import FORMAT
@@ -54,9 +56,9 @@ def start_journal(path: Path, page_size: int, wall_clock: Callable[[], float], n
         text = f"a repair of the spool that was cut short is finished; the damaged file is {kept}"
         note(Event("damage", text, level=logging.WARNING))
     wal = read_wal(path, page_size)
-    problem = wal.problem
+    problem = None
     if path.exists():
-        problem = problem or _header_problem(path, page_size)
+        problem = _log_problem(path, wal) or _header_problem(path, page_size)
     elif wal.frames:
         problem = "only its write-ahead log is there"
     else:
@@ -112,12 +114,18 @@ def _repaired(
     return journal
 
 
+def _log_problem(path: Path, wal: WalCheck) -> str | None:
+    """What is wrong with the log. One that holds nothing new may be anything: its header was perhaps just rewritten."""
+    with translated(path), old_file(path) as database:
+        return wal.problem if wal.problem and wal.adds_to(database) else None
+
+
 def _header_problem(path: Path, page_size: int) -> str | None:
     """What is wrong with the header; raises `SpoolVersionError` where it is only too new.
 
     Two places state the format, so that a changed bit in one of them does not lock a spool away.
     """
-    with translated(path), mapped(path) as content:
+    with translated(path), old_file(path) as content:
         stated = int.from_bytes(content[60:64], "big")
         header = content[:100]
         problem = header_problem(header)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -36,6 +38,7 @@ class Rebuild:
         self._found = found
         self._floor = floor
         self._now_ms = now_ms
+        self._known_seq = 0
         self._meta: dict[str, str] = {}
         self._meta_numbers: set[int] = set()
         self._cursors: dict[str, CursorRow] = {}
@@ -52,17 +55,22 @@ class Rebuild:
         """Write everything that was found, and what follows from what was not."""
         for table, rows in _batches(self._keep_small(self._found)):
             connection.execute(insertion(table, len(rows)).replace("INSERT", "INSERT OR IGNORE", 1), _flat(rows))
+        self._all_or_nothing(connection)
         state = self._state(connection)
         connection.execute("DELETE FROM journal WHERE seq < ?", (state.first_seq,))
         gaps = list(_gaps(connection, state.first_seq, state.last_seq))
         state.holes = tuple(gaps)
         self.lost = _less(gaps, self._holes)
         self.kept_count = state.present(0, state.last_seq)
+        self._forget_digests(connection)
         self._write(connection, state)
 
     def _keep_small(self, found: Iterable[Found]) -> Iterator[tuple[str, tuple[Field, ...]]]:
         """Pass on the rows that are only to be copied; the others come down to one version each."""
         for one in found:
+            match one.table, one.fields:
+                case (("journal" | "commits"), (int(seq), *_)) if not one.behind:
+                    self._known_seq = max(self._known_seq, seq)
             match one.table, one.fields:
                 case "journal", fields:
                     yield "journal", _texts(fields, (2, 3, 4))
@@ -98,6 +106,32 @@ class Rebuild:
         self._meta_numbers.add(n)
         if not weak or key not in self._meta:
             self._meta[key] = value
+
+    def _all_or_nothing(self, connection: sqlite3.Connection) -> None:
+        """Take out what was found only behind a break of the log, but for commits of which no row is missing."""
+        through = self._known_seq
+        for last, first in connection.execute(
+            "SELECT last_seq, first_seq FROM commits WHERE last_seq > ? ORDER BY last_seq", (through,)
+        ).fetchall():
+            ((count,),) = connection.execute("SELECT count(*) FROM journal WHERE seq BETWEEN ? AND ?", (first, last))
+            if count != last - first + 1:
+                connection.execute("DELETE FROM commits WHERE last_seq = ?", (last,))
+                continue
+            connection.execute("DELETE FROM journal WHERE seq > ? AND seq < ?", (through, first))
+            through = last
+        connection.execute("DELETE FROM journal WHERE seq > ?", (through,))
+
+    def _forget_digests(self, connection: sqlite3.Connection) -> None:
+        """Let no report be taken for one that is lost: where a row is gone, so is what it would be recognised by."""
+        for hole in self.lost:
+            for last, first, stored_ms, packed, _ in connection.execute(
+                "SELECT * FROM commits WHERE last_seq >= ? AND first_seq <= ?", (hole.first, hole.last)
+            ).fetchall():
+                digests = array("q", packed)
+                for seq in range(max(first, hole.first), min(last, hole.last) + 1):
+                    digests[seq - first] = secrets.randbits(63)
+                row = with_crc("commits", (last, first, stored_ms, digests.tobytes()))
+                connection.execute(insertion("commits", 1, replace=True), row)
 
     def _state(self, connection: sqlite3.Connection) -> State:
         """The seqs, as far as they can be known."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from tpxd.events import Event
+from tpxd.spool.damage.old_file import Content, old_file
 from tpxd.spool.damage.rebuild import Rebuild
 from tpxd.spool.damage.scan import Found, scan
 from tpxd.spool.damage.wal import WalCheck, check_wal
@@ -33,16 +32,6 @@ def read_wal(path: Path, page_size: int) -> WalCheck:
         return check_wal(wal.read_bytes(), page_size) if wal.exists() else WalCheck(page_size)
 
 
-@contextmanager
-def mapped(path: Path) -> Iterator[mmap | bytes]:
-    """The whole of a file, without reading it at once; nothing where there is none."""
-    if not path.exists() or path.stat().st_size == 0:
-        yield b""
-        return
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        yield content
-
-
 def repair(
     path: Path, page_size: int, reason: str, floor: int, now_ms: int, alive: Callable[[], None]
 ) -> tuple[Event, Rebuild]:
@@ -57,9 +46,9 @@ def repair(
         SpoolUnavailable: the disk refuses; everything is as it was.
     """
     wal = read_wal(path, page_size)
-    with translated(path), mapped(path) as database:
+    with translated(path), old_file(path) as database:
         size = likely_page_size(database, wal, page_size)
-        rebuild = Rebuild(_telling(scan(database, wal.frames, size), alive), floor, now_ms)
+        rebuild = Rebuild(_telling(scan(database, wal.frames, size, wal.kept), alive), floor, now_ms)
         build(salvaged_path(path), page_size, rebuild.fill)
     kept = finish(path, now_ms)
     lost = rebuild.lost_count
@@ -79,7 +68,7 @@ def repair(
     return Event("damage", text, level=logging.ERROR, more=more), rebuild
 
 
-def likely_page_size(database: mmap | bytes, wal: WalCheck, configured: int) -> int:
+def likely_page_size(database: Content, wal: WalCheck, configured: int) -> int:
     """The page size with which most rows are found at the beginning."""
     stated = int.from_bytes(database[16:18], "big")
     candidates = {wal.page_size, configured, 65_536 if stated == 1 else stated}

@@ -12,9 +12,9 @@ Source: the SQLite file format, sections 1.6 "B-tree Pages" and 2.1 "Record Form
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from mmap import mmap
+from dataclasses import dataclass, replace
 
+from tpxd.spool.damage.old_file import Content
 from tpxd.spool.damage.wal import Frame
 from tpxd.spool.rows import COLUMNS, Field, checked, journal_crc
 
@@ -34,32 +34,39 @@ class Found:
 
     Attributes:
         weak: perhaps not the newest version.
+        behind: it stands in the log behind a break, where SQLite does not come.
     """
 
     table: str
     fields: tuple[Field, ...]
     weak: bool
+    behind: bool = False
 
 
-def scan(database: mmap | bytes, frames: Sequence[Frame], page_size: int) -> Iterator[Found]:
-    """Yield every row that can be found, of the file first and then of the log, oldest version first."""
-    return _Scan(database, frames, page_size).rows()
+def scan(database: Content, frames: Sequence[Frame], page_size: int, kept: int = 0) -> Iterator[Found]:
+    """Yield every row that can be found, of the file first and then of the log, oldest version first.
+
+    Args:
+        kept: the number of the last frame before a break.
+    """
+    return _Scan(database, frames, page_size).rows(kept)
 
 
 class _Scan:
-    def __init__(self, database: mmap | bytes, frames: Sequence[Frame], page_size: int) -> None:
+    def __init__(self, database: Content, frames: Sequence[Frame], page_size: int) -> None:
         self._database = database
         self._frames = frames
         self._size = page_size
         self._newest = {frame.page: frame.content for frame in frames}
         self._searched = 0
 
-    def rows(self) -> Iterator[Found]:
+    def rows(self, kept: int) -> Iterator[Found]:
         for start in range(0, len(self._database), self._size):
-            page = bytes(self._database[start : start + self._size])
+            page = self._database[start : start + self._size]
             yield from self._page(page.ljust(self._size, b"\0"), DATABASE_HEADER_BYTES if start == 0 else 0)
         for frame in self._frames:
-            yield from self._page(frame.content, DATABASE_HEADER_BYTES if frame.page == 1 else 0)
+            for found in self._page(frame.content, DATABASE_HEADER_BYTES if frame.page == 1 else 0):
+                yield replace(found, behind=True) if frame.number > kept else found
 
     def _page(self, page: bytes, at: int) -> Iterator[Found]:
         kind = page[at]
@@ -114,7 +121,7 @@ class _Scan:
             if page is None:
                 if page_number == 0 or start >= len(self._database):
                     return None
-                page = bytes(self._database[start : start + self._size])
+                page = self._database[start : start + self._size]
             part = page[4 : 4 + missing]
             if not part:
                 return None

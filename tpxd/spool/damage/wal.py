@@ -1,14 +1,20 @@
 """Looks at a write-ahead log before SQLite does. Pure.
 
-Theory of operation: SQLite reads the log up to the first frame whose checksum does not hold and takes the rest for what
-an older generation left behind. After a crash that is right. When a bit in the middle has changed it is not: commits
-that were acknowledged vanish without a word, and older frames come to lie over newer pages. So the frames are walked
-here first. A frame belongs to the log when both of its salts are the header's. Its checksum goes on from the one before
-it, which is stored in the frame before, so that each frame can be judged by itself and those after a bad one are found
-to be good.
+Theory of operation: SQLite reads the log up to the first frame whose checksum does not hold, keeps what was committed
+before it, and takes the rest for what an older generation left behind. After a kill or a power cut that is right, and
+nothing else is ever used. When a byte in the middle has changed it is not: commits that were acknowledged would vanish
+without a word. So the frames behind the break are asked whether they prove that.
 
-What belongs to no commit, at the end, is what a crash leaves behind and no damage. A last commit that does not hold may
-be torn or damaged; nobody can tell, so it is reported.
+A frame is of this log when both of its salts are the header's. Its checksum goes on from the one before it, which is
+stored in the frame before, so that each frame can be judged by itself.
+
+A transaction is written only after the one before it was synced, and after one that failed the log is cut before the
+next. So at most one transaction can have been under way, and it is the last. The frame that ends a transaction bears a
+mark. Where a frame of this log stands behind such a mark, the marked transaction had been committed; if it lies behind
+the break, that is damage. Where none does, the broken transaction is the last: torn or damaged, nobody can tell, and it
+never happened.
+
+Of transactions behind a break count those that are proven so, and a last one that is whole.
 
 Source: the SQLite file format, section 4, "The Write-Ahead Log".
 """
@@ -21,11 +27,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tpxd.spool.damage.old_file import Content
+
 HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
 MAGIC_LITTLE_ENDIAN = 0x377F0682
 MAGIC_BIG_ENDIAN = 0x377F0683
 VERSION = 3_007_000
+SECTOR = 512
+"""What a disk writes at once, at least."""
+
 WITNESSES = 8
 """Frames that are asked for the salts when the header is broken."""
 
@@ -38,12 +49,12 @@ class Frame:
 
     Attributes:
         number: from 1.
-        commits: it is the last of a commit.
+        pages: it is the last of a transaction, after which the database has so many pages; else 0.
     """
 
     number: int
     page: int
-    commits: bool
+    pages: int
     content: bytes
 
 
@@ -52,15 +63,22 @@ class WalCheck:
     """What a log holds.
 
     Attributes:
-        frames: everything that can be trusted, oldest first.
-        damaged: the numbers of the frames that cannot.
-        problem: one line for people; None when nothing is wrong.
+        frames: those of committed transactions, oldest first; of damaged ones, what is whole.
+        kept: the number of the last one that SQLite itself keeps.
+        problem: one line for people; None when SQLite keeps everything that is known to have been committed.
     """
 
     page_size: int
     frames: Sequence[Frame] = ()
-    damaged: Sequence[int] = ()
+    kept: int = 0
     problem: str | None = None
+
+    def adds_to(self, database: Content) -> bool:
+        """Whether anything here is not in the database yet: only then a log that SQLite does not see is a loss."""
+        size = self.page_size
+        pages = self.frames[-1].pages if self.frames else 0
+        newest = {frame.page: frame.content for frame in self.frames if frame.page <= pages or not pages}
+        return any(database[(page - 1) * size : page * size] != content for page, content in newest.items())
 
 
 def check_wal(content: bytes, page_size: int) -> WalCheck:
@@ -76,24 +94,24 @@ def check_wal(content: bytes, page_size: int) -> WalCheck:
     step = FRAME_HEADER_BYTES + page_size
     raw = [content[at : at + step] for at in range(HEADER_BYTES, len(content) - step + 1, step)]
     salts = (salt1, salt2) if sound else _likely_salts((salt1, salt2), raw)
-    judged = _judge(raw, salts, (tuple_of(stored), computed), little=little)
-    return _summary(judged, page_size, sound=sound)
+    return _summary(_judge(raw, salts, (tuple_of(stored), computed), little=little), page_size, sound=sound)
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
     frame: Frame
     intact: bool
-    ours: bool
-    """At least one of the salts is right."""
+    ends: bool
+    """It bears the mark of a last frame, and can be believed in that."""
 
 
 def _judge(raw: Sequence[bytes], salts: Checksum, seeds: tuple[Checksum, Checksum], *, little: bool) -> list[_Judged]:
     judged = []
+    intact = True
     for number, frame in enumerate(raw, 1):
         page, pages, salt1, salt2, *stored = struct.unpack(">6I", frame[:FRAME_HEADER_BYTES])
         matching = (salt1 == salts[0]) + (salt2 == salts[1])
-        intact = False
+        before, intact = intact, False
         found = computed = tuple_of(stored)
         if matching:
             covered = frame[:8] + frame[FRAME_HEADER_BYTES:]
@@ -104,27 +122,38 @@ def _judge(raw: Sequence[bytes], salts: Checksum, seeds: tuple[Checksum, Checksu
                     break
             intact = matching == 2 and computed == found
         seeds = (found, computed)
-        content = frame[FRAME_HEADER_BYTES:]
-        judged.append(_Judged(Frame(number, page, pages > 0, content), intact, matching > 0))
+        # In a sector that was not written any more there may be the mark of an older frame: then the frame before,
+        # which ends there, is torn too, unless it looked the same; or the mark and the salts lie in two sectors.
+        at = HEADER_BYTES + (number - 1) * len(frame)
+        apart = (at + 8) % SECTOR == 0
+        ends = pages > 0 and matching > 0 and (intact or (before and not apart))
+        judged.append(_Judged(Frame(number, page, pages, frame[FRAME_HEADER_BYTES:]), intact, ends))
     return judged
 
 
 def _summary(judged: list[_Judged], page_size: int, *, sound: bool) -> WalCheck:
-    last_commit = max((one.frame.number for one in judged if one.intact and one.frame.commits), default=0)
-    # What a damaged last commit held may well be whole. It was perhaps not acknowledged; then it comes twice, no worse.
-    frames = [one.frame for one in judged if one.intact]
-    damaged = [one.frame.number for one in judged if not one.intact and one.frame.number <= last_commit]
-    damaged += [
-        one.frame.number
-        for one in judged
-        if one.ours and not one.intact and one.frame.commits and one.frame.number > last_commit
-    ]
+    kept = through = 0
+    whole = sound
+    for one in judged:
+        whole = whole and one.intact
+        if whole and one.ends:
+            kept = one.frame.number
+    newest = max((one.frame.number for one in judged if one.intact), default=0)
+    unbroken = True
+    for one in judged:
+        unbroken = unbroken and one.intact
+        if one.ends:
+            if unbroken or one.frame.number < newest:
+                through = one.frame.number
+            unbroken = True
+    frames = [one.frame for one in judged if one.intact and one.frame.number <= through]
     problem = None
-    if damaged:
-        problem = f"the write-ahead log is damaged at frame {damaged[0]}; {len(damaged)} frames are lost"
-    elif not sound and judged:
+    if not sound and frames:
         problem = "the header of the write-ahead log is damaged"
-    return WalCheck(page_size, frames, damaged, problem)
+    elif through > kept:
+        broken = [one.frame.number for one in judged[kept:through] if not one.intact]
+        problem = f"the write-ahead log is damaged at frame {broken[0]}; {len(broken)} frames are lost"
+    return WalCheck(page_size, frames, kept, problem)
 
 
 def _likely_salts(header: Checksum, raw: Sequence[bytes]) -> Checksum:
