@@ -148,7 +148,7 @@ async def _main(settings: Settings) -> None:
                     pulse.ready = True
                     sdnotify.ready()
                     logger.info("ready: intake on %s, control on %s", settings.intake.listen, settings.control.listen)
-                    await _obey_signals(supervisor)
+                    await _obey_signals(supervisor, sender)
                     pulse.ready = False
                     sdnotify.stopping()
                     inner.cancel_scope.cancel()
@@ -168,7 +168,7 @@ async def _instance(spool: Spool) -> str:
     return known
 
 
-async def _obey_signals(supervisor: Supervisor) -> None:
+async def _obey_signals(supervisor: Supervisor, sender: LrcSender) -> None:
     """Reload at SIGHUP; return at SIGTERM or SIGINT."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
@@ -177,6 +177,7 @@ async def _obey_signals(supervisor: Supervisor) -> None:
                 return
             sdnotify.reloading()
             supervisor.reconnect()
+            sender.reconnect()
             await supervisor.reload_and_wait()
             sdnotify.ready()
             logger.info("reloaded at SIGHUP")

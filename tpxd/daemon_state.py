@@ -122,7 +122,10 @@ class DaemonState:
 
     def reconnect(self, id: str | None) -> bool:
         """See `ControlState`."""
-        return self.supervisor.reconnect(id)
+        if not self.supervisor.reconnect(id):
+            return False
+        self.sender.reconnect()
+        return True
 
     def reload(self) -> None:
         """See `ControlState`."""

@@ -25,7 +25,7 @@ Further kinds of `TpxdError` stand where they are raised:
 
     lorawan   DownlinkError, NotJson
     wire      CannotListen
-    engine    Later, NotTaken, Unknown
+    engine    Later, NotTaken, Unauthorised, Unknown
     cli       Declined, Unanswered, Unreachable
 """
 

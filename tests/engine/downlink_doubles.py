@@ -239,6 +239,7 @@ async def engine(
     *,
     refusal: str | None = None,
     signing: Signing | None = None,
+    signing_of: Callable[[str], Signing] | None = None,
     now: Callable[[], float | None] = wall,
     **settings: Any,
 ) -> AsyncIterator[Engine]:
@@ -250,7 +251,7 @@ async def engine(
             lrc_settings,
             commands,
             log.report,
-            signing=lambda id: signing or Signing(),
+            signing=signing_of or (lambda id: signing or Signing()),
             now=now,
             wall=wall,
             grace_s=5.0,

@@ -16,6 +16,7 @@ from tpxd.engine.lanes import Lanes
 from tpxd.engine.saving import RETRY_S
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
+from tpxd.lorawan.downlink_request import Signing
 from tpxd.lorawan.reports import DOWNLINK_SENT
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import CommandState, NewReport
@@ -32,11 +33,12 @@ async def test_the_sender_gets_commands_when_they_are_on_disk_in_their_order(aut
 
     async def take_each(lanes: Lanes) -> None:
         while True:
-            dev_eui = await lanes.next()
-            command = lanes.of(dev_eui).commands.popleft()
+            lane = await lanes.next()
+            command = lane.take(lambda command: Signing())
+            assert command is not None
             assert command.id in disk.rows
             due.append(command.id)
-            lanes.make_ready(dev_eui) if lanes.of(dev_eui).commands else lanes.drop(dev_eui)
+            lanes.give_back(lane)
 
     async with opened(disk) as book, trio.open_nursery() as nursery:
         nursery.start_soon(take_each, book.lanes)

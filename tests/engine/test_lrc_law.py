@@ -21,6 +21,7 @@ DEVICES = ("70B3D5E75E00A1C4", "70B3D5E75E00A1C5", "70B3D5E75E00A1C6")
 ANSWERS: dict[str, Callable[[], httpx.Response | httpx.HTTPError | None]] = {
     "queued": queued,
     "refused": refused,
+    "unauthorised": lambda: httpx.Response(403),
     "busy": lambda: httpx.Response(503),
     "lost by a proxy": lambda: httpx.Response(502),
     "silent": lambda: None,

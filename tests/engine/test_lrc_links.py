@@ -97,7 +97,7 @@ async def test_credentials_in_the_address_go_out_as_such() -> None:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense", Meaning.QUEUED, "HTTP 200 without a text"),
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + QUEUED, Meaning.QUEUED, "Request queued by LRC"),
         (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", Meaning.REFUSED, "HTTP 302 without a text"),
-        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno", Meaning.REFUSED, "no"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno", Meaning.REFUSED, "no"),
     ],
 )
 async def test_once_there_is_a_status_it_decides(answer: bytes, meaning: Meaning, cause: str) -> None:

@@ -56,7 +56,8 @@ def test_every_parameter_has_its_place() -> None:
 
 def test_what_the_command_brings_goes_before_the_settings() -> None:
     own = Command("70B3D5E75E00A1C4", 5, "02ff", correlation_id="1", as_id="OWN", as_key=KEY)
-    assert downlink_query(own, Signing("OTHER", "0" * 32), AT_S) == downlink_query(own, Signing("OWN", KEY), AT_S)
+    assert Signing("OTHER", "0" * 32).of(own) == Signing("OWN", KEY)
+    assert Signing("OTHER", "0" * 32).of(COMMAND) == Signing("OTHER", "0" * 32)
 
 
 def test_without_a_key_nothing_is_signed() -> None:
@@ -89,8 +90,8 @@ def test_keys_do_not_show() -> None:
             "Downlink counter value already used. Expected=319",
             True,
         ),
-        (403, b"Security Check. bad AS_ID", Meaning.REFUSED, "Security Check. bad AS_ID", True),
-        (401, b"", Meaning.REFUSED, "HTTP 401 without a text", True),
+        (403, b"Security Check. bad AS_ID", Meaning.UNAUTHORISED, "HTTP 403: Security Check. bad AS_ID", True),
+        (401, b"", Meaning.UNAUTHORISED, "HTTP 401 without a text", True),
         (404, b"<p>a &lt;b&gt;\n\x00c</p>", Meaning.REFUSED, "a <b> c", True),
         (503, b"", Meaning.LATER, "HTTP 503 without a text", True),
         (429, b"slowly", Meaning.LATER, "HTTP 429: slowly", True),

@@ -1,22 +1,89 @@
-"""What the LRC should get and is on disk: each device's oldest first, devices in turn. Pure but for its wake."""
+"""What the LRC should get and is on disk: each device's oldest first, devices in turn. Pure but for its wake.
+
+A command whose AS_ID or key the LRC refused is set aside, with all that would be signed alike for the same device; what
+is signed otherwise goes on. After `ASIDE_S` it is taken back to where it stood.
+"""
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
 from tpxd.engine.lrc_reach import Patience
+from tpxd.lorawan.downlink_request import Signing
 from tpxd.spool import StoredCommand
+
+ASIDE_S: Final = 300.0
+
+Sign = Callable[[StoredCommand], Signing]
+"""With what a command would be signed now."""
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """One device's commands, oldest first; while one is under way, or must wait, the lane is in nobody's queue."""
+    """One device's commands; while one is under way, or must wait, the lane is in nobody's queue.
 
-    commands: deque[StoredCommand] = field(default_factory=deque)
+    Attributes:
+        resting: everything that it holds is set aside.
+    """
+
+    dev_eui: str
     patience: Patience = field(default_factory=Patience)
+    resting: bool = False
+    _commands: list[tuple[int, StoredCommand]] = field(default_factory=list)
+    _aside: dict[Signing, list[StoredCommand]] = field(default_factory=dict)
+
+    def put(self, command: StoredCommand) -> None:
+        """It waits, behind those that came before it."""
+        heapq.heappush(self._commands, (command.id, command))
+
+    def take(self, sign: Sign) -> StoredCommand | None:
+        """The oldest that is not over; what is signed like one that is set aside joins it. None: nothing is left."""
+        while self._commands:
+            _, command = heapq.heappop(self._commands)
+            if command.state.final:
+                continue
+            aside = self._aside.get(sign(command))
+            if aside is None:
+                return command
+            aside.append(command)
+        return None
+
+    def set_aside(self, signing: Signing) -> None:
+        """What is signed so is set aside when it is taken next."""
+        self._aside.setdefault(signing, [])
+
+    def take_back(self, signing: Signing) -> None:
+        """What was set aside waits as if it never had been."""
+        for command in self._aside.pop(signing, ()):
+            self.put(command)
+
+    def take_all_back(self) -> None:
+        """The same, whatever it is signed with."""
+        for signing in list(self._aside):
+            self.take_back(signing)
+
+    def sweep(self) -> None:
+        """Let go of what is over."""
+        self._commands = [(id, command) for id, command in self._commands if not command.state.final]
+        heapq.heapify(self._commands)
+        left = {signing: [c for c in commands if not c.state.final] for signing, commands in self._aside.items()}
+        self._aside = {signing: commands for signing, commands in left.items() if commands}
+
+    @property
+    def has_work(self) -> bool:
+        """Something waits that is not set aside."""
+        return bool(self._commands)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing waits."""
+        return not self._commands and not self._aside
 
 
 class Lanes:
@@ -24,34 +91,72 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
-        self._ready: deque[str] = deque()
+        self._ready: deque[Lane] = deque()
+        self._aside: deque[tuple[float, Lane, Signing]] = deque()
         self._wake = trio.Event()
+
+    @property
+    def devices(self) -> int:
+        """For how many devices something waits, or was under way just now."""
+        return len(self._lanes)
 
     def put(self, command: StoredCommand) -> None:
         """The LRC should get it, after what came for this device before."""
         lane = self._lanes.get(command.dev_eui)
         if lane is None:
-            lane = self._lanes[command.dev_eui] = Lane()
-            self.make_ready(command.dev_eui)
-        lane.commands.append(command)
+            lane = self._lanes[command.dev_eui] = Lane(command.dev_eui, resting=True)
+        lane.put(command)
+        self._rouse(lane)
 
-    def of(self, dev_eui: str) -> Lane:
-        """The lane of a device that `next` named."""
-        return self._lanes[dev_eui]
-
-    async def next(self) -> str:
-        """The device whose turn it is; its lane is in the caller's hands until `make_ready` or `drop`."""
+    async def next(self) -> Lane:
+        """The lane whose turn it is; it is in the caller's hands until `give_back`."""
         while not self._ready:
             self._wake = trio.Event()
             await self._wake.wait()
         await trio.lowlevel.checkpoint()
         return self._ready.popleft()
 
-    def make_ready(self, dev_eui: str) -> None:
-        """It is this device's turn again, after all that are ready now."""
-        self._ready.append(dev_eui)
-        self._wake.set()
+    def give_back(self, lane: Lane) -> None:
+        """It is this lane's turn again, after all that are ready now, if anything in it can go."""
+        if lane.has_work:
+            self._ready.append(lane)
+            self._wake.set()
+        else:
+            lane.resting = True
+            self._let_go(lane)
 
-    def drop(self, dev_eui: str) -> None:
-        """Nothing is left in its lane."""
-        del self._lanes[dev_eui]
+    def set_aside(self, lane: Lane, signing: Signing) -> None:
+        """The LRC refused what commands of this lane are signed with: see the module."""
+        lane.set_aside(signing)
+        self._aside.append((trio.current_time() + ASIDE_S, lane, signing))
+
+    def take_back(self) -> None:
+        """Take back what was set aside long enough ago."""
+        now = trio.current_time()
+        while self._aside and self._aside[0][0] <= now:
+            _, lane, signing = self._aside.popleft()
+            lane.take_back(signing)
+            self._rouse(lane)
+
+    def take_all_back(self) -> None:
+        """Take back everything that was set aside."""
+        self._aside.clear()
+        for lane in self._lanes.values():
+            lane.take_all_back()
+            self._rouse(lane)
+
+    def sweep(self, dev_euis: set[str]) -> None:
+        """Let go of what is over, for these devices."""
+        for dev_eui in dev_euis & self._lanes.keys():
+            lane = self._lanes[dev_eui]
+            lane.sweep()
+            self._let_go(lane)
+
+    def _rouse(self, lane: Lane) -> None:
+        if lane.resting and lane.has_work:
+            lane.resting = False
+            self.give_back(lane)
+
+    def _let_go(self, lane: Lane) -> None:
+        if lane.resting and lane.empty and self._lanes.get(lane.dev_eui) is lane:
+            del self._lanes[lane.dev_eui]

@@ -46,6 +46,13 @@ UNWRITTEN: Final = (
 )
 """Nothing of the request went out; the last two: the system's own rules for names and ports are broken."""
 
+_UNAUTHORISED_HINTS = {
+    401: "as_key in [lrc], or downlinkAsKey of the connection, must be the key that the LRC has for this AS_ID, and the"
+    " clocks must agree",
+    403: "as_id in [lrc], or downlinkAsId of the connection, must be an AS_ID that the LRC knows and lets send to this"
+    " device",
+}
+
 _LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
 _TIMEOUTS = httpx.Timeout(ANSWER_S, connect=CONNECT_S).as_dict()
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "tpxd"}
@@ -57,6 +64,10 @@ class NotTaken(TpxdError):
 
 class Later(NotTaken):
     """It said so itself, and wants to be asked again later: about this device, or about all."""
+
+
+class Unauthorised(NotTaken):
+    """It does not take what the command is signed with: not at all, or not for this device."""
 
 
 class Unknown(TpxdError):
@@ -76,7 +87,7 @@ class LrcLinks:
         """Tell the LRC about a command; at most `UNDER_WAY` may do so at once.
 
         Raises:
-            NotTaken, Later, Unknown: it is not decided what becomes of the command.
+            NotTaken, Later, Unauthorised, Unknown: it is not decided what becomes of the command.
 
         Cancellation: the LRC may know of it or not.
         """
@@ -89,6 +100,8 @@ class LrcLinks:
         match answer.meaning:
             case Meaning.LATER:
                 raise Later(answer.cause)
+            case Meaning.UNAUTHORISED:
+                raise Unauthorised(answer.cause, hint=_UNAUTHORISED_HINTS[answer.status])
             case Meaning.UNKNOWN:
                 raise Unknown(answer.cause)
         return answer

@@ -16,6 +16,8 @@ from tpxd.events import Event, Report
 from tpxd.lorawan.downlink_request import Answer
 
 UNDECIDED: Final = 3
+MOST_REFUSED: Final = 1_000
+"""AS_IDs that are remembered as refused; the oldest go first."""
 
 
 @dataclass(slots=True)
@@ -41,6 +43,7 @@ class LrcReach:
         reachable: None before the first try.
         retry_at: while it is not reachable, the time on trio's clock before which nobody tries.
         last_error: kept after it was overcome.
+        refused: AS_IDs that the LRC refused with 401 or 403 when they were tried last, and what it said.
     """
 
     report: Report
@@ -48,6 +51,7 @@ class LrcReach:
     reachable: bool | None = None
     retry_at: float = float("-inf")
     last_error: LastError | None = None
+    refused: dict[str, LastError] = field(default_factory=dict)
     _patience: Patience = field(default_factory=Patience)
     _undecided: int = 0
     _warned: bool = False
@@ -69,14 +73,44 @@ class LrcReach:
         if self._undecided >= UNDECIDED:
             self.away(error)
 
-    def answered(self, answer: Answer) -> None:
-        """It is there."""
+    def unauthorised(self, as_id: str, error: TpxdError) -> None:
+        """It is there, and refuses this AS_ID, or what is signed with it; one event when that begins."""
+        self._is_there()
+        self.last_error = LastError(self.wall(), error.message, error.hint)
+        known = self.refused.pop(as_id, None)
+        self.refused[as_id] = self.last_error
+        if len(self.refused) > MOST_REFUSED:
+            del self.refused[next(iter(self.refused))]
+        if known is None:
+            text, more = f"commands wait, tried every five minutes: {error.message}", {"hint": error.hint}
+            self.report(Event("lrc", text, level=logging.WARNING, more=more))
+
+    def answered(self, answer: Answer, as_id: str) -> None:
+        """It is there, and took what this AS_ID signed for its own."""
+        self._is_there()
+        if self.refused.pop(as_id, None) is not None:
+            self.report(Event("lrc", f"the LRC takes {named(as_id)} again"))
+        if not answer.documented and not self._warned:
+            self._warned = True
+            text = f"the LRC takes commands with an answer that is not documented: {answer.cause}"
+            self.report(Event("lrc", text, level=logging.WARNING))
+
+    def _is_there(self) -> None:
         if self.reachable is False:
             self.report(Event("lrc", "the LRC takes commands again"))
         self.reachable = True
         self._undecided = 0
         self._patience.reset()
-        if not answer.documented and not self._warned:
-            self._warned = True
-            text = f"the LRC takes commands with an answer that is not documented: {answer.cause}"
-            self.report(Event("lrc", text, level=logging.WARNING))
+
+    @property
+    def trouble(self) -> str | None:
+        """Which AS_IDs it refuses, in one line; None while it refuses none."""
+        if not self.refused:
+            return None
+        newest, others = next(reversed(self.refused.values())), len(self.refused) - 1
+        return f"{newest.message}; {others} more AS_IDs" if others else newest.message
+
+
+def named(as_id: str) -> str:
+    """An AS_ID for people, who may have set none."""
+    return f'AS_ID "{as_id}"' if as_id else "commands without an AS_ID"

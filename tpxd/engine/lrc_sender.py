@@ -7,6 +7,8 @@ with a verdict, as `[lrc] when_in_doubt` says; either way it is counted.
     while the LRC cannot be reached     one command at a time tries, after 1 s to 30 s, later every 30 s
     while it does not answer, or says   only this device's commands wait; three times in a row, and no answer to any
     429 or 503                          other, hold back all
+    while it refuses what they are      only this device's commands wait that are signed alike; tried again every five
+    signed with: 401 or 403             minutes, and at once when a key changes or somebody asks for it
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from tpxd.barrier import behind_barrier
 from tpxd.engine.commands import Commands
 from tpxd.engine.health import timestamp
 from tpxd.engine.lanes import Lane
-from tpxd.engine.lrc_links import UNDER_WAY, Later, LrcLinks, NotTaken, Unknown, open_links
-from tpxd.engine.lrc_reach import LrcReach
+from tpxd.engine.lrc_links import UNDER_WAY, Later, LrcLinks, NotTaken, Unauthorised, Unknown, open_links
+from tpxd.engine.lrc_reach import LrcReach, named
 from tpxd.engine.pace import Pace
 from tpxd.engine.stopping import Stopping
 from tpxd.engine.verdicts import TOO_LATE, UNCERTAIN
+from tpxd.errors import TpxdError
 from tpxd.events import Report
 from tpxd.lorawan.downlink_request import Meaning, Signing, downlink_query
 from tpxd.settings import LrcSettings
@@ -76,20 +79,33 @@ class LrcSender:
         self._stopping = Stopping()
         self._ended = trio.Event()
         self._reach = LrcReach(report, wall)
+        self._refused: dict[str, Signing] = {}
 
     def document(self) -> dict[str, Any]:
-        """The part `lrc` of the health document: unhealthy while commands wait for an LRC that cannot be reached."""
+        """The part `lrc` of the health document.
+
+        Unhealthy while commands wait for an LRC that cannot be reached, and while it refuses an AS_ID.
+        """
         book, error = self._commands.book, self._reach.last_error
         waiting = book.open_count
-        healthy = self._reach.reachable is not False or not waiting
+        reason = self._reach.trouble
+        if self._reach.reachable is False and waiting:
+            reason = f"{waiting} commands wait: {error.message if error else 'unreachable'}"
         return {
-            "healthy": healthy,
-            "reason": None if healthy else f"{waiting} commands wait: {error.message if error else 'unreachable'}",
+            "healthy": reason is None,
+            "reason": reason,
             "reachable": self._reach.reachable,
             "waiting": waiting,
             "doubtful": sum(command.doubts > 0 for command in book.open),
+            "refusedAsIds": list(self._reach.refused),
             "lastError": error and {"at": timestamp(error.at), "message": error.message, "hint": error.hint},
         }
+
+    def reconnect(self) -> None:
+        """Try at once what the LRC refused because of what it was signed with."""
+        self._refused.clear()
+        self._reach.refused.clear()
+        self._commands.lanes.take_all_back()
 
     async def stop(self) -> None:
         """Begin nothing more, and wait until `run` has returned."""
@@ -105,7 +121,7 @@ class LrcSender:
             open_links(self._settings.downlink_url, self._transport) as links,
             trio.open_nursery() as nursery,
         ):
-            nursery.start_soon(self._expire)
+            nursery.start_soon(self._tick)
             with self._stopping.bounds(lambda: self._grace_s):
                 async with trio.open_nursery() as requests:
                     await self._send_all(links, requests)
@@ -115,30 +131,33 @@ class LrcSender:
     async def _send_all(self, links: LrcLinks, requests: trio.Nursery) -> None:
         slots = trio.Semaphore(UNDER_WAY)
         pace = Pace(self._settings.downlink_rate_limiter)
-        while (dev_eui := await self._next_device()) is not None:
+        while (lane := await self._next_lane()) is not None:
+            command = lane.take(self._signature)
+            if command is None:
+                self._commands.lanes.give_back(lane)
+                continue
             await pace.wait()
             pace.spend(1)
             await slots.acquire()
             if self._reach.reachable is False:
                 await self._pause(self._reach.retry_at - trio.current_time())
-                await self._serve(links, dev_eui, requests, slots)
+                await self._serve(links, lane, command, requests, slots)
             else:
-                requests.start_soon(self._serve, links, dev_eui, requests, slots)
+                requests.start_soon(self._serve, links, lane, command, requests, slots)
 
     # ---- devices
 
-    async def _next_device(self) -> str | None:
-        """The device whose turn it is; None after `stop`."""
-        dev_eui: str | None = None
+    async def _next_lane(self) -> Lane | None:
+        """The lane of the device whose turn it is; None after `stop`."""
+        lane: Lane | None = None
         with self._stopping.interrupts():
-            dev_eui = await self._commands.lanes.next()
-        return dev_eui
+            lane = await self._commands.lanes.next()
+        return lane
 
-    async def _serve(self, links: LrcLinks, dev_eui: str, requests: trio.Nursery, slots: trio.Semaphore) -> None:
+    async def _serve(
+        self, links: LrcLinks, lane: Lane, command: StoredCommand, requests: trio.Nursery, slots: trio.Semaphore
+    ) -> None:
         """Try the oldest command of a lane, and decide when the lane is next."""
-        lanes = self._commands.lanes
-        lane = lanes.of(dev_eui)
-        command = lane.commands[0]
         delay_s: float | Exception = 0.0
         try:
             if not self._stopping.requested:
@@ -150,18 +169,16 @@ class LrcSender:
             delay_s = lane.patience.delay(trio.current_time())
             if not command.state.final:
                 self._commands.book.doubt(command, BUG)
-        while lane.commands and lane.commands[0].state.final:
-            lane.commands.popleft()
-        if not lane.commands:
-            lanes.drop(dev_eui)
-        elif delay_s:
-            requests.start_soon(self._make_ready_later, dev_eui, delay_s)
+        if not command.state.final:
+            lane.put(command)
+        if delay_s:
+            requests.start_soon(self._give_back_later, lane, delay_s)
         else:
-            lanes.make_ready(dev_eui)
+            self._commands.lanes.give_back(lane)
 
-    async def _make_ready_later(self, dev_eui: str, delay_s: float) -> None:
+    async def _give_back_later(self, lane: Lane, delay_s: float) -> None:
         await self._pause(delay_s)
-        self._commands.lanes.make_ready(dev_eui)
+        self._commands.lanes.give_back(lane)
 
     async def _pause(self, delay_s: float) -> None:
         with self._stopping.interrupts():
@@ -176,8 +193,12 @@ class LrcSender:
             return 0.0
         book.begin(command)
         await self._commands.surely_saved(command)
+        signing = self._signature(command)
         try:
-            answer = await links.post(self._query(command))
+            answer = await links.post(self._query(command, signing))
+        except Unauthorised as error:
+            self._set_aside(command, lane, signing, error)
+            return 0.0
         except Later as error:
             book.hold(command, error.message)
             self._reach.undecided(error)
@@ -190,19 +211,32 @@ class LrcSender:
             book.doubt(command, error.message)
             self._reach.undecided(error)
             return 0.0 if self._is_over(command) else lane.patience.delay(trio.current_time())
-        self._reach.answered(answer)
+        self._reach.answered(answer, signing.as_id)
         lane.patience.reset()
         state = CommandState.SENT if answer.meaning is Meaning.QUEUED else CommandState.REJECTED
         book.end(command, state, answer.cause, answer.status)
         return 0.0
 
-    def _query(self, command: StoredCommand) -> str:
+    def _query(self, command: StoredCommand, signing: Signing) -> str:
         assert command.command is not None
-        return downlink_query(command.command, self._signature(command.connection), self._wall())
+        return downlink_query(command.command, signing, self._wall())
 
-    def _signature(self, connection: str) -> Signing:
+    def _signature(self, command: StoredCommand) -> Signing:
+        """With what a command is signed now: its own, its connection's, or that of the settings."""
+        assert command.command is not None
+        return self._signature_of(command.connection).of(command.command)
+
+    def _signature_of(self, connection: str) -> Signing:
         own, key = self._signing(connection), self._settings.as_key.get_secret_value()
         return Signing(own.as_id or self._settings.as_id, own.as_key or key)
+
+    def _set_aside(self, command: StoredCommand, lane: Lane, signing: Signing, error: Unauthorised) -> None:
+        """The LRC refuses what a command is signed with: it waits, and what goes to its device signed alike."""
+        refusal = TpxdError(f"the LRC refuses {named(signing.as_id)}: {error.message}", hint=error.hint)
+        self._commands.book.hold(command, refusal.message)
+        self._reach.unauthorised(signing.as_id, refusal)
+        self._refused[command.connection] = self._signature_of(command.connection)
+        self._commands.lanes.set_aside(lane, signing)
 
     def _is_over(self, command: StoredCommand) -> bool:
         """Whether nothing is left to do for a command; one in doubt ends here, where such ones are not sent again."""
@@ -230,14 +264,24 @@ class LrcSender:
         until_s = command.command.valid_until_s
         return command.received_ms / 1000 + self._settings.downlink_validity if until_s is None else until_s
 
-    async def _expire(self) -> None:
-        """End what has waited too long, for ever."""
+    # ---- each second
+
+    async def _tick(self) -> None:
+        """Look each second, for ever, at what was set aside and at what has waited too long."""
         while True:
             await trio.sleep(TICK_S)
-            now = self._now()
-            if now is None:
-                continue
-            late = [command for command in self._commands.waiting if now >= self._valid_until_s(command)]
-            for count, command in enumerate(late, 1):
-                if command.state is CommandState.WAITING and self._expired(command) and count % AT_ONCE == 0:
-                    await self._commands.surely_saved(command)
+            self._commands.lanes.take_back()
+            if any(self._signature_of(id) != signing for id, signing in self._refused.items()):
+                self.reconnect()
+            await self._expire()
+
+    async def _expire(self) -> None:
+        """End what has waited too long."""
+        now = self._now()
+        if now is None:
+            return
+        late = [command for command in self._commands.waiting if now >= self._valid_until_s(command)]
+        for count, command in enumerate(late, 1):
+            if command.state is CommandState.WAITING and self._expired(command) and count % AT_ONCE == 0:
+                await self._commands.surely_saved(command)
+        self._commands.lanes.sweep({command.dev_eui for command in late})

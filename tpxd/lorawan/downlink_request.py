@@ -30,13 +30,17 @@ class Signing:
     as_id: str = ""
     as_key: str = field(default="", repr=False)
 
+    def of(self, command: Command) -> Signing:
+        """The same, but for what the command brings of its own."""
+        return Signing(command.as_id or self.as_id, command.as_key or self.as_key)
+
 
 def downlink_query(command: Command, signing: Signing, now_s: float) -> str:
     """The query string of one try, percent-encoded: a fresh Time, and with a key the Token, which comes last.
 
     A validity in seconds is what is left of it, since the LRC counts from the moment at which it is told.
     """
-    as_id, as_key = command.as_id or signing.as_id, command.as_key or signing.as_key
+    as_id, as_key = signing.as_id, signing.as_key
     pairs = [("DevEUI", command.dev_eui), ("FPort", str(command.f_port)), ("Payload", command.payload_hex)]
     pairs += [(name, str(count)) for name, count in _counters(command) if count is not None]
     pairs += [(name, "1" if flag else "0") for name, flag in _flags(command) if flag is not None]
@@ -77,6 +81,7 @@ class Meaning(Enum):
 
     QUEUED = "queued"
     REFUSED = "refused"
+    UNAUTHORISED = "unauthorised"
     LATER = "later"
     UNKNOWN = "unknown"
 
@@ -86,8 +91,9 @@ class Answer:
     """What the LRC, or something in front of it, said.
 
     Attributes:
-        meaning: QUEUED it is with the LRC; REFUSED for good; LATER it was not taken and may be tried again; UNKNOWN a
-            proxy lost the answer, so that it may be with the LRC or not.
+        meaning: QUEUED it is with the LRC; REFUSED for good; UNAUTHORISED what it was signed with is wrong, or not for
+            this device; LATER it was not taken and may be tried again; UNKNOWN a proxy lost the answer, so that it may
+            be with the LRC or not.
         documented: the answer is one that the LRC's interface describes.
         cause: its text without HTML, for people.
     """
@@ -104,6 +110,8 @@ def judge(status: int, body: bytes) -> Answer:
     cause = text or f"HTTP {status} without a text"
     if 200 <= status < 300:
         return Answer(Meaning.QUEUED, status, cause, documented=QUEUED in cause)
+    if status in (401, 403):
+        return Answer(Meaning.UNAUTHORISED, status, f"HTTP {status}: {text}" if text else cause)
     if status in (429, 503):
         return Answer(Meaning.LATER, status, f"HTTP {status}: {text}" if text else cause)
     if status in (502, 504):
