@@ -33,7 +33,7 @@ def _moment(value: Any) -> datetime:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise ValueError(f'"{value}" is not a date with time, such as "2026-01-05T09:00:00+01:00"') from None
+            raise ValueError('is not a date with time, such as "2026-01-05T09:00:00+01:00"') from None
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ValueError('is not a date with time and offset, such as "2026-01-05T09:00:00+01:00"')
     return value
@@ -70,7 +70,7 @@ class Alarm(Part):
             try:
                 ZoneInfo(name)
             except (ZoneInfoNotFoundError, ValueError, OSError):
-                raise ValueError(f'"{name}" is no time zone; write one such as "Europe/Paris"') from None
+                raise ValueError('is no time zone; write one such as "Europe/Paris"') from None
         return name
 
     @model_validator(mode="after")

@@ -17,7 +17,6 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
-    StringConstraints,
     ValidationInfo,
     WithJsonSchema,
 )
@@ -25,13 +24,16 @@ from pydantic import (
 from tpxd.errors import PatternError
 from tpxd.lorawan.durations import format_duration, parse_duration, parse_size
 from tpxd.lorawan.patterns import Pattern, Target, compile_pattern
-from tpxd.secret import HexKey, Pem, Secret, SecretSources, hidden, resolve, schema
+from tpxd.secret import DownlinkUuid, HexKey, Pem, Secret, SecretSources, hidden, resolve, schema
 
 __all__ = [
     "Address", "AmqpPattern", "ConnectorConfig", "Duration", "FPort", "HeaderPattern",
     "HexKey", "HostAndPort", "HostPort", "MqttPattern", "Part", "Pem", "ReconnectStrategy", "Secret", "SecretSources",
     "Size", "TimeoutMs", "parse_host_and_port",
 ]  # fmt: skip
+
+
+LONGEST_SHOWN = 60
 
 
 def _text(parse: Callable[[str], Any], example: str) -> PlainValidator:
@@ -69,27 +71,34 @@ class HostAndPort:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def _shown_host(text: str) -> str:
+    """A host as messages repeat it: what stands before an @ may be a password."""
+    host = text.rpartition("@")[2]
+    return f'"{host}"' if len(host) <= LONGEST_SHOWN and host.isprintable() else "the text"
+
+
 def parse_host_and_port(text: str, *, lowest_port: int = 1) -> HostAndPort:
     """Read `host:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
 
     Raises:
         ValueError: what is wrong, in one line.
     """
+    given = _shown_host(text)
     if "://" in text:
-        raise ValueError(f'"{text}" must not begin with a scheme; write host:port, such as "broker.example.net:8883"')
+        raise ValueError('must not begin with a scheme; write host:port, such as "broker.example.net:8883"')
     if "/" in text or "," in text:
-        raise ValueError(f'"{text}" is not one host:port alone, such as "broker.example.net:8883"')
+        raise ValueError('is not one host:port alone, such as "broker.example.net:8883"')
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit():
-        raise ValueError(f'"{text}" has no port; write host:port, such as "broker.example.net:8883"')
+        raise ValueError(f'{given} has no port; write host:port, such as "broker.example.net:8883"')
     if not lowest_port <= int(port[:6]) <= 65_535:
-        raise ValueError(f'"{text}" has a port outside of {lowest_port} to 65535')
+        raise ValueError(f"{given} has a port outside of {lowest_port} to 65535")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError(f'"{text}" is ambiguous; write an IPv6 address in brackets, such as "[2001:db8::1]:8883"')
+        raise ValueError(f'{given} is ambiguous; write an IPv6 address in brackets, such as "[2001:db8::1]:8883"')
     if not host or not host.isprintable() or any(character in " /@[]?#" for character in host):
-        raise ValueError(f'"{text}" has no host name or address before the port')
+        raise ValueError(f"{given} has no host name or address before the port")
     return HostAndPort(host, int(port))
 
 
@@ -238,8 +247,10 @@ class ConnectorConfig(Part):
     downlinkPort: FPort | None = Field(
         None, description="The FPort, 1 to 224, of commands that bring none; default none."
     )
-    downlinkUuid: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{16,64}$")] | None = Field(
-        None, description="The last part of this connection's downlink URL; default one that is made once and kept."
+    downlinkUuid: DownlinkUuid | None = Field(
+        None,
+        description="The last part of this connection's downlink URL, which is a secret; default one that is made once"
+        " and kept.",
     )
     debugMode: bool = Field(
         False, description="true logs each uplink with its fate; ends by itself after two days; default false."

@@ -5,8 +5,8 @@
     json       {"at":"…","level":"warning","logger":"tpxd.events","connection":"plant","message":"…"}
 
 A record that carries `connection` (by `extra=` or a `LoggerAdapter`) shows it. Control characters in messages are
-escaped, since far ends write into them. A warning or an error without traceback that repeats word by word is shown once
-a minute; the next one shown says how many were not.
+escaped, since far ends write into them, and secrets that they repeat are masked. A warning or an error without
+traceback that repeats word by word is shown once a minute; the next one shown says how many were not.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Final, TextIO
 import orjson
 
 from tpxd.events import utc_text
+from tpxd.masking import masked
 
 REPEAT_S: Final = 60.0
 REMEMBERED: Final = 1_000
@@ -76,7 +77,7 @@ class TextFormatter(logging.Formatter):
         at = datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="milliseconds")
         lines = [f"{at} {record.levelname} {_message(record)}"]
         if record.exc_info:
-            lines.append(self.formatException(record.exc_info))
+            lines.append(masked(self.formatException(record.exc_info)))
         return "\n".join(lines)
 
 
@@ -88,7 +89,7 @@ class JournalFormatter(logging.Formatter):
         priority = next((number for level, number in PRIORITIES.items() if record.levelno >= level), 7)
         lines = [_message(record)]
         if record.exc_info:
-            lines += self.formatException(record.exc_info).splitlines()
+            lines += masked(self.formatException(record.exc_info)).splitlines()
         return "\n".join(f"<{priority}>{line}" for line in lines)
 
 
@@ -103,14 +104,14 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "connection": getattr(record, "connection", None),
             "event": getattr(record, "event", None),
-            "message": record.getMessage() + getattr(record, "repeated", ""),
-            "traceback": self.formatException(record.exc_info) if record.exc_info else None,
+            "message": masked(record.getMessage()) + getattr(record, "repeated", ""),
+            "traceback": masked(self.formatException(record.exc_info)) if record.exc_info else None,
         }
         return orjson.dumps({key: value for key, value in document.items() if value is not None}).decode()
 
 
 def _message(record: logging.LogRecord) -> str:
-    message = record.getMessage() + getattr(record, "repeated", "")
+    message = masked(record.getMessage()) + getattr(record, "repeated", "")
     connection = getattr(record, "connection", None)
     if connection is not None and not message.startswith(f"{connection}:"):
         message = f"{connection}: {message}"

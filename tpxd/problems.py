@@ -1,6 +1,7 @@
 """What pydantic found wrong, as problems of a file: in plain words, with their places and the likely remedy.
 
-Everything wrong with a document is told at once. A value is repeated only where its field can hold no secret.
+Everything wrong with a document is told at once. A value is repeated only where it can be no password that came to the
+wrong place: of a number or one of several words that field wants one of; of all others the kind is told.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tpxd.errors import ConfigError, Problem
+from tpxd.masking import masked
 from tpxd.secret import UNRESOLVED, SecretSources
-from tpxd.toml_source import Loc, TomlSource
+from tpxd.toml_places import Loc
+from tpxd.toml_source import TomlSource
 
 Model = TypeVar("Model", bound=BaseModel)
 Schema = Mapping[str, Any]
@@ -27,6 +30,7 @@ Schema = Mapping[str, Any]
 MOST: Final = 20
 """So many problems of a file are told; a file with thousands would fill the health document and the log."""
 LONGEST: Final = 60
+HIDDEN: Final = "…"
 ALIKE: Final = 0.6
 
 KINDS: Final = frozenset({"union_tag_invalid", "union_tag_not_found"})
@@ -108,7 +112,7 @@ def problem_of(error: ErrorDetails, source: TomlSource, schema: Schema) -> Probl
     there = source.known(loc)
     path = (*there, loc[-1]) if error["type"] in MISSING else there
     message = message_of(error, path, schema)
-    return source.problem(dotted(path), message, there, at_key=error["type"] == "extra_forbidden")
+    return source.problem(dotted(path, schema), message, there, at_key=error["type"] == "extra_forbidden")
 
 
 def message_of(error: ErrorDetails, path: Loc, schema: Schema) -> str:
@@ -117,7 +121,7 @@ def message_of(error: ErrorDetails, path: Loc, schema: Schema) -> str:
         return "is missing; it is required"
     if error["type"] == "extra_forbidden":
         return "unknown key" + _where_else(path, schema)
-    return _one_line(_plain(error, any(part.get("writeOnly") for part in _on_the_way(path, schema))))
+    return masked(_one_line(_plain(error, any(part.get("writeOnly") for part in _on_the_way(path, schema)))))
 
 
 def _kind_key(error: ErrorDetails) -> str:
@@ -126,16 +130,25 @@ def _kind_key(error: ErrorDetails) -> str:
     return key.strip("'")
 
 
-def dotted(path: Loc) -> str:
-    """`configuration.topics[0].fPort`."""
+def dotted(path: Loc, schema: Schema) -> str:
+    """`configuration.topics[0].fPort`; a name that people choose, such as that of a header, may be a password: `…`."""
     text = ""
-    for step in path:
+    for n, step in enumerate(path):
         if isinstance(step, int):
             text += f"[{step}]"
         else:
-            name = step if re.fullmatch(r"[A-Za-z0-9_-]+", step) else json.dumps(step, ensure_ascii=False)
+            name = step if is_ours(path[: n + 1], schema) else HIDDEN
             text += f".{name}" if text else name
     return text
+
+
+def is_ours(path: Loc, schema: Schema) -> bool:
+    """Whether the last key of a path is one that its table has, or looks like one that it might have."""
+    tables = _at(path[:-1], schema)
+    if any(path[-1] in table.get("properties", {}) for table in tables):
+        return True
+    chosen = any(isinstance(table.get("additionalProperties"), dict) for table in tables)
+    return not chosen and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", str(path[-1])) is not None
 
 
 def _plain(error: ErrorDetails, is_secret: bool) -> str:
@@ -146,13 +159,15 @@ def _plain(error: ErrorDetails, is_secret: bool) -> str:
     if kind == UNRESOLVED:
         return str(context["missing"])
     value = error["input"]
-    shown = "the value" if is_secret else _shown(value)
+    shown = "the value" if is_secret else _kind(value)
     match kind:
         case "literal_error" | "enum":
             choices = re.findall(r"'([^']*)'|(\d+)", str(context["expected"]))
             names = [text or number for text, number in choices]
             if ("", value) in choices:
-                return f"{shown} is text; write the number without quotes: {value}"
+                return f"{_shown(value)} is text; write the number without quotes: {value}"
+            is_word = not isinstance(value, str) or any(text for text, _ in choices)
+            shown = _shown(value) if is_word and not is_secret else shown
             return f"{shown} is not one of {', '.join(names)}{suggestion(str(value), names)}"
         case "union_tag_invalid":
             kind_of, names = value[_kind_key(error)], re.findall(r"'([^']*)'", context["expected_tags"])
@@ -161,23 +176,23 @@ def _plain(error: ErrorDetails, is_secret: bool) -> str:
             return f"{shown} is not true or false"
         case "int_type" | "int_parsing" | "int_from_float" | "float_type" | "float_parsing":
             if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and not is_secret:
-                return f"{shown} is text; write the number without quotes: {value.strip()}"
-            return f"{shown} is not a {'whole ' if kind.startswith('int') else ''}number"
+                return f"{_shown(value)} is text; write the number without quotes: {value.strip()[:LONGEST]}"
+            return f"{_shown_number(value)} is not a {'whole ' if kind.startswith('int') else ''}number"
         case "string_type":
             number = isinstance(value, int | float) and not isinstance(value, bool) and not is_secret
-            return f"{shown} is not text" + (f'; write it in quotes: "{value}"' if number else "")
+            return f"{shown} is not text" + ("; write it in quotes" if number else "")
         case "model_type" | "dict_type" | "model_attributes_type" | "dataclass_type":
             return f"{shown} is not a table"
         case "list_type" | "tuple_type" | "set_type" | "frozen_set_type":
             return f"{shown} is not an array; write it in brackets"
         case "greater_than_equal":
-            return f"{shown} is too small; the smallest is {context['ge']}"
+            return f"{_shown_number(value)} is too small; the smallest is {context['ge']}"
         case "greater_than":
-            return f"{shown} is too small; it must be above {context['gt']}"
+            return f"{_shown_number(value)} is too small; it must be above {context['gt']}"
         case "less_than_equal":
-            return f"{shown} is too large; the largest is {context['le']}"
+            return f"{_shown_number(value)} is too large; the largest is {context['le']}"
         case "less_than":
-            return f"{shown} is too large; it must be below {context['lt']}"
+            return f"{_shown_number(value)} is too large; it must be below {context['lt']}"
         case "string_too_short" | "too_short":
             return "is empty" if not value else f"{shown} is too short; at least {context['min_length']}"
         case "string_too_long" | "too_long":
@@ -188,16 +203,30 @@ def _plain(error: ErrorDetails, is_secret: bool) -> str:
             return f"{shown}: {error['msg']}" if not is_secret else "is not accepted"
 
 
-def _shown(value: Any) -> str:
-    """A value as the file has it, cut short; what tables and arrays hold is not repeated."""
+def _kind(value: Any) -> str:
     match value:
         case dict():
             return "a table"
         case list():
             return "an array"
+        case str():
+            return "the text"
+        case bool():
+            return json.dumps(value)
         case _:
-            text = json.dumps(value, ensure_ascii=False)
-            return text if len(text) <= LONGEST else f'{text[: LONGEST - 2]}…"'
+            return "the number"
+
+
+def _shown_number(value: Any) -> str:
+    return _kind(value) if isinstance(value, str) else _shown(value)
+
+
+def _shown(value: Any) -> str:
+    """A value as the file has it, cut short; what tables and arrays hold is not repeated."""
+    if isinstance(value, dict | list):
+        return _kind(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else f'{text[: LONGEST - 2]}…"'
 
 
 def _one_line(text: str) -> str:

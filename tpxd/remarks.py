@@ -11,8 +11,9 @@ from tpxd.errors import Problem
 from tpxd.flow import JsonPathMatcher
 from tpxd.lorawan.fields import slips
 from tpxd.lorawan.patterns import Pattern, Target
-from tpxd.problems import dotted
-from tpxd.toml_source import Loc, TomlSource
+from tpxd.problems import dotted, schema_of
+from tpxd.toml_places import Loc
+from tpxd.toml_source import TomlSource
 
 
 def remarks(file: ConnectionFile, source: TomlSource) -> Iterator[Problem]:
@@ -22,17 +23,17 @@ def remarks(file: ConnectionFile, source: TomlSource) -> Iterator[Problem]:
     if getattr(configuration, "qos", None) == 0:
         by_key["qos"] = "0 means that delivered is what was handed to the system; uplinks can get lost on the way"
     for key, text in (by_key | configuration.remarks).items():
-        yield _warning(source, ("configuration", key), text)
+        yield _warning(file, source, ("configuration", key), text)
     for loc, pattern in _patterns(configuration, ("configuration",)):
         for name, known in _slips(pattern.names):
             # a header's value may be a secret, so nothing of it is shown
             nearly = "a field in braces" if pattern.target is Target.HEADER else f'"{name}"'
-            yield _warning(source, loc, f"{nearly} is no field of a report; did you mean {{{known}}}?")
+            yield _warning(file, source, loc, f"{nearly} is no field of a report; did you mean {{{known}}}?")
     for index, matcher in enumerate(file.flow.matchers):
         if isinstance(matcher, JsonPathMatcher):
             for name, known in slips(matcher.path):
                 text = f'"{name}" is no field of a report; did you mean {known}?'
-                yield _warning(source, ("flow", "matchers", index, "path"), text)
+                yield _warning(file, source, ("flow", "matchers", index, "path"), text)
 
 
 def _slips(names: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -57,6 +58,6 @@ def _patterns(part: BaseModel, loc: Loc) -> Iterator[tuple[Loc, Pattern]]:
                 yield from _patterns(each, place)
 
 
-def _warning(source: TomlSource, loc: Loc, text: str) -> Problem:
+def _warning(file: ConnectionFile, source: TomlSource, loc: Loc, text: str) -> Problem:
     there = source.known(loc)
-    return source.problem(dotted(loc), text, there, severity="warning")
+    return source.problem(dotted(loc, schema_of(type(file))), text, there, severity="warning")

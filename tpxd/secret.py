@@ -28,6 +28,8 @@ MAX_SECRET_BYTES = 64 * 1024
 UNRESOLVED = "secret_unresolved"
 """The type of a pydantic error that means: the reference is well written, what it names is not there."""
 
+_VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+
 Fingerprint = bytes | None
 """A digest of a file's content; None when it could not be read."""
 
@@ -66,7 +68,8 @@ def resolve(value: Any, info: ValidationInfo) -> str | None:
         case str():
             return value
         case {"env": str(name), **rest} if not rest:
-            place = f"the environment variable {name}"
+            # a password that stands where its variable's name belongs is not repeated
+            place = f"the environment variable {name if _VARIABLE.fullmatch(name) else 'that it names'}"
             text, missing = sources.environment.get(name), f"{place} is not set"
         case {"file": str(name), **rest} if not rest:
             place = f"{sources.directory / name}"
@@ -137,6 +140,13 @@ def _hex_key(value: Any, info: ValidationInfo) -> SecretStr:
     return SecretStr(text or "")
 
 
+def _uuid(value: Any, info: ValidationInfo) -> SecretStr:
+    text = resolve(value, info)
+    if text is not None and not re.fullmatch(r"[A-Za-z0-9-]{16,64}", text):
+        raise ValueError(f"is not 16 to 64 of A-Z a-z 0-9 -; it has {len(text)} characters")
+    return SecretStr(text or "")
+
+
 def plain(secret: SecretStr | None) -> str | None:
     """The secret's text; one that was not resolved, which only a lenient check allows, is as good as none."""
     return secret.get_secret_value() or None if secret is not None else None
@@ -158,3 +168,6 @@ Pem = Annotated[SecretStr, PlainValidator(_pem), hidden, schema("pem")]
 
 HexKey = Annotated[SecretStr, PlainValidator(_hex_key), hidden, schema("32 hex digits")]
 """A secret of 32 hex digits, as the LRC's keys are."""
+
+DownlinkUuid = Annotated[SecretStr, PlainValidator(_uuid), hidden, schema("16 to 64 letters and digits")]
+"""The last part of a downlink URL: whoever knows it may send downlinks to the devices."""

@@ -31,7 +31,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from tpxd.config import Address, Duration, Part, Size
 from tpxd.errors import ConfigError, Problem
-from tpxd.problems import message_of, schema_of, validate
+from tpxd.problems import is_ours, message_of, schema_of, validate
 from tpxd.secret import Secret, SecretSources
 from tpxd.toml_source import TomlSource, is_missing, read_toml
 
@@ -58,13 +58,13 @@ def _needed_path(value: Any, info: ValidationInfo) -> Path:
 
 def _url(text: str) -> str:
     if text and not text.startswith(("http://", "https://")):
-        raise ValueError(f'"{text}" is no URL; it begins with http:// or https://')
+        raise ValueError("is no URL; it begins with http:// or https://")
     try:
         whole = not text or (bool(httpx.URL(text).host) and "#" not in text)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"this is no URL: {error}") from None
+    except httpx.InvalidURL:
+        raise ValueError('is no URL; write it as "http://lrc.example.net:8080/path"') from None
     if not whole:
-        raise ValueError(f'"{text}" names no host, or has a #')
+        raise ValueError("names no host, or has a #")
     return text.rstrip("/")
 
 
@@ -234,10 +234,9 @@ def _override(source: TomlSource, overrides: dict[str, Any], sources: SecretSour
 
 
 def _of_variable(error: ErrorDetails) -> Problem:
-    names = (str(step) for step in error["loc"])
-    return Problem(
-        "environment", 0, 0, PREFIX + "__".join(names).upper(), message_of(error, error["loc"], schema_of(Settings))
-    )
+    path, schema = error["loc"], schema_of(Settings)
+    names = (str(step) for n, step in enumerate(path, 1) if is_ours(path[:n], schema))
+    return Problem("environment", 0, 0, PREFIX + "__".join(names).upper(), message_of(error, path, schema))
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

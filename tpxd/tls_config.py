@@ -37,7 +37,7 @@ def _proxy_address(value: Any) -> ProxyAddress:
         raise ValueError(f"is not text; {example}")
     scheme, separator, rest = value.rpartition("://")
     if scheme not in ("", "http", "https") or (separator and not scheme):
-        raise ValueError(f'"{scheme}" is no kind of proxy that tpxd knows; {example}')
+        raise ValueError(f"is no kind of proxy that tpxd knows; {example}")
     rest = rest.removesuffix("/")
     if "@" in rest:
         raise ValueError("holds a user name or a password; put them into proxy.username and proxy.password")

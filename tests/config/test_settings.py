@@ -145,14 +145,14 @@ def test_everything_wrong_with_the_file_is_told_at_once(tmp_path: Path) -> None:
         '[spool]\nmax_size = "big"\n[broker]\nenabled = "yes"\n[lrc]\nas_key = { env = "NOT_SET" }\n'
         'downlink_url = "lrc"\n[control]\ntunnel_keys = {}\n',
     ) == [
-        'tpxd.toml:1:12: instance: "xyz" does not look as wanted: ^([0-9a-f]{8})?$',
+        "tpxd.toml:1:12: instance: the text does not look as wanted: ^([0-9a-f]{8})?$",
         'tpxd.toml:2:1: statedir: unknown key; did you mean "state_dir"?',
         'tpxd.toml:4:12: intake.max_body: 5 is not text; write it as "256 KiB"',
         'tpxd.toml:7:9: log.level: "INFO" is not one of debug, info, warning, error; did you mean "info"?',
         'tpxd.toml:9:12: spool.max_size: \'big\' is no size; write it as "256 KiB", "64 MiB" or "1 GiB"',
-        'tpxd.toml:11:11: broker.enabled: "yes" is not true or false',
+        "tpxd.toml:11:11: broker.enabled: the text is not true or false",
         "tpxd.toml:13:10: lrc.as_key: the environment variable NOT_SET is not set",
-        'tpxd.toml:14:16: lrc.downlink_url: "lrc" is no URL; it begins with http:// or https://',
+        "tpxd.toml:14:16: lrc.downlink_url: is no URL; it begins with http:// or https://",
         "tpxd.toml:16:1: control.tunnel_keys: unknown key; there is one in [lrc]",
     ]
 
@@ -160,9 +160,9 @@ def test_everything_wrong_with_the_file_is_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "fault"),
     [
-        ("http://", '"http://" names no host, or has a #'),
-        ("http://lrc.example/#downlink", '"http://lrc.example/#downlink" names no host, or has a #'),
-        ("http://lrc.example:x/", "this is no URL: Invalid port: 'x'"),
+        ("http://", "names no host, or has a #"),
+        ("http://lrc.example/#downlink", "names no host, or has a #"),
+        ("http://lrc.example:x/", 'is no URL; write it as "http://lrc.example.net:8080/path"'),
     ],
 )
 def test_an_address_that_nobody_could_post_to(tmp_path: Path, url: str, fault: str) -> None:
@@ -189,7 +189,7 @@ def test_a_wrong_variable_is_told_by_its_name(tmp_path: Path, monkeypatch: pytes
     told = problems(tmp_path)
     assert told[0] == 'environment: TPXD_INTAKE__LISTN: unknown key; did you mean "listen"?'
     assert told[1].startswith("environment: TPXD_SPOOL__RETENTION: ")
-    assert told[2] == 'environment: TPXD_BROKER__ENABLED: "maybe" is not true or false'
+    assert told[2] == "environment: TPXD_BROKER__ENABLED: the text is not true or false"
 
 
 def test_a_table_in_a_variable_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

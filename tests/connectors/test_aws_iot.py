@@ -47,7 +47,7 @@ PREFIX = 'is what the data endpoint has before ".iot.", such as "a1b2c3d4e5f6g7-
 THING_TYPE = 'is no name of a thing type, which has 1 to 128 letters, digits, "-", "_" and ":"'
 ARN = 'is no ARN of a certificate; write it as "arn:aws:iot:eu-central-1:123456789012:cert/0a1b2c"'
 KEY = "is no access key id; it has letters and digits only, such as AKIAIOSFODNN7EXAMPLE"
-PLACE = '"https://h" must not begin with a scheme; write host:port, such as "broker.example.net:8883"'
+PLACE = 'must not begin with a scheme; write host:port, such as "broker.example.net:8883"'
 URL = 'write it as "https://iot.eu-central-1.amazonaws.com"'
 NO_LOGIN = {"certificate": None, "privateKey": None}
 
@@ -77,7 +77,7 @@ NO_LOGIN = {"certificate": None, "privateKey": None}
         ({"uplinkTopicPattern": "/" * 8}, "uplinkTopicPattern", "has 8 slashes, and AWS IoT takes 7"),
         ({"downlinkTopicPattern": "é" * 129}, "downlinkTopicPattern", "has 258 bytes, and AWS IoT takes 256"),
         ({"downlinkStatusTopicPattern": "/" * 8}, "downlinkStatusTopicPattern", "has 8 slashes, and AWS IoT takes 7"),
-        ({"clientId": "x" * 129}, "clientId", '"xxxxx'),
+        ({"clientId": "x" * 129}, "clientId", "the text is too long"),
         ({"ggHostName": "10.0.0.1:8883"}, "ggHostName", "unknown key"),
     ],
 )

@@ -25,9 +25,12 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
         "connectors",
         "aws_iot_config aws_things connector left_at_broker mqtt_transport topics",
         "codecs spool",
-        "alarms config connection_file flow link_config log problems remarks secret settings tls_config toml_source",
+        (
+            "alarms config connection_file flow link_config log problems remarks "
+            "secret settings tls_config toml_places toml_source"
+        ),
         "wire",
-        "barrier errors events lifeline lorawan sdnotify timing",
+        "barrier errors events lifeline lorawan masking sdnotify timing",
     )
 )
 """Highest first; a room is a directory or a single file at the top."""

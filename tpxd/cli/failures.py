@@ -11,6 +11,7 @@ from typing import Final
 import typer
 
 from tpxd.errors import ConfigError, TpxdError
+from tpxd.masking import masked
 
 FAILED: Final = 1
 INVALID: Final = 78
@@ -31,9 +32,9 @@ def exit_codes() -> Iterator[None]:
             print(problem, file=sys.stderr)
         raise typer.Exit(INVALID) from None
     except TpxdError as error:
-        print(f"tpxd: {error.message}", file=sys.stderr)
+        print(f"tpxd: {masked(error.message)}", file=sys.stderr)
         if error.hint is not None:
-            print(f"tpxd: {error.hint}", file=sys.stderr)
+            print(f"tpxd: {masked(error.hint)}", file=sys.stderr)
         raise typer.Exit(FAILED) from None
     except BrokenPipeError:
         # Python flushes once more when it exits, and would complain then.

@@ -128,7 +128,7 @@ class HttpConfig(TlsConfig):
         seen: set[str] = set()
         for name in headers:
             if name.lower() in seen:
-                raise ValueError(f"{name} is there twice; names differ by more than capitals")
+                raise ValueError("the name of a header is there twice; names differ by more than capitals")
             seen.add(name.lower())
         return headers
 

@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from tpxd.masking import masked
+
 
 class JsonResponse(Response):
     """A document as JSON; every answer is of this moment only."""
@@ -16,8 +18,8 @@ class JsonResponse(Response):
         super().__init__(content, status_code, {**fixed, **(headers or {})}, "application/json")
 
     def render(self, content: Any) -> bytes:
-        """The body."""
-        return orjson.dumps(content)
+        """The body; what far ends said in it is masked."""
+        return masked(orjson.dumps(content).decode()).encode()
 
 
 def error_response(status: int, message: str) -> JsonResponse:

@@ -25,7 +25,7 @@ from tpxd.connector import REGISTRY
 from tpxd.engine.chains import circle
 from tpxd.errors import ConfigError, Problem, unreadable
 from tpxd.problems import MOST, shortened, suggestion, validate
-from tpxd.secret import Fingerprint, fingerprint
+from tpxd.secret import Fingerprint, fingerprint, plain
 from tpxd.toml_source import TomlSource, parse_toml, read_bytes
 
 SUFFIX: Final = ".toml"
@@ -158,7 +158,7 @@ def _digest(content: bytes, watched: Mapping[Path, Fingerprint]) -> str:
 def _registered(connector_id: str) -> str:
     if connector_id not in REGISTRY:
         known = ", ".join(sorted(REGISTRY))
-        raise ValueError(f'"{connector_id}" is not one of {known}{suggestion(connector_id, REGISTRY)}')
+        raise ValueError(f'"{connector_id[:60]}" is not one of {known}{suggestion(connector_id, REGISTRY)}')
     return connector_id
 
 
@@ -201,7 +201,8 @@ def clashes(loaded: Iterable[Loaded], ids: Collection[str]) -> dict[str, tuple[P
         for path, value in _unique_values(entry.file):
             owner = taken.setdefault((path[-1], value), entry.id)
             if owner != entry.id:
-                message = f'"{value}" is taken by the connection {owner}; choose another'
+                shown = f'"{value}" ' if path[-1] == "listen" else ""
+                message = f"{shown}is taken by the connection {owner}; choose another"
                 problem = entry.source.problem(".".join(path), message, entry.source.known(path))
                 found[entry.id] = (*found.get(entry.id, ()), problem)
     return found
@@ -217,7 +218,7 @@ def _chain_problems(entry: Loaded, ids: Collection[str], names: dict[str, list[s
             hint = (
                 suggestion(named, ids) if len(problems) < MOST else ""
             ) or "; name the stem of a file beside this one"
-            fault = f'"{named}" is no connection here{hint}'
+            fault = f"names no connection here{hint}"
         elif way := circle(names | {entry.id: [*names.get(entry.id, ()), named]}, entry.id):
             fault = f"{' -> '.join(way)} is a circle; one of these connections must not name the next"
         if fault is None:
@@ -231,5 +232,5 @@ def _chain_problems(entry: Loaded, ids: Collection[str], names: dict[str, list[s
 def _unique_values(file: ConnectionFile) -> Iterable[tuple[tuple[str, str], str]]:
     if file.health is not None and not file.health.listen.endswith(":0"):
         yield ("health", "listen"), file.health.listen
-    if file.configuration.downlinkUuid is not None:
-        yield ("configuration", "downlinkUuid"), file.configuration.downlinkUuid
+    if (uuid := plain(file.configuration.downlinkUuid)) is not None:
+        yield ("configuration", "downlinkUuid"), uuid

@@ -16,6 +16,7 @@ from tpxd.connector import Memory
 from tpxd.engine.doors import Door
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event, Report
+from tpxd.secret import plain
 
 PATH: Final = "/iot-flow/downlinkMessages/"
 
@@ -76,8 +77,8 @@ class DownlinkUrls:
         return blake2b(text.encode(), digest_size=16, key=self._key).digest()
 
     async def _uuid(self, connection: str, configuration: ConnectorConfig) -> str | None:
-        if configuration.downlinkUuid is not None:
-            return configuration.downlinkUuid
+        if (given := plain(configuration.downlinkUuid)) is not None:
+            return given
         key = f"downlinkUuid/{connection}"
         known = self._memory.recall(key)
         if known is None:

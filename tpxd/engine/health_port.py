@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 import trio
 
+from tpxd.masking import masked
 from tpxd.wire.http1 import Limits, Request, Response, serve_http
 
 LIMITS: Final = Limits(head_bytes=4096, target_bytes=1024, body_bytes=0, idle_s=15.0, answer_s=5.0, connections=16)
@@ -43,4 +44,5 @@ def answer(request: Request, document: Callable[[], dict[str, Any]]) -> Response
     if request.method not in ("GET", "HEAD"):
         return Response(405, b"only GET\n", headers=((b"Allow", b"GET, HEAD"),))
     health = document()
-    return Response(200 if health["healthy"] else 503, orjson.dumps(health), "application/json", NO_STORE)
+    body = masked(orjson.dumps(health).decode()).encode()
+    return Response(200 if health["healthy"] else 503, body, "application/json", NO_STORE)

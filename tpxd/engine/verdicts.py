@@ -13,6 +13,7 @@ import orjson
 from tpxd.events import utc_text
 from tpxd.lorawan.downlinks import Command
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
+from tpxd.masking import masked
 from tpxd.spool import CommandState, StoredCommand
 
 WRONG: Final = 400
@@ -36,7 +37,7 @@ def rejection(command: StoredCommand, now_s: float) -> bytes:
         "DevEUI": command.dev_eui,
         "FPort": command.f_port,
         "DeliveryStatus": command.status,
-        "DownlinkRejectionCause": command.cause,
+        "DownlinkRejectionCause": masked(command.cause) if command.cause else None,
         "CorrelationID": command.correlation_id or None,
     }
     return orjson.dumps({DOWNLINK_REJECTED: {name: value for name, value in fields.items() if value is not None}})

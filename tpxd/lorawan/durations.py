@@ -40,12 +40,12 @@ def parse_duration(text: str) -> float:
     units = [unit for _, unit in parts]
     # What was found must be everything that is there: findall skips over what it does not know.
     if not _DURATION.fullmatch(text) or "".join(map("".join, parts)) != text.replace(" ", ""):
-        raise ValueError(f'{text!r} is no duration; write it as "90s", "5m", "1h30m", "72h" or "2d"')
+        raise ValueError(f'{text[:40]!r} is no duration; write it as "90s", "5m", "1h30m", "72h" or "2d"')
     if units != [unit for unit in _MILLISECONDS if unit in units]:
-        raise ValueError(f'{text!r} names its units out of order or twice; write it as "2d", "1h30m" or "1m30s"')
+        raise ValueError(f'{text[:40]!r} names its units out of order or twice; write it as "2d", "1h30m" or "1m30s"')
     seconds = float(sum(Decimal(number) * _MILLISECONDS[unit] for number, unit in parts) / 1_000)
     if seconds > MAX_DURATION_S:
-        raise ValueError(f'{text!r} is longer than 36500 days; write it as "72h" or "2d"')
+        raise ValueError(f'{text[:40]!r} is longer than 36500 days; write it as "72h" or "2d"')
     return seconds
 
 
@@ -70,8 +70,8 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     factor = _BYTES.get(match[2].lower()) if match else None
     if match is None or factor is None:
-        raise ValueError(f'{text!r} is no size; write it as "256 KiB", "64 MiB" or "1 GiB"')
+        raise ValueError(f'{text[:40]!r} is no size; write it as "256 KiB", "64 MiB" or "1 GiB"')
     size = int(Decimal(match[1]) * factor)
     if size > MAX_SIZE_BYTES:
-        raise ValueError(f'{text!r} is more than any disk holds; write it as "256 KiB" or "1 GiB"')
+        raise ValueError(f'{text[:40]!r} is more than any disk holds; write it as "256 KiB" or "1 GiB"')
     return size

@@ -1,0 +1,34 @@
+"""What is shown of texts that others wrote: one function for every output, the log, the control plane and the shell.
+
+A far end may repeat our request to us, and people write passwords where none belong. A secret that stands behind its
+usual name, or before the @ of a URL, is masked wherever the text came from.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MASK: Final = "*****"
+
+_SIGNS: Final = ("token", "as_key", "askey", "authorization", "@")
+"""Without one of these, in small letters, there is nothing to mask: long documents are passed on quickly."""
+
+_IS: Final = r"""(?:\s*[:=]\s*|\\*["']\s*[:=]\s*\\*["'])"""
+_WORD: Final = r"""[^\s"'\\,;<>&{}]+"""
+_SECRETS: Final = re.compile(
+    rf"""
+    (?P<name> \b\w*token (?: = | \\*["']\s*[:=]\s*\\*["'] ) | \bas_?key{_IS} (?= [0-9a-f-]{{8}} ) ) {_WORD}
+    | (?P<login> \b(?:proxy-)?authorization{_IS} ) (?! (?:basic|bearer) \\*["'] ) (?: [a-z][\w-]*\s+ )? {_WORD}
+    | (?P<scheme> :// ) [^\s/"'\\@]+ (?=@)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def masked(text: str) -> str:
+    """The text as it may be shown; `Token=`, `AS_KEY`, `Authorization` and logins in URLs lose their values."""
+    small = text.lower()
+    if not any(sign in small for sign in _SIGNS):
+        return text
+    return _SECRETS.sub(lambda found: (found["name"] or found["login"] or found["scheme"]) + MASK, text)
