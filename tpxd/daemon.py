@@ -15,6 +15,7 @@ import logging
 import secrets
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,7 @@ from tpxd.events import EventLog
 from tpxd.intake.downlinks import downlink_route
 from tpxd.intake.server import Intake, serve_intake
 from tpxd.log import configure as configure_log
+from tpxd.open_files import Shares, raise_limit, share_out
 from tpxd.settings import Settings, load_settings
 from tpxd.spool import CommandStore, Spool, SpoolLimits, open_spool
 from tpxd.wire.http1 import CannotListen
@@ -66,11 +68,12 @@ def run(config_dir: Path) -> int:
             logging.getLogger("tpxd").error("%s", problem)
         return EXIT_INVALID
     configure_log(settings.log.level, settings.log.format)
+    shares = share_out(raise_limit())
     connectors.load()
     gc.freeze()  # what is there now stays until the end
     gc.set_threshold(GC_OBJECTS)
     try:
-        trio.run(_main, settings)
+        trio.run(_main, settings, shares)
     except BaseExceptionGroup as group:
         expected, rest = group.split(STARTING)
         if expected is None or rest is not None:
@@ -88,7 +91,7 @@ def _with_hint(error: BaseException) -> str:
     return f"{error}; {error.hint}" if isinstance(error, TpxdError) and error.hint else str(error)
 
 
-async def _main(settings: Settings) -> None:
+async def _main(settings: Settings, shares: Shares) -> None:
     """Nest the parts; returns when everything has stopped."""
     events = EventLog()
     limits = SpoolLimits(
@@ -136,7 +139,7 @@ async def _main(settings: Settings) -> None:
         state = DaemonState(supervisor, intake, spool, events, pulse, commands, sender)
         async with trio.open_nursery() as outer:
             outer.start_soon(pulse.beat)
-            await outer.start(serve_control, settings.control, state)
+            await outer.start(partial(serve_control, shares=shares), settings.control, state)
             async with trio.open_nursery() as middle:
                 if settings.broker.enabled:
                     await middle.start(run_broker, settings.broker.listen, events.report)
@@ -144,7 +147,7 @@ async def _main(settings: Settings) -> None:
                 middle.start_soon(sender.run)
                 middle.start_soon(watch, config_dir.watched, supervisor.reload)
                 async with trio.open_nursery() as inner:
-                    await inner.start(serve_intake, intake)
+                    await inner.start(partial(serve_intake, connections=shares.intake), intake)
                     pulse.ready = True
                     sdnotify.ready()
                     logger.info("ready: intake on %s, control on %s", settings.intake.listen, settings.control.listen)

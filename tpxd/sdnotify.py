@@ -1,12 +1,15 @@
 """Tells systemd how the service fares; does nothing where no one asked (no `NOTIFY_SOCKET`).
 
-Each call is one datagram, sent without waiting: a supervisor that does not read must not stop the daemon.
+Each call is one datagram, sent without waiting: a supervisor that does not read must not stop the daemon. The socket
+stays open, so that the watchdog hears of a daemon that has no file left to open.
 
 Source: sd_notify(3), systemd.service(5) `Type=notify`, `WatchdogSec=`.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import os
 import socket
@@ -63,8 +66,15 @@ def _send(*assignments: str | None) -> None:
         address = "\0" + address[1:]
     datagram = "\n".join(text for text in assignments if text is not None).encode()
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            out.setblocking(False)
-            out.sendto(datagram, address)
+        _outlet().sendto(datagram, address)
     except OSError as error:
         logger.debug("systemd does not hear us: %s", error)
+
+
+@functools.cache
+def _outlet() -> socket.socket:
+    """The one socket that everything is sent from."""
+    outlet = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    outlet.setblocking(False)
+    atexit.register(outlet.close)
+    return outlet

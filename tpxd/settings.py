@@ -9,8 +9,10 @@ same forms as in a connection file.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
 
@@ -68,9 +70,26 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _network(value: Any) -> IPv4Network | IPv6Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if not isinstance(value, str):
+        raise ValueError('is no address or network; write it as text, such as "10.0.0.0/8"')
+    try:
+        return ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError('is no address or network; it is such as "10.0.0.5", "10.0.0.0/8" or "fd00::/8"') from None
+
+
 _as_text = PlainSerializer(lambda path: "" if path is None else str(path), return_type=str)
 DirectoryPath = Annotated[Path, PlainValidator(_needed_path), _as_text, WithJsonSchema({"type": "string"})]
 FilePath = Annotated[Path | None, PlainValidator(_path), _as_text, WithJsonSchema({"type": "string"})]
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    PlainValidator(_network),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string"}),
+]
 Url = Annotated[str, AfterValidator(_url)]
 
 NO_SECRET: Final = SecretStr("")
@@ -87,6 +106,10 @@ class IntakeSettings(Part):
     duplicate_window: Duration = Field(600.0, description='How long a repeated report is recognised; default "10m".')
     tls_certificate: FilePath = Field(None, description="A file with the chain of certificates; set both: HTTPS.")
     tls_private_key: FilePath = Field(None, description="A file with the certificate's key; set both: HTTPS.")
+
+    trusted_proxies: list[Network] = Field(
+        [], description="Proxies (addresses, networks) whose Forwarded and X-Forwarded-For count; default none."
+    )
 
     @model_validator(mode="after")
     def _both_or_none(self) -> Self:

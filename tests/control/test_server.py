@@ -15,6 +15,7 @@ from tests.control.doubles import ScriptedDaemon, client, control_plane
 from tpxd.control import server
 from tpxd.control.listening import SEND_S, BoundedStream, bind_unix
 from tpxd.control.server import serve_control
+from tpxd.open_files import CONTROL
 from tpxd.settings import ControlSettings
 from tpxd.wire.http1 import CannotListen
 
@@ -95,7 +96,7 @@ async def test_a_port_that_is_taken(tmp_path: Path) -> None:
 async def test_many_short_connections_leave_nothing_behind() -> None:
     """Probes open a connection for each request and close it without a word."""
     async with control_plane(ScriptedDaemon()) as (bound, *_):
-        for _ in range(server.CONNECTIONS + 20):
+        for _ in range(CONTROL + 20):
             async with await connect(bound) as stream:
                 await stream.send_all(REQUEST)
                 assert (await read_head(stream)).startswith(b"HTTP/1.1 200")
@@ -103,7 +104,7 @@ async def test_many_short_connections_leave_nothing_behind() -> None:
 
 async def test_too_many_connections_at_once() -> None:
     async with control_plane(ScriptedDaemon()) as (bound, *_):
-        streams = [await connect(bound) for _ in range(server.CONNECTIONS)]
+        streams = [await connect(bound) for _ in range(CONTROL)]
         for stream in streams:
             await stream.send_all(REQUEST)
             await read_head(stream)
@@ -123,6 +124,22 @@ async def test_too_many_connections_at_once() -> None:
             pytest.fail("a place that was left is not given to anyone")
         for stream in streams:
             await stream.aclose()
+
+
+async def test_the_unix_socket_answers_when_the_port_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with control_plane(ScriptedDaemon(), socket=str(tmp_path / "s")) as bound, trio.open_nursery() as nursery:
+        streams = [await connect(bound[0]) for _ in range(CONTROL)]
+        for stream in streams:
+            await stream.send_all(REQUEST.removesuffix(b"\r\n"))
+        for _ in range(3):
+            async with await connect(bound[0]) as extra:
+                with trio.fail_after(3):
+                    assert await extra.receive_some() == b""
+        async with client(bound[1]) as http:
+            assert (await http.get("/health")).status_code == 200
+        for stream in streams:
+            nursery.start_soon(stream.aclose)
+    assert caplog.text.count("connections to the control plane") == 1
 
 
 async def test_an_end_of_requests_still_gets_its_answer() -> None:

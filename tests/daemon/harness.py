@@ -59,13 +59,19 @@ class Daemon:
         beside.write_text(text)
         beside.rename(self.connections / f"{id}.toml")
 
-    def start(self, *, ready: bool = True, max_file_bytes: int | None = None) -> Daemon:
-        """Start the process and wait until it is ready; `max_file_bytes` stands for a disk that is full."""
+    def start(self, *, ready: bool = True, max_file_bytes: int | None = None, max_files: int | None = None) -> Daemon:
+        """Start the process and wait until it is ready; `max_file_bytes` stands for a disk that is full.
+
+        Args:
+            max_files: how many it may have open at once, whatever it asks for.
+        """
 
         def limit() -> None:
             if max_file_bytes is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+            if max_files is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
 
         argv = [sys.executable, "-m", "tpxd", "run", "--config", str(self.config)]
         with self.log.open("ab") as log:

@@ -30,7 +30,7 @@ LEVELS: tuple[frozenset[str], ...] = tuple(
             "secret settings tls_config toml_places toml_source"
         ),
         "wire",
-        "barrier errors events lifeline lorawan masking sdnotify timing",
+        "barrier errors events lifeline lorawan masking open_files sdnotify timing",
     )
 )
 """Highest first; a room is a directory or a single file at the top."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import socket
 import time
@@ -60,7 +61,7 @@ def test_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nobody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    monkeypatch.setattr(socket, "socket", lambda *args: opened.append(args))
+    monkeypatch.setattr(sdnotify, "_outlet", lambda: opened.append("a socket"))
     sdnotify.ready()
     assert opened == []
 
@@ -70,6 +71,17 @@ def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog:
     with caplog.at_level("DEBUG"):
         sdnotify.ready()
     assert "systemd does not hear us" in caplog.text
+
+
+def test_the_watchdog_is_fed_when_no_file_is_left(supervisor: socket.socket) -> None:
+    sdnotify.ready()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        sdnotify.watchdog()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [supervisor.recv(4096) for _ in range(2)] == [b"READY=1", b"WATCHDOG=1"]
 
 
 def test_a_supervisor_that_does_not_read_is_not_waited_for(

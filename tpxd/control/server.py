@@ -7,6 +7,8 @@ as its slowest peer wants (`BoundedStream` says why) and it accepts without limi
 from __future__ import annotations
 
 import logging
+import math
+import socket
 from typing import Any, Final, cast
 
 import trio
@@ -20,13 +22,15 @@ from tpxd.barrier import behind_barrier
 from tpxd.control.listening import BoundedStream, open_control_sockets
 from tpxd.control.routes import control_app
 from tpxd.control.state import ControlState
+from tpxd.open_files import Shares
 from tpxd.settings import ControlSettings
 
 __all__ = ["ControlState", "serve_control"]
 
 logger = logging.getLogger(__name__)
 
-CONNECTIONS: Final = 100
+MOST: Final = Shares()
+WARNED_EVERY_S: Final = 60.0
 GRACE_S: Final = 1.0
 
 
@@ -34,16 +38,20 @@ async def serve_control(
     settings: ControlSettings,
     state: ControlState,
     *,
+    shares: Shares = MOST,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer on `[control] listen` and `socket` until cancelled; `task_status` gets what was really bound.
+
+    Args:
+        shares: how many connections each of the two may hold.
 
     Raises:
         CannotListen: nothing can be bound there.
 
     Cancellation: the listeners close first, silent connections next; a request that came has `GRACE_S` seconds.
     """
-    server = ControlServer(state, settings.token.get_secret_value())
+    server = ControlServer(state, settings.token.get_secret_value(), shares)
     async with (
         open_control_sockets(settings.listen, settings.socket) as listeners,
         trio.open_nursery() as nursery,
@@ -57,11 +65,17 @@ async def serve_control(
 
 
 class ControlServer:
-    """The open connections and their common end."""
+    """The open connections and their common end.
 
-    def __init__(self, state: ControlState, token: str) -> None:
+    Those of the Unix socket are counted apart: whoever fills the port does not keep the operator of this machine out.
+    """
+
+    def __init__(self, state: ControlState, token: str, shares: Shares) -> None:
         self._app = ASGIWrapper(cast("Any", control_app(state, token)))
-        self._streams: set[BoundedStream] = set()
+        self._shares = shares
+        self._remote: set[BoundedStream] = set()
+        self._local: set[BoundedStream] = set()
+        self._warned_at = -math.inf
         self._stopped = trio.Event()
         self._shield = trio.CancelScope(shield=True)
         self._config = Config()
@@ -75,7 +89,7 @@ class ControlServer:
             async with trio.open_nursery() as connections:
                 task_status.started(connections)
                 await self._stopped.wait()
-                for stream in tuple(self._streams):
+                for stream in (*self._remote, *self._local):
                     await stream.part(GRACE_S)
 
     def stop(self) -> None:
@@ -84,19 +98,30 @@ class ControlServer:
         self._shield.deadline = trio.current_time() + GRACE_S
 
     async def serve(self, accepted: trio.SocketStream) -> None:
-        """Serve one connection to its end; beyond `CONNECTIONS` at once it is closed without a word."""
+        """Serve one connection to its end; beyond its listener's share it is closed without a word."""
         # hypercorn's own word for the end of all connections; one context each lets them end one by one.
         context = WorkerContext(None)
         stream = BoundedStream(accepted, context.terminated.set)
+        if accepted.socket.family == socket.AF_UNIX:
+            streams, most = self._local, self._shares.control_socket
+        else:
+            streams, most = self._remote, self._shares.control
         async with accepted:
-            if len(self._streams) >= CONNECTIONS:
-                logger.warning("more than %d connections to the control plane: one was closed", CONNECTIONS)
-            if len(self._streams) >= CONNECTIONS or self._stopped.is_set():
+            if len(streams) >= most:
+                self._warn(most)
+            if len(streams) >= most or self._stopped.is_set():
                 return
-            self._streams.add(stream)
+            streams.add(stream)
             server = TCPServer(self._app, self._config, context, ConnectionState({}), cast("Any", stream))
             try:
                 # what a peer's bytes do to hypercorn must not end the daemon
                 await behind_barrier(server.run, "a connection to the control plane")
             finally:
-                self._streams.discard(stream)
+                streams.discard(stream)
+
+    def _warn(self, most: int) -> None:
+        """Once a minute: whoever opens connections must not fill the log."""
+        now = trio.current_time()
+        if now - self._warned_at >= WARNED_EVERY_S:
+            self._warned_at = now
+            logger.warning("more than %d connections to the control plane: new ones are closed", most)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Awaitable
 from dataclasses import replace
 
 import trio
 
-from tpxd.intake.counters import Clock, IntakeCounters
+from tpxd.intake.counters import Clock, IntakeCounters, Refusal
+from tpxd.intake.places import Places
+from tpxd.intake.proxies import Proxies
 from tpxd.intake.routes import Route, error_response, json_response, route_requests
 from tpxd.intake.uplinks import Claimed, ReportStore, Sent, uplink_route
 from tpxd.lorawan.token import TokenCheck
+from tpxd.open_files import INTAKE
 from tpxd.settings import IntakeSettings, LrcSettings
 from tpxd.wire.http1 import CannotListen, Limits, Request, Response, serve_http
+from tpxd.wire.http1_server import Conversation
 
 
 class Intake:
@@ -21,6 +26,7 @@ class Intake:
 
     Attributes:
         counters: what was accepted and refused.
+        proxies: the reverse proxies that are trusted.
         routes: path, then method, then route; add routes before serving (see `tpxd.intake.routes`).
     """
 
@@ -37,15 +43,38 @@ class Intake:
         keys = {as_id: key.get_secret_value() for as_id, key in lrc.tunnel_keys.items()}
         tokens = TokenCheck(keys, lrc.max_time_deviation, lrc.unsigned_reports == "accept")
         self.settings = settings
+        self.proxies = Proxies(settings.trusted_proxies)
         self.counters = IntakeCounters(clock)
         self.routes: dict[str, dict[str, Route]] = {
             "/uplink": {"POST": uplink_route(store, tokens, self.counters, clock, claimed, sent)},
             "/health": {"GET": health_route(store)},
         }
 
+    def route(self) -> Route:
+        """Answers every request of the data plane: its peer is the sender, whatever proxies it came through."""
+        pass_on = route_requests(self.routes)
 
-async def serve_intake(intake: Intake, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
+        def answer(request: Request) -> Awaitable[Response]:
+            request = self.proxies.named(request)
+            if b"content-encoding" in request.headers:
+                return self._refuse_encoded(request)
+            return pass_on(request)
+
+        return answer
+
+    async def _refuse_encoded(self, request: Request) -> Response:
+        message = "the body is sent as it is: a Content-Encoding is not understood here"
+        self.counters.refused(Refusal("encoding", message, request.peer))
+        return error_response(415, message, [(b"Accept-Encoding", b"identity")])
+
+
+async def serve_intake(
+    intake: Intake, *, connections: int = INTAKE, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Serve the data plane until cancelled; `task_status` gets the list of addresses really bound.
+
+    Args:
+        connections: how many may be open at once; see `Places`.
 
     Raises:
         CannotListen: the address cannot be bound, or the certificate cannot be used.
@@ -55,9 +84,10 @@ async def serve_intake(intake: Intake, *, task_status: trio.TaskStatus[list[str]
     settings = intake.settings
     await serve_http(
         settings.listen,
-        route_requests(intake.routes),
+        intake.route(),
         limits=replace(Limits(), body_bytes=settings.max_body),
         tls=_tls_context(settings),
+        places=Places[Conversation](connections, intake.proxies.trusts),
         task_status=task_status,
     )
 

@@ -20,7 +20,7 @@ from tpxd.errors import TpxdError
 logger = logging.getLogger(__name__)
 
 RECEIVE_BYTES = 64 * 1024
-ACCEPTED_AT_ONCE = 64
+ACCEPTED_AT_ONCE = 16  # those that must go for them have gone soon after, so that few files are held in between
 PAUSE_S = 0.1
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}

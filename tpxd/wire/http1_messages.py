@@ -65,9 +65,10 @@ class Limits:
         body_bytes: beyond that 413.
         framing_bytes: chunk sizes, extensions and trailers around a chunked body; beyond that 413.
         request_s: from a request's first byte to its last, else 408; also for a TLS handshake and for taking an answer.
+        first_byte_s: from the connection to its first byte, then it is closed.
         idle_s: silence between requests, then the connection is closed.
         answer_s: for making one answer, else 503.
-        connections: open at once; beyond that 503 and the connection is closed.
+        connections: open at once; beyond that 503 and the connection is closed, unless `Places` decide.
     """
 
     target_bytes: int = 8 * 1024
@@ -76,6 +77,7 @@ class Limits:
     body_bytes: int = 256 * 1024
     framing_bytes: int = 64 * 1024
     request_s: float = 10.0
+    first_byte_s: float = 10.0
     idle_s: float = 75.0
     answer_s: float = 30.0
     connections: int = 1024

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from enum import Enum, auto
 from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -51,6 +53,7 @@ async def serve_http(
     *,
     limits: Limits = _DEFAULT_LIMITS,
     tls: ssl.SSLContext | None = None,
+    places: Places | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer HTTP/1.1 requests at `address` until cancelled.
@@ -60,6 +63,7 @@ async def serve_http(
         respond: called once per request, for one connection's requests one after the other. What it raises is
             logged and answered with 500.
         tls: a server's context; without it the port speaks plain HTTP.
+        places: who is closed out for the next one when there are too many; without it the next one is turned away.
 
     Raises:
         CannotListen: nothing can be bound at this address.
@@ -68,7 +72,7 @@ async def serve_http(
         answers if those are there within `GRACE_S` seconds.
     """
     listeners = await open_listeners(address)
-    server = HttpServer(respond, limits, tls)
+    server = HttpServer(respond, limits, tls, places)
     try:
         async with trio.open_nursery() as nursery:
             conversations = await nursery.start(server.keep_conversations)
@@ -102,20 +106,59 @@ class Conversation:
     phase: Phase = Phase.READING
     deadline: float = 0.0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    closed_out: bool = False
 
     def wait(self, phase: Phase, deadline: float) -> None:
         """What comes next, and until when (trio's clock)."""
         self.phase = phase
         self.deadline = deadline
 
+    def close_out(self) -> None:
+        """Another one gets its place: it ends at once, without a last word."""
+        self.closed_out = True
+        self.scope.cancel()
+
+
+class Places(Protocol):
+    """Decides whose connection is closed when there are too many; see `tpxd.intake.places`."""
+
+    def opened(self, connection: Conversation, address: str, /) -> Conversation | None:
+        """A peer connected; returns whom to close out for it."""
+
+    def byte(self, connection: Conversation, /) -> None:
+        """Something arrived over it."""
+
+    def posted(self, connection: Conversation, /) -> None:
+        """A POST over it was answered with 2xx."""
+
+    def closed(self, connection: Conversation, /) -> None:
+        """It ended."""
+
+
+class NoPlaces:
+    """Closes nobody out."""
+
+    def opened(self, connection: Conversation, address: str, /) -> Conversation | None:
+        """See `Places`."""
+        return None
+
+    def byte(self, connection: Conversation, /) -> None:
+        """See `Places`."""
+
+    posted = closed = byte
+
 
 class HttpServer:
     """Everything of `serve_http` but the listening: tests hand it memory streams."""
 
-    def __init__(self, respond: Respond, limits: Limits, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, respond: Respond, limits: Limits, tls: ssl.SSLContext | None = None, places: Places | None = None
+    ) -> None:
         self._respond = respond
         self._limits = limits
         self._tls = tls
+        self._most = limits.connections if places is None else math.inf
+        self._places = places or NoPlaces()
         self._conversations: set[Conversation] = set()
         self._turned_away = 0
         self._stopped = trio.Event()
@@ -150,7 +193,7 @@ class HttpServer:
 
     async def welcome(self, tcp: TcpStream, peer: str) -> None:
         """Serve a connection that was just accepted, or turn it away when there are too many."""
-        if len(self._conversations) >= self._limits.connections:
+        if len(self._conversations) >= self._most:
             await self._turn_away(tcp)
         elif self._tls is None:
             await self.serve(tcp, peer)
@@ -162,7 +205,7 @@ class HttpServer:
         self._turned_away += 1
         try:
             if self._tls is None and self._turned_away <= TURNED_AWAY_AT_ONCE:
-                with contextlib.suppress(trio.BrokenResourceError):
+                with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(LINGER_S):
                     await self._part(tcp, BUSY)
         finally:
             self._turned_away -= 1
@@ -172,31 +215,42 @@ class HttpServer:
         """Serve one connection to its end and close it; a peer that vanishes is the peer's own business."""
         conversation = Conversation(RequestParser(self._limits, peer))
         self._conversations.add(conversation)
+        closed_out = self._places.opened(conversation, peer)
+        if closed_out is not None:
+            closed_out.close_out()
         try:
             with contextlib.suppress(trio.BrokenResourceError):
                 with conversation.scope:
                     await self._converse(conversation, stream)
-                await self._part(stream, self._last_word(conversation))
+                if not conversation.closed_out:
+                    last_word = self._last_word(conversation)
+                    conversation.wait(Phase.WRITING, math.inf)
+                    with trio.move_on_after(LINGER_S) as conversation.scope:
+                        await self._part(stream, last_word)
         finally:
             self._conversations.discard(conversation)
-            await stream.aclose()
+            self._places.closed(conversation)
+            await trio.aclose_forcefully(stream)
 
     async def _converse(self, conversation: Conversation, stream: trio.abc.Stream) -> None:
         parser, limits, now = conversation.parser, self._limits, trio.current_time
         if isinstance(stream, trio.SSLStream):
             conversation.wait(Phase.READING, now() + limits.request_s)
             await stream.do_handshake()
-        deadline = now() + limits.idle_s
+        deadline = now() + limits.first_byte_s
         while not (parser.ended or self._stopped.is_set()):
             conversation.wait(Phase.READING, deadline)
             data = await stream.receive_some(RECEIVE_BYTES)
             if not data or conversation.scope.cancel_called:
                 return
+            self._places.byte(conversation)
             begun = parser.mid_request
             requests = parser.receive(data)
             for count, request in enumerate(requests, 1):
                 conversation.wait(Phase.ANSWERING, now() + limits.answer_s)
                 response = await self._answer(request)
+                if request.method == "POST" and response.status < 300:
+                    self._places.posted(conversation)
                 conversation.wait(Phase.WRITING, now() + limits.request_s)
                 close = count == len(requests) and self._stopped.is_set()
                 await stream.send_all(format_response(request, response, close=close, date=self._date))
@@ -227,13 +281,10 @@ class HttpServer:
 
     async def _part(self, stream: trio.abc.Stream, last_word: Response | None) -> None:
         """Close in a way that lets the last word arrive: a system that closes over unread bytes takes it back."""
-        if last_word is None and not isinstance(stream, trio.SSLStream):
-            return
-        with trio.move_on_after(LINGER_S):
-            if last_word is not None:
-                await stream.send_all(format_response(None, last_word, date=self._date))
-                if isinstance(stream, trio.abc.HalfCloseableStream):
-                    await stream.send_eof()
-                while await stream.receive_some(RECEIVE_BYTES):
-                    pass
-            await stream.aclose()
+        if last_word is not None:
+            await stream.send_all(format_response(None, last_word, date=self._date))
+            if isinstance(stream, trio.abc.HalfCloseableStream):
+                await stream.send_eof()
+            while await stream.receive_some(RECEIVE_BYTES):
+                pass
+        await stream.aclose()
