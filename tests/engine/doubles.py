@@ -130,6 +130,7 @@ class Peer:
         sending: called for each batch; receipts everything unless set.
         batches: the seqs of each batch that was sent.
         opens: the times at which the link was opened.
+        most_open: how many links were open at once, at most.
     """
 
     opening: Callable[[], Exception | None] = lambda: None
@@ -137,6 +138,7 @@ class Peer:
     batches: list[list[int]] = field(default_factory=list)
     opens: list[float] = field(default_factory=list)
     open_now: int = 0
+    most_open: int = 0
 
     @asynccontextmanager
     async def open(self, config: ConnectorConfig, context: Context) -> AsyncIterator[Transport]:
@@ -146,6 +148,7 @@ class Peer:
         if (error := self.opening()) is not None:
             raise error
         self.open_now += 1
+        self.most_open = max(self.most_open, self.open_now)
         try:
             yield ScriptedTransport(self)
         finally:

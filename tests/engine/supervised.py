@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,19 +23,22 @@ GOOD = 'connectorId = "scripted"\nname = "N"\n[configuration]\n'
 class Site:
     """A supervisor over a directory of connection files that are carried to one scripted peer."""
 
-    def __init__(self, directory: Path, spool: Spool, peer: Peer, commands: Commands, urls: DownlinkUrls) -> None:
+    def __init__(
+        self, directory: Path, spool: Spool, peer: Peer, commands: Commands, urls: DownlinkUrls, stop_grace_s: float
+    ) -> None:
         self.directory = directory / "connections.d"
         self.directory.mkdir(exist_ok=True)
         self.spool, self.peer, self.events, self.commands = spool, peer, EventLog(), commands
-        config_dir = ConfigDir(self.directory, directory / "last-good", settle=lambda: None)
+        self.urls = urls
+        self.config_dir = ConfigDir(self.directory, directory / "last-good", settle=lambda: None)
         self.supervisor = Supervisor(
-            config_dir,
+            self.config_dir,
             spool,
             self.events.report,
             instance="00000000",
             dial=no_dial,
             tls=TlsContextCache(),
-            stop_grace_s=1.0,
+            stop_grace_s=stop_grace_s,
             commands=commands,
             urls=urls,
         )
@@ -65,7 +68,14 @@ class Site:
 
 
 @asynccontextmanager
-async def supervised(directory: Path, peer: Peer, urls: DownlinkUrls | None = None) -> AsyncIterator[Site]:
+async def supervised(
+    directory: Path,
+    peer: Peer,
+    urls: DownlinkUrls | None = None,
+    *,
+    stop_grace_s: float = 1.0,
+    before_start: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Site]:
     """The supervisor at work while the block lasts."""
     limits = SpoolLimits(max_bytes=1 << 24, min_free_bytes=0)
     report = EventLog().report
@@ -73,7 +83,9 @@ async def supervised(directory: Path, peer: Peer, urls: DownlinkUrls | None = No
         open_spool(directory / "spool.db", limits, report=report) as spool,
         open_commands(CommandStore(spool), spool.append, report) as commands,
     ):
-        site = Site(directory, spool, peer, commands, urls or DownlinkUrls(spool, "http://edge.example", report))
+        urls = urls or DownlinkUrls(spool, "http://edge.example", report)
+        site = Site(directory, spool, peer, commands, urls, stop_grace_s)
+        before_start()
         async with trio.open_nursery() as nursery:
             await nursery.start(site.supervisor.run)
             yield site

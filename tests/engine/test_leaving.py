@@ -11,19 +11,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.engine.doubles import MemoryCursor, Peer, ScriptedTransport, make_live, no_dial
+from tests.engine.doubles import MemoryCursor, Peer, ScriptedTransport, make_live
+from tests.engine.supervised import supervised
 from tpxd.config import ConnectorConfig
 from tpxd.connector import REGISTRY, Connector, Context, Transport
-from tpxd.engine.commands import open_commands
-from tpxd.engine.config_dir import ConfigDir
+from tpxd.engine import slot
 from tpxd.engine.connection import Live
-from tpxd.engine.downlink_urls import DownlinkUrls
-from tpxd.engine.leaving import LEAVE_S, REGRET_S, take_leave
-from tpxd.engine.supervisor import Supervisor
+from tpxd.engine.leaving import LEAVE_S, take_leave
 from tpxd.errors import ConnectFailed, LinkLost
-from tpxd.events import EventLog
-from tpxd.spool import CommandStore, SpoolLimits, open_spool
-from tpxd.wire.tls import TlsContextCache
 
 
 class Listening(ConnectorConfig):
@@ -40,10 +35,12 @@ class FarEnd:
     def __init__(self, opening: Callable[[], Exception | None] = lambda: None, slow_s: float = 0.0) -> None:
         self.opened: list[tuple[bool, float, float]] = []
         self.opening, self.slow_s = opening, slow_s
+        self.asked = 0
 
     @asynccontextmanager
     async def open(self, config: ConnectorConfig, context: Context) -> AsyncIterator[Transport]:
         begun = trio.current_time()
+        self.asked += 1
         context.authenticating()
         await trio.sleep(self.slow_s)
         if (error := self.opening()) is not None:
@@ -63,7 +60,6 @@ def finished(far: FarEnd, **configuration: bool) -> Live:
     live = make_live(Peer(), MemoryCursor())
     live.connector = far.connector
     live.file = live.file.model_copy(update={"configuration": Listening(**configuration)})
-    live.finished.set()
     return live
 
 
@@ -71,26 +67,14 @@ async def test_it_is_opened_once_more_without_commands(autojump_clock: MockClock
     far = FarEnd(slow_s=1.0)
     live = finished(far)
     state = live.health.state
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(take_leave, live, lambda: True)
-        await trio.sleep(REGRET_S - 0.5)
-        assert live.finished.is_set()
-        await trio.sleep(1.0)
-        assert not live.finished.is_set(), "a version that starts now has to wait"
-    assert live.finished.is_set()
-    assert far.opened == [(False, REGRET_S, REGRET_S + 1.0)]
+    await take_leave(live)
+    assert far.opened == [(False, 0.0, 1.0)]
     assert live.health.state is state
-
-
-async def test_a_file_that_comes_back_soon_was_not_removed(autojump_clock: MockClock) -> None:
-    far = FarEnd()
-    await take_leave(finished(far), lambda: False)
-    assert far.opened == []
 
 
 async def test_where_no_commands_were_wanted_nothing_was_left(autojump_clock: MockClock) -> None:
     far = FarEnd()
-    await take_leave(finished(far, downlinkEnabled=False), lambda: True)
+    await take_leave(finished(far, downlinkEnabled=False))
     assert (far.opened, trio.current_time()) == ([], 0.0)
 
 
@@ -107,9 +91,8 @@ async def test_one_try_is_all(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, far: FarEnd, said: str
 ) -> None:
     live = finished(far)
-    await take_leave(live, lambda: True)
-    assert live.finished.is_set()
-    assert trio.current_time() <= REGRET_S + LEAVE_S
+    await take_leave(live)
+    assert trio.current_time() <= LEAVE_S
     assert said in caplog.text
     assert [record.levelno for record in caplog.records] in ([logging.WARNING], [logging.ERROR])
 
@@ -125,42 +108,47 @@ def far() -> Iterator[FarEnd]:
     del REGISTRY["listening"]
 
 
+LISTENING = 'connectorId = "listening"\nname = "N"\n[configuration]\n'
+
+
 async def test_a_removed_file_and_one_that_is_put_back(
     tmp_path: Path, far: FarEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tpxd.engine.leaving.REGRET_S", 0.0)
-    report = EventLog().report
-    file = tmp_path / "connections.d" / "plant.toml"
-    file.parent.mkdir()
-    async with (
-        open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), report=report) as spool,
-        open_commands(CommandStore(spool), spool.append, report) as commands,
-        trio.open_nursery() as nursery,
-    ):
-        supervisor = Supervisor(
-            ConfigDir(file.parent, tmp_path / "last-good", settle=lambda: None),
-            spool,
-            report,
-            instance="00000000",
-            dial=no_dial,
-            tls=TlsContextCache(),
-            stop_grace_s=1.0,
-            commands=commands,
-            urls=DownlinkUrls(spool, "http://edge.example", report),
-        )
-        await nursery.start(supervisor.run)
-        with trio.fail_after(10):
-            for rounds in (1, 2):
-                file.write_text('connectorId = "listening"\nname = "N"\n[configuration]\n')
-                await supervisor.reload_and_wait()
-                while (supervisor.health("plant") or {}).get("state") != "OPENED":
-                    await trio.lowlevel.checkpoint()
-                file.unlink()
-                await supervisor.reload_and_wait()
+    monkeypatch.setattr(slot, "REGRET_S", 0.0)
+    async with supervised(tmp_path, Peer()) as site:
+        for rounds in (1, 2):
+            await site.write("plant", LISTENING)
+            await site.becomes("plant", "OPENED")
+            await site.remove("plant")
+            with trio.fail_after(5):
                 while len(far.opened) < 2 * rounds:
                     await trio.lowlevel.checkpoint()
-        assert [commands for commands, *_ in far.opened] == [True, False, True, False]
-        ends = [moment for _, begun, ended in far.opened for moment in (begun, ended)]
-        assert ends == sorted(ends), "one after the other"
-        await supervisor.stop()
-        nursery.cancel_scope.cancel()
+    assert [commands for commands, *_ in far.opened] == [True, False, True, False]
+
+
+async def test_a_version_that_comes_meanwhile_waits(
+    tmp_path: Path, far: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot, "REGRET_S", 0.0)
+    async with supervised(tmp_path, Peer()) as site:
+        await site.write("plant", LISTENING)
+        await site.becomes("plant", "OPENED")
+        far.slow_s = 0.2
+        await site.remove("plant")
+        with trio.fail_after(5):
+            while far.asked < 2:
+                await trio.lowlevel.checkpoint()
+        await site.write("plant", LISTENING)
+        await site.becomes("plant", "OPENED")
+    assert [commands for commands, *_ in far.opened] == [True, False, True]
+    ends = [moment for _, begun, ended in far.opened for moment in (begun, ended)]
+    assert ends == sorted(ends), "one after the other"
+
+
+async def test_a_file_that_comes_back_soon_was_not_removed(tmp_path: Path, far: FarEnd) -> None:
+    async with supervised(tmp_path, Peer()) as site:
+        for _ in range(2):
+            await site.write("plant", LISTENING)
+            await site.becomes("plant", "OPENED")
+            await site.remove("plant")
+    assert [commands for commands, *_ in far.opened] == [True, True]

@@ -83,7 +83,6 @@ class Live:
     live_first: LiveFirst | None = field(init=False)
     debug_log: DebugLog = field(default_factory=DebugLog)
     stopping: Stopping = field(default_factory=Stopping)
-    finished: trio.Event = field(default_factory=trio.Event)
     _nudged: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:

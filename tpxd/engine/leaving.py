@@ -5,7 +5,6 @@ Left alone, the broker would go on keeping commands for a connection that never 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -22,25 +21,14 @@ REGRET_S: Final = 3.0
 LEAVE_S: Final = 5.0
 
 
-async def take_leave(live: Live, gone: Callable[[], bool]) -> None:
+async def take_leave(live: Live) -> None:
     """Remove what a connection that has finished left at its far end, once, as far as that is possible.
 
-    Whoever opens without wanting commands removes what earlier openings left for them. A version of the file that
-    starts meanwhile waits until this has ended.
-
-    Args:
-        gone: whether the file is still gone.
+    Whoever opens without wanting commands removes what earlier openings left for them. Nothing else may open this
+    connection meanwhile.
     """
-    if not live.file.configuration.command_sources:
-        return
-    await trio.sleep(REGRET_S)
-    if not gone():
-        return
-    live.finished = trio.Event()
-    try:
+    if live.file.configuration.command_sources:
         await behind_barrier(partial(_open_without_commands, live), "connection %s", live.id)
-    finally:
-        live.finished.set()
 
 
 async def _open_without_commands(live: Live) -> None:

@@ -21,7 +21,7 @@ class Plan:
 def plan(wanted: Mapping[str, ConnectionFile], running: Mapping[str, ConnectionFile]) -> Plan:
     """Compare what should run with what runs. Models are compared, never file times: equal means untouched."""
     both = wanted.keys() & running.keys()
-    changed = {id for id in both if wanted[id] != running[id]}
+    changed = {id for id in both if wanted[id] is not running[id] and wanted[id] != running[id]}
     return Plan(
         stop=tuple(sorted(running.keys() - wanted.keys())),
         restart=tuple(sorted(changed)),

@@ -13,12 +13,18 @@ from tpxd.spool.rows import CursorRow, Hole, Rejected, Settled, Verdict
 from tpxd.spool.state import State
 
 
-def ensure(journal: Journal, id: str) -> None:
-    """Make a cursor at the journal's end, or bring a retired one back as it was."""
+def ensure(journal: Journal, id: str, position: int | None = None) -> None:
+    """Make a cursor that waits for everything after `position`, or bring a retired one back as it was.
+
+    Args:
+        position: None is the journal's end. After a repair that could not tell which cursors there were, the new one
+            waits for everything that is there.
+    """
     state = journal.state
     row = state.cursors.get(id)
     if row is None:
-        begin_at(journal, id, state.first_seq - 1 if state.orphaned else state.last_seq)
+        begin = state.last_seq if position is None else min(position, state.last_seq)
+        begin_at(journal, id, state.first_seq - 1 if state.orphaned else begin)
     elif row.retired_ms is not None:
         journal.put_cursor(replace(row, retired_ms=None))
 

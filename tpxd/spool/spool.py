@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -25,7 +26,7 @@ from tpxd.spool.newest import Newest
 from tpxd.spool.reading import Page
 from tpxd.spool.recent import CAPACITY, Recent
 from tpxd.spool.rounds import Call, Pending, Round, View
-from tpxd.spool.rows import DeadLetter
+from tpxd.spool.rows import CursorRow, DeadLetter
 from tpxd.spool.starting import exclusive, repair_journal, start_journal
 from tpxd.spool.underway import Underway
 from tpxd.spool.writer import Writer
@@ -103,6 +104,7 @@ class Spool:
         self._wall_clock = wall_clock
         self._view = self.writer.view()
         self._cursors: dict[str, Cursor] = {}
+        self._to_be: WeakValueDictionary[str, Cursor] = WeakValueDictionary()
         self._underway = Underway(Recent(bytes.fromhex(self.state.meta["key"]), limits.duplicate_window_s))
         self._load_recent(journal)
         self._arrivals = trio.lowlevel.ParkingLot()
@@ -155,13 +157,25 @@ class Spool:
         underway.duplicates += duplicate
         return Appended(pending.uplink.seq, duplicate)
 
+    def queue(self, id: str) -> Cursor:
+        """The queue of a connection; where there is none, what it will be when `cursor` has made it.
+
+        A new one begins at the journal's end as it is now, however long the disk refuses to make it.
+        """
+        known = self._cursors.get(id)
+        if known is not None:
+            return known
+        end = self.state.last_seq
+        return self._to_be.setdefault(id, Cursor(self, CursorRow(0, id, end, end), None))
+
     async def cursor(self, id: str) -> Cursor:
-        """The queue of a connection: a new one begins at the journal's end, a retired one goes on where it was.
+        """The queue of a connection, on disk: a new one begins as `queue` says, a retired one goes on where it was.
 
         Raises:
             SpoolUnavailable: the disk refuses.
         """
-        await self.write(partial(ledger.ensure, id=id))
+        queue = self.queue(id)
+        await self.write(partial(ledger.ensure, id=id, position=queue.position))
         return self._cursors[id]
 
     def cursors(self) -> list[str]:
@@ -314,7 +328,8 @@ class Spool:
         elif id in self._cursors:
             self._cursors[id].moved(*seen)
         else:
-            self._cursors[id] = Cursor(self, *seen)
+            self._cursors[id] = self._to_be.pop(id) if id in self._to_be else Cursor(self, *seen)
+            self._cursors[id].moved(*seen)
 
     def _take_appended(self, done: Round) -> None:
         for seq, pending in enumerate(done.appended, done.first_seq):
