@@ -214,7 +214,7 @@ async def test_what_is_wrong_with_a_chain_is_told_in_its_file(tmp_path: Path, fa
         await site.write("a", file("b"))
         error = (site.supervisor.health("a") or {})["file"]["error"]
         assert error.startswith(
-            'connections.d/a.toml:4:29: configuration.chainedWithConnectionIds: "b" is no connection'
+            "connections.d/a.toml:4:29: configuration.chainedWithConnectionIds: names no connection here"
         )
         await site.write("b", file())
         assert (site.supervisor.health("a") or {})["file"]["error"] is None
