@@ -37,7 +37,8 @@ from tpxd.intake.downlinks import downlink_route
 from tpxd.intake.server import Intake, serve_intake
 from tpxd.log import configure as configure_log
 from tpxd.open_files import Shares, raise_limit, share_out
-from tpxd.settings import Settings, load_settings
+from tpxd.secret import SecretSources
+from tpxd.settings import FILE_NAME, Settings, check_settings
 from tpxd.spool import CommandStore, Spool, SpoolLimits, open_spool
 from tpxd.wire.http1 import CannotListen
 from tpxd.wire.streams import open_stream
@@ -62,12 +63,15 @@ def run(config_dir: Path) -> int:
         The exit code: 0 stopped as asked, 1 a part could not start or broke, 78 `tpxd.toml` is wrong.
     """
     try:
-        settings = load_settings(config_dir)
+        path = config_dir / FILE_NAME
+        settings, remarks = check_settings(path, str(path), SecretSources(config_dir))
     except ConfigError as error:
         for problem in error.problems:
             logging.getLogger("tpxd").error("%s", problem)
         return EXIT_INVALID
     configure_log(settings.log.level, settings.log.format)
+    for problem in remarks:
+        logger.warning("%s", problem)
     shares = share_out(raise_limit())
     connectors.load()
     gc.freeze()  # what is there now stays until the end
@@ -107,7 +111,8 @@ async def _main(settings: Settings, shares: Shares) -> None:
         open_commands(CommandStore(spool), spool.append, events.report, refusal=refusal) as commands,
     ):
         config_dir = ConfigDir(settings.connections_dir, settings.state_dir / "last-good")
-        urls = DownlinkUrls(spool, settings.intake.public_url, events.report)
+        # where no command can go to an LRC, uplinks invite none
+        urls = DownlinkUrls(spool, settings.intake.public_url if refusal is None else None, events.report)
         supervisor = Supervisor(
             config_dir,
             spool,

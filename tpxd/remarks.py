@@ -12,6 +12,7 @@ from tpxd.flow import JsonPathMatcher
 from tpxd.lorawan.fields import slips
 from tpxd.lorawan.patterns import Pattern, Target
 from tpxd.problems import dotted, schema_of
+from tpxd.secret import DASHES
 from tpxd.toml_places import Loc
 from tpxd.toml_source import TomlSource
 
@@ -24,6 +25,10 @@ def remarks(file: ConnectionFile, source: TomlSource) -> Iterator[Problem]:
         by_key["qos"] = "0 means that delivered is what was handed to the system; uplinks can get lost on the way"
     for key, text in (by_key | configuration.remarks).items():
         yield _warning(file, source, ("configuration", key), text)
+    for key in ("downlinkAsKey", "tunnelInterfaceAuthenticationKey"):
+        written = source.document["configuration"].get(key)
+        if isinstance(written, str) and "-" in written:
+            yield _warning(file, source, ("configuration", key), DASHES)
     for loc, pattern in _patterns(configuration, ("configuration",)):
         for name, known in _slips(pattern.names):
             # a header's value may be a secret, so nothing of it is shown

@@ -29,6 +29,8 @@ UNRESOLVED = "secret_unresolved"
 """The type of a pydantic error that means: the reference is well written, what it names is not there."""
 
 _VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+NO_HEX_KEY: Final = "is not a key of 32 hex digits; it has {} characters"
+DASHES: Final = "has dashes, which are no part of a key; it is used without them"
 
 Fingerprint = bytes | None
 """A digest of a file's content; None when it could not be read."""
@@ -135,9 +137,16 @@ def _pem(value: Any, info: ValidationInfo) -> SecretStr:
 
 def _hex_key(value: Any, info: ValidationInfo) -> SecretStr:
     text = resolve(value, info)
-    if text is not None and (len(text) != 32 or not set(text) <= set("0123456789abcdefABCDEF")):
-        raise ValueError(f"is not a key of 32 hex digits; it has {len(text)} characters")
-    return SecretStr(text or "")
+    digits = hex_digits(text or "")
+    if text is not None and digits is None:
+        raise ValueError(NO_HEX_KEY.format(len(text)))
+    return SecretStr(digits or "")
+
+
+def hex_digits(key: str) -> str | None:
+    """The 32 hex digits of a key, which people also write with dashes; None where it has others, or not as many."""
+    digits = key.replace("-", "")
+    return digits if re.fullmatch(r"[0-9A-Fa-f]{32}", digits) else None
 
 
 def _uuid(value: Any, info: ValidationInfo) -> SecretStr:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
@@ -31,10 +33,11 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
-from tpxd.config import Address, Duration, Part, Size
+from tpxd.config import Address, Duration, Part, Size, parse_host_and_port
 from tpxd.errors import ConfigError, Problem
-from tpxd.problems import is_ours, message_of, schema_of, validate
-from tpxd.secret import Secret, SecretSources
+from tpxd.problems import dotted, is_ours, message_of, schema_of, validate
+from tpxd.secret import DASHES, NO_HEX_KEY, Secret, SecretSources, hex_digits
+from tpxd.toml_places import Loc
 from tpxd.toml_source import TomlSource, is_missing, read_toml
 
 FILE_NAME: Final = "tpxd.toml"
@@ -100,7 +103,9 @@ class IntakeSettings(Part):
 
     listen: Address = Field("127.0.0.1:8090", description='Where the LRC posts to; default "127.0.0.1:8090".')
     public_url: Url = Field(
-        "http://127.0.0.1:8090", description="The base of the downlinkUrl in uplinks, as the AS reaches it."
+        "http://127.0.0.1:8090",
+        description="The base of the downlinkUrl in uplinks, as an application reaches it; none is there without"
+        " [lrc] downlink_url.",
     )
     max_body: Size = Field(256 * 1024, description='The largest report that is taken, default "256 KiB".')
     duplicate_window: Duration = Field(600.0, description='How long a repeated report is recognised; default "10m".')
@@ -123,7 +128,10 @@ class LrcSettings(Part):
 
     downlink_url: Url = Field("", description="Where commands are posted to; default none: no commands are taken.")
     as_id: str = Field("", description="The AS_ID of commands where a connection sets none; default none.")
-    as_key: Secret = Field(NO_SECRET, description="Signs commands where a connection sets no key; default none.")
+    as_key: Secret = Field(
+        NO_SECRET,
+        description="The key of 32 hex digits that signs commands where a connection sets none; default none.",
+    )
     tunnel_keys: dict[str, Secret] = Field(
         {}, description="AS_ID to key; not empty: every report must carry a valid Token; default empty."
     )
@@ -138,6 +146,21 @@ class LrcSettings(Part):
     when_in_doubt: Literal["resend", "report"] = Field(
         "resend", description="What becomes of a command that was written and never answered; default resend."
     )
+
+    @property
+    def signing_key(self) -> str:
+        """What `as_key` signs with; "" where none is set."""
+        return _used(self.as_key)
+
+    @property
+    def token_keys(self) -> dict[str, str]:
+        """AS_ID to the key that its reports are held against."""
+        return {as_id: _used(key) for as_id, key in self.tunnel_keys.items()}
+
+
+def _used(key: SecretStr) -> str:
+    text = key.get_secret_value()
+    return hex_digits(text) or text
 
 
 class ControlSettings(Part):
@@ -222,7 +245,9 @@ def load_settings(config_dir: Path) -> Settings:
 
 
 def check_settings(path: Path, shown: str, sources: SecretSources) -> tuple[Settings, list[Problem]]:
-    """Read this file and the environment; the second is what lenient sources let pass.
+    """Read this file and the environment; the second is what may surprise, and what lenient sources let pass.
+
+    An error among those is one that a daemon goes on with nevertheless, since earlier versions took it.
 
     Raises:
         ConfigError: as `load_settings`.
@@ -232,7 +257,63 @@ def check_settings(path: Path, shown: str, sources: SecretSources) -> tuple[Sett
     overrides = _environment()
     if overrides:
         settings = _override(source, overrides, sources)
-    return settings, warnings
+    unresolved = {_place(problem) for problem in warnings}
+    found = [_placed(source, overrides, remark) for remark in remarks(settings)]
+    return settings, [*warnings, *(problem for problem in found if _place(problem) not in unresolved)]
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about settings that can be used as they are; see `Problem`."""
+
+    loc: tuple[str, ...]
+    message: str
+    severity: str = "warning"
+
+
+def remarks(settings: Settings) -> Iterator[Remark]:
+    """What may surprise whoever wrote these settings."""
+    intake, lrc, control = settings.intake, settings.lrc, settings.control
+    if not is_local(_host(intake.listen)) and is_local(httpx.URL(intake.public_url).host):
+        text = "leads nowhere from other machines, to which listen is open; downlinkUrl in uplinks begins with it"
+        yield Remark(("intake", "public_url"), f"{text}, so write this server's name or address")
+    keys = {("lrc", "as_key"): lrc.as_key} if lrc.as_key != NO_SECRET else {}
+    for loc, key in (keys | {("lrc", "tunnel_keys", as_id): key for as_id, key in lrc.tunnel_keys.items()}).items():
+        text = key.get_secret_value()
+        if hex_digits(text) is None:
+            yield Remark(loc, NO_HEX_KEY.format(len(text)), "error")
+        elif "-" in text:
+            yield Remark(loc, DASHES)
+    if not is_local(_host(control.listen)) and control.token == NO_SECRET:
+        text = "is open to other machines, and no token is set: they may read health and metrics"
+        yield Remark(("control", "listen"), text)
+
+
+def is_local(host: str) -> bool:
+    """Whether a host's name or address is of use on this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _host(address: str) -> str:
+    return parse_host_and_port(address, lowest_port=0).host
+
+
+def _placed(source: TomlSource, overrides: dict[str, Any], remark: Remark) -> Problem:
+    """A remark at its place in the file, or at the variable that sets it."""
+    set_there: Any = overrides
+    for step in remark.loc:
+        set_there = set_there.get(step) if isinstance(set_there, dict) else None
+    if set_there is not None:
+        return Problem("environment", 0, 0, _variable(remark.loc), remark.message, remark.severity)
+    field = dotted(remark.loc, schema_of(Settings))
+    return source.problem(field, remark.message, source.known(remark.loc), severity=remark.severity)
+
+
+def _place(problem: Problem) -> tuple[str, int, int]:
+    return problem.field, problem.line, problem.column
 
 
 def _environment() -> dict[str, Any]:
@@ -257,9 +338,14 @@ def _override(source: TomlSource, overrides: dict[str, Any], sources: SecretSour
 
 
 def _of_variable(error: ErrorDetails) -> Problem:
-    path, schema = error["loc"], schema_of(Settings)
-    names = (str(step) for n, step in enumerate(path, 1) if is_ours(path[:n], schema))
-    return Problem("environment", 0, 0, PREFIX + "__".join(names).upper(), message_of(error, path, schema))
+    message = message_of(error, error["loc"], schema_of(Settings))
+    return Problem("environment", 0, 0, _variable(error["loc"]), message)
+
+
+def _variable(path: Loc) -> str:
+    """The name of the variable that sets what stands at a path."""
+    names = (str(step) for n, step in enumerate(path, 1) if is_ours(path[:n], schema_of(Settings)))
+    return PREFIX + "__".join(names).upper()
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -162,3 +162,18 @@ def test_a_field_that_is_nearly_a_known_one_is_warned_of(directory: Path, capsys
             f'{begin}13:8: flow.matchers[0].path: "Fport" {end}FPort?',
         ],
     )
+
+
+def test_keys_with_dashes_are_used_without_them(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dashed = "7d1e9a40-c3b8-5f22-06e4-d7913ab6f85c"
+    (directory / "plant.toml").write_text(plant(more=f'downlinkAsKey = "{dashed}"'))
+    code, lines, _ = run(capsys, "connections.d")
+    told = "configuration.downlinkAsKey: has dashes, which are no part of a key; it is used without them"
+    assert (code, lines) == (0, [f"warning: connections.d/plant.toml:7:17: {told}"])
+    assert dashed not in lines[0]
+
+
+def test_a_key_of_the_lrc_that_is_none_is_an_error(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory.parent / "tpxd.toml").write_text('[lrc]\nas_key = "abcd"')
+    line = "tpxd.toml:2:10: lrc.as_key: is not a key of 32 hex digits; it has 4 characters"
+    assert run(capsys, "tpxd.toml") == (78, [line], "1 file, 1 error")

@@ -204,3 +204,87 @@ def test_lenient_sources_let_a_reference_pass(tmp_path: Path) -> None:
     assert settings.control.token.get_secret_value() == ""
     (warning,) = warnings
     assert (warning.severity, warning.line, warning.column, warning.field) == ("warning", 2, 9, "control.token")
+
+
+# ---- what can be used, and may surprise
+
+KEY = "7d1e9a40c3b85f2206e4d7913ab6f85c"
+DASHED = "7d1e9a40-c3b8-5f22-06e4-d7913ab6f85c"
+
+
+def remarks(directory: Path, text: str) -> list[tuple[str, str]]:
+    """What is said about settings that can be used: how bad it is, and the line."""
+    (directory / "tpxd.toml").write_text(text)
+    _, found = check_settings(directory / "tpxd.toml", "tpxd.toml", SecretSources(directory, lenient=True))
+    return [(problem.severity, str(problem)) for problem in found]
+
+
+def test_the_keys_of_the_lrc_have_32_hex_digits(tmp_path: Path) -> None:
+    text = f'[lrc]\nas_key = "abcd"\ntunnel_keys = {{ GOOD = "{KEY}", "A.B" = "{KEY[1:]}", NONE = "" }}'
+    assert remarks(tmp_path, text) == [
+        ("error", "tpxd.toml:2:10: lrc.as_key: is not a key of 32 hex digits; it has 4 characters"),
+        ("error", "tpxd.toml:3:68: lrc.tunnel_keys.…: is not a key of 32 hex digits; it has 31 characters"),
+        ("error", "tpxd.toml:3:110: lrc.tunnel_keys.…: is not a key of 32 hex digits; it has 0 characters"),
+    ]
+    used = written(tmp_path, text).lrc
+    assert (used.signing_key, used.token_keys["A.B"]) == ("abcd", KEY[1:]), "a daemon that ran goes on"
+    assert remarks(tmp_path, f'[lrc]\nas_key = "{KEY}"\ntunnel_keys = {{ A = "{KEY.upper()}" }}') == []
+
+
+def test_keys_are_used_without_their_dashes(tmp_path: Path) -> None:
+    text = f'[lrc]\nas_key = "{DASHED}"\ntunnel_keys = {{ A = "{DASHED}" }}'
+    dashes = "has dashes, which are no part of a key; it is used without them"
+    assert remarks(tmp_path, text) == [
+        ("warning", f"tpxd.toml:2:10: lrc.as_key: {dashes}"),
+        ("warning", f"tpxd.toml:3:21: lrc.tunnel_keys.…: {dashes}"),
+    ]
+    settings = written(tmp_path, text)
+    assert (settings.lrc.signing_key, settings.lrc.token_keys) == (KEY, {"A": KEY})
+
+
+def test_a_key_that_is_not_there_is_told_once(tmp_path: Path) -> None:
+    assert remarks(tmp_path, '[lrc]\nas_key = { env = "NOT_SET" }\ntunnel_keys = { A = { env = "NOT_SET" } }') == [
+        ("warning", "tpxd.toml:2:10: lrc.as_key: the environment variable NOT_SET is not set"),
+        ("warning", "tpxd.toml:3:21: lrc.tunnel_keys.…: the environment variable NOT_SET is not set"),
+    ]
+
+
+def test_what_the_environment_sets_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TPXD_LRC__AS_KEY", "abcd")
+    assert remarks(tmp_path, f'[lrc]\nas_key = "{KEY}"') == [
+        ("error", "environment: TPXD_LRC__AS_KEY: is not a key of 32 hex digits; it has 4 characters")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "public_url", "surprising"),
+    [
+        ("127.0.0.1:8090", "http://127.0.0.1:8090", False),
+        ("localhost:8090", "http://localhost:8090", False),
+        ("0.0.0.0:8090", "http://127.0.0.1:8090", True),
+        ("[::]:8090", "http://localhost:8090", True),
+        ("192.0.2.7:8090", "http://[::1]:8090", True),
+        ("0.0.0.0:8090", "http://edge.example.net", False),
+        ("127.0.0.1:8090", "http://edge.example.net", False),
+    ],
+)
+def test_a_public_url_that_leads_nowhere(tmp_path: Path, listen: str, public_url: str, surprising: bool) -> None:
+    text = "leads nowhere from other machines, to which listen is open; downlinkUrl in uplinks begins"
+    told = remarks(tmp_path, f'[intake]\nlisten = "{listen}"\npublic_url = "{public_url}"')
+    line = f"tpxd.toml:3:14: intake.public_url: {text} with it, so write this server's name or address"
+    assert told == ([("warning", line)] if surprising else [])
+
+
+def test_a_public_url_that_nobody_wrote_leads_nowhere_either(tmp_path: Path) -> None:
+    ((severity, line),) = remarks(tmp_path, '[intake]\nlisten = "0.0.0.0:8090"')
+    assert severity == "warning"
+    assert line.startswith("tpxd.toml:1:1: intake.public_url: leads nowhere")
+
+
+def test_an_open_control_plane_wants_a_token(tmp_path: Path) -> None:
+    text = "is open to other machines, and no token is set: they may read health and metrics"
+    assert remarks(tmp_path, '[control]\nlisten = "0.0.0.0:8091"') == [
+        ("warning", f"tpxd.toml:2:10: control.listen: {text}")
+    ]
+    assert remarks(tmp_path, '[control]\nlisten = "0.0.0.0:8091"\ntoken = "secret"') == []
+    assert remarks(tmp_path, '[control]\nlisten = "127.0.0.1:8091"') == []

@@ -82,7 +82,7 @@ def test_devices_become_things_once_and_their_uplinks_arrive_as_they_came(
 ) -> None:
     arn = cloud.moto.certificate()
     file = cloud.file(certificateId=arn, downlinkUuid=UUID)
-    daemon: Daemon = make_daemon("", cloud=file).start()
+    daemon: Daemon = make_daemon('[lrc]\ndownlink_url = "http://127.0.0.1:1/"\n', cloud=file).start()
     lrc, sent = Lrc(daemon.intake), list[tuple[str, bytes]]()
 
     def post(counter: int, *devices: str) -> None:

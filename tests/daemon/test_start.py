@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.daemon.conftest import MakeDaemon
-from tests.daemon.harness import Daemon, eventually
+from tests.daemon.harness import Daemon, eventually, http_file
+from tests.daemon.lrc import DEVICES, Lrc, uplink
+from tests.daemon.receivers import Receiver
 
 pytestmark = pytest.mark.broker
 
@@ -59,3 +64,40 @@ def test_sigterm_during_the_start_ends_it_cleanly(make_daemon: MakeDaemon) -> No
         assert code in (0, -signal.SIGTERM), "before it listens to signals, the system's way of ending is as good"
         daemon.start(ready=False)
     eventually("it starts all the same", lambda: daemon.get("/health/ready")[0] == 200)
+
+
+def test_what_it_can_go_on_with_is_a_warning_though_check_refuses_it(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(
+        '[lrc]\nas_key = "abcd"\ntunnel_keys = { ACME = "0123-4567" }\n', web=http_file("http://a.b/c")
+    )
+    path = daemon.config / "tpxd.toml"
+    open_to_all = path.read_text().replace(f"127.0.0.1:{daemon.intake}", f"0.0.0.0:{daemon.intake}")
+    path.write_text(open_to_all.replace(f"127.0.0.1:{daemon.control}", f"0.0.0.0:{daemon.control}"))
+    checked = tpxd("check", str(daemon.config))
+    assert checked.returncode == 78
+    daemon.start()
+    said = daemon.log.read_text()
+    for line in (
+        "tpxd.toml:7:10: lrc.as_key: is not a key of 32 hex digits; it has 4 characters",
+        "tpxd.toml:8:24: lrc.tunnel_keys.…: is not a key of 32 hex digits; it has 9 characters",
+        "tpxd.toml:2:1: intake.public_url: ",
+        "tpxd.toml:5:10: control.listen: is open to other machines, and no token is set",
+    ):
+        assert line in checked.stdout
+        assert line in said
+    assert daemon.end() == 0
+
+
+def test_uplinks_invite_no_commands_that_could_go_nowhere(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    for settings, invited in (("", False), ('[lrc]\ndownlink_url = "http://127.0.0.1:1/"\n', True)):
+        daemon = make_daemon(settings, web=http_file(receiver.url)).start()
+        assert Lrc(daemon.intake).post(uplink(DEVICES[0], 1)) == 200
+        (_, _, body, _) = eventually("the uplink is there", lambda: receiver.requests)[-1]
+        assert ("downlinkUrl" in json.loads(body)["DevEUI_uplink"]) == invited
+        receiver.requests.clear()
+        daemon.end()
+
+
+def tpxd(*arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "tpxd", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)

@@ -110,3 +110,15 @@ async def test_what_is_no_address_leads_nowhere(given: str) -> None:
     site = Site()
     await site.open(downlinkUuid=UUID)
     assert site.owner(given) is None
+
+
+async def test_without_an_lrc_uplinks_carry_no_address_and_it_stays_what_it_is() -> None:
+    memory = Notebook()
+    site = Site(memory)
+    url = await site.open()
+    bare = DownlinkUrls(memory, None, site.log.report)
+    await bare.open("plant", ConnectorConfig())
+    assert bare.url("plant") is None
+    door = bare.find(uuid_of(url))
+    assert door is not None
+    assert door.connection == "plant"

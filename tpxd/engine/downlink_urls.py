@@ -25,10 +25,10 @@ class DownlinkUrls:
     """Addresses by connection and back.
 
     Args:
-        public_url: how the far ends reach intake; no slash at the end.
+        public_url: how the far ends reach intake, no slash at the end; None: no uplink carries an address.
     """
 
-    def __init__(self, memory: Memory, public_url: str, report: Report) -> None:
+    def __init__(self, memory: Memory, public_url: str | None, report: Report) -> None:
         self._memory = memory
         self._public_url = public_url
         self._report = report
@@ -67,7 +67,7 @@ class DownlinkUrls:
     def url(self, connection: str) -> str | None:
         """The whole address, as uplinks carry it; None where there is none."""
         known = self._uuids.get(connection)
-        return None if known is None else f"{self._public_url}{PATH}{known}"
+        return None if known is None or self._public_url is None else f"{self._public_url}{PATH}{known}"
 
     def find(self, given: str) -> Door | None:
         """The door of an address; how long it takes tells nothing about how much of a guess is right."""

@@ -227,8 +227,8 @@ class LrcSender:
         return self._signature_of(command.connection).of(command.command)
 
     def _signature_of(self, connection: str) -> Signing:
-        own, key = self._signing(connection), self._settings.as_key.get_secret_value()
-        return Signing(own.as_id or self._settings.as_id, own.as_key or key)
+        own, settings = self._signing(connection), self._settings
+        return Signing(own.as_id or settings.as_id, own.as_key or settings.signing_key)
 
     def _set_aside(self, command: StoredCommand, lane: Lane, signing: Signing, error: Unauthorised) -> None:
         """The LRC refuses what a command is signed with: it waits, and what goes to its device signed alike."""

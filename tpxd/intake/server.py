@@ -40,8 +40,7 @@ class Intake:
         sent: Sent = lambda report: False,
         clock: Clock = time.time,
     ) -> None:
-        keys = {as_id: key.get_secret_value() for as_id, key in lrc.tunnel_keys.items()}
-        tokens = TokenCheck(keys, lrc.max_time_deviation, lrc.unsigned_reports == "accept")
+        tokens = TokenCheck(lrc.token_keys, lrc.max_time_deviation, lrc.unsigned_reports == "accept")
         self.settings = settings
         self.proxies = Proxies(settings.trusted_proxies)
         self.counters = IntakeCounters(clock)
