@@ -10,8 +10,10 @@ spool                       outermost: closes last
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
+import os
 import secrets
 import signal
 import time
@@ -31,7 +33,7 @@ from tpxd.engine.downlink_urls import PATH, DownlinkUrls
 from tpxd.engine.lrc_sender import NOT_SET, LrcSender
 from tpxd.engine.supervisor import Supervisor
 from tpxd.engine.watcher import watch
-from tpxd.errors import EXIT_INVALID, ConfigError, SpoolError, TpxdError, leaves
+from tpxd.errors import EXIT_INVALID, ConfigError, SpoolError, SpoolUnavailable, TpxdError, leaves
 from tpxd.events import EventLog
 from tpxd.intake.downlinks import downlink_route
 from tpxd.intake.server import Intake, serve_intake
@@ -50,6 +52,8 @@ STARTING = (SpoolError, CannotListen, OSError)
 """What may keep a part from starting; the message says what to do."""
 
 EXIT_FAILED: Final = 1
+
+SPOOL: Final = "spool.db"
 
 GC_OBJECTS: Final = 10_000
 """The garbage collector runs at so many new objects. An uplink holds a dozen until it is settled: at Python's 700 the
@@ -77,6 +81,7 @@ def run(config_dir: Path) -> int:
     gc.freeze()  # what is there now stays until the end
     gc.set_threshold(GC_OBJECTS)
     try:
+        own_state_dir(settings.state_dir)
         trio.run(_main, settings, shares)
     except BaseExceptionGroup as group:
         expected, rest = group.split(STARTING)
@@ -89,6 +94,26 @@ def run(config_dir: Path) -> int:
         logger.critical("%s", _with_hint(error))
         return EXIT_FAILED
     return 0
+
+
+def own_state_dir(path: Path) -> None:
+    """Make the directory of the queue, for this user alone; one that is there is closed to others.
+
+    Raises:
+        SpoolUnavailable: it cannot be made or used; the hint says how to name another.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+        # one that holds anything else, such as /tmp, is left as it is
+        ours = (path / SPOOL).exists() or not any(path.iterdir())
+        if ours and found.st_mode & 0o077 and found.st_uid == os.geteuid():
+            path.chmod(0o700)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        hint = 'set it in tpxd.toml to a directory of yours, such as state_dir = "state"; --config DIR says where'
+        raise SpoolUnavailable(f"state_dir {path}: {error.strerror}", hint=hint) from error
 
 
 def _with_hint(error: BaseException) -> str:
@@ -107,7 +132,7 @@ async def _main(settings: Settings, shares: Shares) -> None:
     )
     refusal = None if settings.lrc.downlink_url else NOT_SET
     async with (
-        open_spool(settings.state_dir / "spool.db", limits, report=events.report) as spool,
+        open_spool(settings.state_dir / SPOOL, limits, report=events.report) as spool,
         open_commands(CommandStore(spool), spool.append, events.report, refusal=refusal) as commands,
     ):
         config_dir = ConfigDir(settings.connections_dir, settings.state_dir / "last-good")
