@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from typer.testing import CliRunner
 
+from tests import pki
 from tests.config.plant import plant
+from tpxd.cli import application
 from tpxd.cli.check import check
 from tpxd.engine.connection_files import id_problem
 
@@ -177,3 +182,42 @@ def test_a_key_of_the_lrc_that_is_none_is_an_error(directory: Path, capsys: pyte
     (directory.parent / "tpxd.toml").write_text('[lrc]\nas_key = "abcd"')
     line = "tpxd.toml:2:10: lrc.as_key: is not a key of 32 hex digits; it has 4 characters"
     assert run(capsys, "tpxd.toml") == (78, [line], "1 file, 1 error")
+
+
+def test_the_configuration_directory_is_named_as_for_every_command(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (directory / "plant.toml").write_text(plant(more="retain = 5"))
+    result = CliRunner().invoke(application(["check"]), ["check", "--config", str(directory.parent)])
+    assert result.exit_code == 78
+    assert "configuration.retain" in result.stdout
+
+
+@pytest.fixture
+def everyones() -> Iterator[Path]:
+    """A directory that every user may enter."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize(
+    ("mode", "of_directory", "warned"), [(0o644, 0o755, True), (0o640, 0o755, False), (0o644, 0o750, False)]
+)
+def test_a_secret_that_every_user_may_read_is_warned_of(
+    mode: int, of_directory: int, warned: bool, everyones: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secrets, key = everyones / "secrets", everyones / "secrets" / "key"
+    secrets.mkdir()
+    key.write_text("0123456789abcdef" * 2)
+    key.chmod(mode)
+    secrets.chmod(of_directory)
+    (everyones / "cert").write_text(pki.client().certificate)
+    more = 'password = { file = "secrets/key" }\ncertificate = { file = "cert" }\n[configuration.headers]\n'
+    (everyones / "plant.toml").write_text(plant(more=more + f'X = {{ file = "{key}" }}'))
+    tls = 'tls_certificate = "cert"\ntls_private_key = "secrets/key"'
+    (everyones / "tpxd.toml").write_text(f'[lrc]\nas_key = {{ file = "{key}" }}\n[intake]\n{tls}')
+    check([everyones / "plant.toml", everyones / "tpxd.toml"])
+    found = [line.split(": ")[2] for line in capsys.readouterr().out.splitlines() if "every user" in line]
+    wanted = ["configuration.password", "configuration.headers.…", "lrc.as_key", "intake.tls_private_key"]
+    assert found == (wanted if warned else [])

@@ -18,7 +18,8 @@ import orjson
 import typer
 
 from tpxd import connectors
-from tpxd.cli.options import DEFAULT_CONFIG
+from tpxd.cli.options import DEFAULT_CONFIG, Config
+from tpxd.cli.secret_files import open_secrets
 from tpxd.config import SecretSources
 from tpxd.engine.connection_files import (
     SUFFIX,
@@ -31,19 +32,21 @@ from tpxd.engine.connection_files import (
     load_file,
 )
 from tpxd.errors import EXIT_INVALID, ConfigError, Problem
+from tpxd.problems import schema_of
 from tpxd.remarks import remarks
-from tpxd.settings import FILE_NAME, check_settings
-from tpxd.toml_source import is_missing
+from tpxd.settings import FILE_NAME, Settings, check_settings
+from tpxd.toml_source import is_missing, read_toml
 
 CONNECTIONS: Final = "connections.d"
 
 
 def check_command(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Files or directories; default /etc/tpxd.")] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files or directories; default that of --config.")] = None,
+    config: Config = DEFAULT_CONFIG,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Validate tpxd.toml and connection files; exit code 0, or 78 when something is wrong."""
-    raise typer.Exit(check(paths or [DEFAULT_CONFIG], as_json=json))
+    raise typer.Exit(check(paths or [config], as_json=json))
 
 
 def check(paths: Sequence[Path], *, as_json: bool = False) -> int:
@@ -122,6 +125,9 @@ def _settings(path: Path, findings: Findings) -> Path | None:
         findings.problems += error.problems
         return None
     findings.problems += warnings
+    if not is_missing(path):
+        source = read_toml(path, str(path))[1]
+        findings.problems += open_secrets(source, path.parent, schema_of(Settings))
     return settings.connections_dir
 
 
@@ -133,7 +139,7 @@ def _connections(path: Path, shown: str, findings: Findings) -> None:
         return
     findings.files += len(directory.entries) + len(directory.strays)
     findings.problems += directory.strays
-    _entries(directory, findings, directory.entries)
+    _entries(directory, path, findings, directory.entries)
 
 
 def _one_connection(path: Path, findings: Findings) -> None:
@@ -144,15 +150,16 @@ def _one_connection(path: Path, findings: Findings) -> None:
     beside: set[str] = set()
     with suppress(OSError):  # a directory may open its files and not list them
         beside = {each.name.removesuffix(SUFFIX) for each in path.parent.iterdir() if is_connection_name(each.name)}
-    _entries(Directory({entry.id: entry}, ()), findings, beside)
+    _entries(Directory({entry.id: entry}, ()), path.parent, findings, beside)
 
 
-def _entries(directory: Directory, findings: Findings, ids: Collection[str]) -> None:
+def _entries(directory: Directory, path: Path, findings: Findings, ids: Collection[str]) -> None:
     loaded = [entry for entry in directory.entries.values() if isinstance(entry, Loaded)]
     clashing = clashes(loaded, ids)
     for entry in directory.entries.values():
         if isinstance(entry, Loaded):
             findings.problems += (*clashing.get(entry.id, ()), *entry.warnings, *remarks(entry.file, entry.source))
+            findings.problems += open_secrets(entry.source, path, schema_of(type(entry.file)))
         else:
             findings.problems += entry.problems
 
