@@ -166,3 +166,15 @@ def test_expiry_is_the_earliest_of_a_chain() -> None:
 def test_expiry_of_nothing(pem: str) -> None:
     with pytest.raises(ValueError, match="not PEM"):
         certificate_expires(pem)
+
+
+def rsa_key() -> str:
+    key = rsa.generate_private_key(65537, 2048)
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
+
+
+def test_a_key_of_another_kind_than_the_certificate_is_said_so() -> None:
+    told = "does not belong to the certificate .*: the certificate has an EllipticCurve key, and this is an RSA key"
+    with pytest.raises(ValueError, match=told.replace("EllipticCurve", "EC")):
+        check_pems(certificate=pki.client().certificate, private_key=rsa_key())

@@ -103,10 +103,10 @@ async def test_a_missing_client_certificate_in_tls_1_2(tls_server: Any) -> None:
         (
             pki.server("127.0.0.1"),
             pki.issue("Other CA", is_ca=True),
-            "a CA that is not trusted",
+            "was not issued by the CA that is set",
             "trustedCaCertificate",
         ),
-        (pki.issue("127.0.0.1"), pki.ca(), "self-signed and not trusted", "trustedCaCertificate"),
+        (pki.issue("127.0.0.1"), pki.ca(), "was not issued by the CA that is set", "trustedCaCertificate"),
         (pki.issue("127.0.0.1", pki.ca(), expires=pki.NOW - timedelta(days=1)), pki.ca(), "has expired", "renew"),
         (pki.server("broker.example.net"), pki.ca(), "made out to another address", "name in the certificate"),
     ],
@@ -134,6 +134,13 @@ async def test_the_system_trusts_no_private_ca(tls_server: Any) -> None:
     async with echo_server(tls_server(pki.server("127.0.0.1"))) as port:
         message, hint = await failing(Endpoint("127.0.0.1", port, CONTEXTS()))
         assert "a CA that is not trusted" in message
+        assert "trustedCaCertificate" in hint
+
+
+async def test_the_system_trusts_no_certificate_that_signed_itself(tls_server: Any) -> None:
+    async with echo_server(tls_server(pki.issue("127.0.0.1"))) as port:
+        message, hint = await failing(Endpoint("127.0.0.1", port, CONTEXTS()))
+        assert "is self-signed and not trusted" in message
         assert "trustedCaCertificate" in hint
 
 

@@ -18,6 +18,7 @@ import trio
 
 from tpxd.errors import ConnectFailed, TransportError, WireError, leaves
 from tpxd.wire.proxy import Proxy, host_and_port, open_tunnel
+from tpxd.wire.tls import trusts_given_ca
 from tpxd.wire.websocket import WebSocket, open_websocket
 
 
@@ -204,8 +205,23 @@ async def _secure(stream: trio.abc.Stream, context: ssl.SSLContext, name: str, o
     opening.phase = TLS
     # https_compatible: the protocols above know themselves where they end, and few brokers say goodbye in TLS
     secured = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
-    await secured.do_handshake()
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError as error:
+        seen = error.__cause__
+        if isinstance(seen, ssl.SSLCertVerificationError) and _is_of_another_ca(seen, context):
+            raise opening.failed("the server's certificate was not issued by the CA that is set", _CA_HINT) from error
+        raise
     return secured
+
+
+_CA_HINT = "set trustedCaCertificate to the CA that issued the server's, or leave it out where that is a public one"
+_UNKNOWN_ISSUER = (18, 19, 20, 21)
+
+
+def _is_of_another_ca(error: ssl.SSLCertVerificationError, context: ssl.SSLContext) -> bool:
+    """Whether the server is fine as far as we know, but for the CA that the operator named instead of the system's."""
+    return error.verify_code in _UNKNOWN_ISSUER and trusts_given_ca(context)
 
 
 _BROKEN = {

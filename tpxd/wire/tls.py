@@ -81,6 +81,11 @@ def check_pems(*, ca: str | None = None, certificate: str | None = None, private
     _identify(context, certificate, private_key)
 
 
+def trusts_given_ca(context: ssl.SSLContext) -> bool:
+    """Whether a context made here trusts a given CA instead of the system's trust store."""
+    return bool(context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN)
+
+
 def certificate_expires(pem: str) -> datetime:
     """Return the earliest end of validity of all certificates in the text, in UTC.
 
@@ -138,11 +143,29 @@ def _identify(context: ssl.SSLContext, certificate: str | None, private_key: str
         with _in_memory(certificate) as certificate_path, _in_memory(private_key) as key_path:
             context.load_cert_chain(certificate_path, key_path, password=_refuse_password)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        kinds = _kinds(certificate, private_key)
+        if kinds or error.reason == "KEY_VALUES_MISMATCH":
             raise ValueError(
-                "the private key does not belong to the certificate (the first one, if several)"
+                f"the private key does not belong to the certificate (the first one, if several){kinds}"
             ) from error
         raise ValueError(f"the certificate or its private key cannot be read: {_reason(error)}") from error
+
+
+def _kinds(certificate: str, private_key: str) -> str:
+    """Of which kinds both are, where these differ, such as RSA and EC; nothing where they do not."""
+    # imported here, as for the dates of certificates
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        public = x509.load_pem_x509_certificates(_ascii(certificate))[0].public_key()
+        private = load_pem_private_key(_ascii(private_key), None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return ""
+    names = ["EC" if isinstance(key, EllipticCurvePublicKey) else type(key).__name__[:3] for key in (public, private)]
+    return "" if names[0] == names[1] else f": the certificate has an {names[0]} key, and this is an {names[1]} key"
 
 
 def _ascii(text: str) -> bytes:
