@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import httpx
 from pydantic import (
@@ -142,6 +142,8 @@ CertificateArn = Annotated[
 
 class AwsIotConfig(TopicSources, TlsConfig):
     """`[configuration]` of `actility-aws-iot`."""
+
+    registers_devices: ClassVar[bool] = True
 
     region: Region = Field(description="The AWS region, such as eu-central-1.")
     accountPrefix: AccountPrefix = Field(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -19,12 +19,13 @@ from pydantic import (
     PlainValidator,
     ValidationInfo,
     WithJsonSchema,
+    field_validator,
 )
 
 from tpxd.errors import PatternError
 from tpxd.lorawan.durations import format_duration, parse_duration, parse_size
 from tpxd.lorawan.patterns import Pattern, Target, compile_pattern
-from tpxd.secret import DownlinkUuid, HexKey, Pem, Secret, SecretSources, hidden, resolve, schema
+from tpxd.secret import DownlinkUuid, HexKey, Pem, Secret, SecretSources, forgives, hidden, resolve, schema
 
 __all__ = [
     "Address", "AmqpPattern", "ConnectorConfig", "Duration", "FPort", "HeaderPattern",
@@ -208,6 +209,8 @@ class ConnectorConfig(Part):
     Source: ThingPark X IoT Flow, "About connections", common configuration keys.
     """
 
+    registers_devices: ClassVar[bool] = False
+
     description: str | None = Field(None, description="Free text for people; default none.")
     sendMetadata: bool = Field(
         False,
@@ -252,6 +255,9 @@ class ConnectorConfig(Part):
         description="The last part of this connection's downlink URL, which is a secret; default one that is made once"
         " and kept.",
     )
+    createDevices: bool | None = Field(
+        None, description="Has no effect here, where no far end registers devices; exported files carry it."
+    )
     debugMode: bool = Field(
         False, description="true logs each uplink with its fate; ends by itself after two days; default false."
     )
@@ -267,6 +273,13 @@ class ConnectorConfig(Part):
         description="The longest time in ms without a receipt while any is due; 100 to 60000, default 10000.",
     )
 
+    @field_validator("uplinkTimeValidity")
+    @classmethod
+    def _check_validity(cls, seconds: float | None, info: ValidationInfo) -> float | None:
+        if seconds == 0 and not forgives(info):
+            raise ValueError("no uplink is ever younger than that; leave the key out for no limit")
+        return seconds
+
     @property
     def command_sources(self) -> list[str]:
         """The topic filters or binding keys that commands are taken from; a connector with some overrides this."""
@@ -280,10 +293,13 @@ class ConnectorConfig(Part):
     @property
     def remarks(self) -> dict[str, str]:
         """What is allowed and may surprise whoever wrote it, by key."""
-        if not self.comes_back:
-            return {}
-        text = "fits what this connection itself sends, which would all come back; let the topics differ in one level"
-        return {"downlinkTopicPattern": text}
+        found = {}
+        if self.createDevices is not None and not self.registers_devices:
+            found["createDevices"] = "has no effect here, only AWS IoT registers devices; leave it out"
+        if self.comes_back:
+            text = "fits what this connection itself sends, which would all come back"
+            found["downlinkTopicPattern"] = f"{text}; let the topics differ in one level"
+        return found
 
     def pems(self) -> Mapping[str, str]:
         """The certificates, not the keys, that the connection works with: PEM text by field; their ends are watched."""

@@ -28,6 +28,7 @@ MAX_SECRET_BYTES = 64 * 1024
 UNRESOLVED = "secret_unresolved"
 """The type of a pydantic error that means: the reference is well written, what it names is not there."""
 
+_STARS: Final = re.compile(r"\*{3,}")
 _VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 NO_HEX_KEY: Final = "is not a key of 32 hex digits; it has {} characters"
 DASHES: Final = "has dashes, which are no part of a key; it is used without them"
@@ -46,6 +47,7 @@ class SecretSources:
         directory: what a relative `file` is relative to.
         credentials: systemd's directory of credentials, None outside of a unit that has some.
         lenient: read what does not resolve as an empty secret instead of refusing it.
+        forgiving: take what earlier versions took and this one refuses; for a file that ran before an upgrade.
         files: filled while validating: the fingerprint of every file that a reference names.
     """
 
@@ -53,6 +55,7 @@ class SecretSources:
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     credentials: Path | None = field(default_factory=lambda: _credentials_directory())
     lenient: bool = False
+    forgiving: bool = False
     files: dict[Path, Fingerprint] = field(default_factory=dict)
 
 
@@ -68,6 +71,8 @@ def resolve(value: Any, info: ValidationInfo) -> str | None:
         case SecretStr():
             return value.get_secret_value()
         case str():
+            if _STARS.fullmatch(value) and not sources.forgiving:
+                raise ValueError("is the mask that stands for a secret in exported files; write the secret itself")
             return value
         case {"env": str(name), **rest} if not rest:
             # a password that stands where its variable's name belongs is not repeated
@@ -132,7 +137,26 @@ def _pem(value: Any, info: ValidationInfo) -> SecretStr:
     text = resolve(value, info)
     if text is not None and "-----BEGIN " not in text:
         raise ValueError('is not PEM text; it has no line "-----BEGIN …-----"')
-    return SecretStr(text or "")
+    return SecretStr(in_lines(text or ""))
+
+
+_PEM_BLOCK: Final = re.compile(r"[ \t]*-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+_PEM_LINE: Final = 64
+
+
+def in_lines(pem: str) -> str:
+    """PEM text in lines, as programs read it; ThingPark's examples print it on one, some tools with `\\n` in it."""
+    text = pem.replace("\\r", "").replace("\\n", "\n")
+
+    def block(found: re.Match[str]) -> str:
+        name, body = found[1], found[2]
+        if ":" in body or (body.startswith(("\n", "\r\n")) and body.endswith("\n")):
+            return found[0]
+        letters = "".join(body.split())
+        lines = [letters[at : at + _PEM_LINE] for at in range(0, len(letters), _PEM_LINE)]
+        return "\n".join([f"-----BEGIN {name}-----", *lines, f"-----END {name}-----\n"])
+
+    return _PEM_BLOCK.sub(block, text)
 
 
 def _hex_key(value: Any, info: ValidationInfo) -> SecretStr:
@@ -154,6 +178,11 @@ def _uuid(value: Any, info: ValidationInfo) -> SecretStr:
     if text is not None and not re.fullmatch(r"[A-Za-z0-9-]{16,64}", text):
         raise ValueError(f"is not 16 to 64 of A-Z a-z 0-9 -; it has {len(text)} characters")
     return SecretStr(text or "")
+
+
+def forgives(info: ValidationInfo) -> bool:
+    """Whether what only this version refuses is let pass."""
+    return isinstance(info.context, SecretSources) and info.context.forgiving
 
 
 def plain(secret: SecretStr | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 import typer
@@ -13,6 +13,8 @@ from tpxd.cli.options import Json
 from tpxd.cli.render import screen, table_of
 from tpxd.connector import REGISTRY, Connector
 from tpxd.errors import TpxdError
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def connectors(
@@ -29,7 +31,7 @@ def connectors(
         return
     if cid not in REGISTRY:
         raise TpxdError(f"there is no connector {cid}", hint=f"there are: {', '.join(sorted(REGISTRY))}")
-    document = REGISTRY[cid].config.model_json_schema()
+    document = {"$schema": DIALECT, **REGISTRY[cid].config.model_json_schema()}
     if schema or json:
         print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
     else:

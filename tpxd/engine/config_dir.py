@@ -9,6 +9,7 @@ the directory cannot be read    everything stays as it was
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ from tpxd.engine.connection_files import (
 )
 from tpxd.engine.last_good import Kept, LastGood, Versions
 from tpxd.errors import ConfigError, Problem
+
+logger = logging.getLogger(__name__)
 
 SETTLE_S: Final = 0.05
 SETTLE_ROUNDS: Final = 20
@@ -152,8 +155,11 @@ class ConfigDir:
     def _sources(self) -> SecretSources:
         return SecretSources(self._directory)
 
+    def _forgiving(self) -> SecretSources:
+        return SecretSources(self._directory, forgiving=True)
+
     def _judge_all(self, directory: Directory) -> dict[str, Desired]:
-        self._entries = directory.entries
+        self._entries = {id: self._forgiven(entry) for id, entry in directory.entries.items()}
         clashing = self._clashing()
         desired = {id: self._judge(entry, clashing.get(id, ())) for id, entry in sorted(self._entries.items())}
         for id in self._known.keys() - self._entries.keys():
@@ -190,6 +196,20 @@ class ConfigDir:
         running, model = (None, None) if known.good is None else (known.good[0], known.good[1].file)
         return Desired(versions.generation, running, known.accepted, model, problems)
 
+    def _forgiven(self, entry: Entry) -> Entry:
+        """A file that ran before, word by word, goes on running: what only this version refuses is a warning."""
+        if isinstance(entry, Loaded) or self._entries.get(entry.id) is entry:
+            return entry
+        kept = self._last_good.kept(entry.id)
+        if kept is None or kept.text != entry.content:
+            return entry
+        forgiven = parse_file(entry.id, entry.content, self._forgiving(), f"{self._directory.name}/{entry.id}.toml")
+        if isinstance(forgiven, Broken):
+            return entry
+        for problem in entry.problems:
+            logger.warning("%s; it goes on as before, since it ran before", problem)
+        return forgiven
+
     def _good_before(self, id: str, known: _Known) -> tuple[int, Loaded] | None:
         """The last good version, with its secrets as they are now where they resolve."""
         if known.good is not None and is_current(known.good[1]):
@@ -197,7 +217,7 @@ class ConfigDir:
         before = self._last_good.kept(id) if known.good is None else Kept(known.good[0], known.good[1].content)
         if before is None:
             return None
-        entry = parse_file(id, before.text, self._sources(), f"{self._last_good.directory.name}/{id}.toml")
+        entry = parse_file(id, before.text, self._forgiving(), f"{self._last_good.directory.name}/{id}.toml")
         return (before.generation, entry) if isinstance(entry, Loaded) else known.good
 
     def _forget_text(self, id: str) -> None:
