@@ -5,7 +5,8 @@
     ├─ ReportError             the sender: the body is no report (400)
     ├─ TokenError              the sender: the Token, AS_ID or Time is wrong (401)
     ├─ PatternError            the operator: the pattern cannot be compiled
-    │  └─ Unresolvable         the uplink lacks what the pattern names: a dead letter
+    │  ├─ Unresolvable         the uplink lacks what the pattern names: a dead letter
+    │  └─ TooSlow              a regular expression takes too long on the uplink: a dead letter
     ├─ SpoolError
     │  ├─ SpoolUnavailable     the disk: 503 to the LRC with Retry-After
     │  └─ SpoolVersionError    the operator: the file was written by a newer tpxd
@@ -98,6 +99,10 @@ class Unresolvable(PatternError):
     def __init__(self, name: str, *, hint: str | None = None) -> None:
         super().__init__(f"the uplink has no {name}", hint=hint)
         self.name = name
+
+
+class TooSlow(PatternError):
+    """A regular expression of a file takes too long on what a device or its owner wrote."""
 
 
 class SpoolError(TpxdError):

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from tpxd.config import Part
+from tpxd.errors import TooSlow
 from tpxd.lorawan.json_path import JsonPath
 from tpxd.lorawan.uplink import Uplink
 
@@ -108,8 +109,12 @@ class JsonPathMatcher(Part):
         return JsonPath(self.path)
 
     def matches(self, uplink: Uplink) -> bool:
-        """Whether the path finds something; a filter that does not fit the report's types finds nothing."""
-        return any(map(_is_something, self._query.values(uplink.document)))
+        """Whether the path finds something; a filter that does not fit the report's types finds nothing.
+
+        Raises:
+            TooSlow: see `JsonPath.values`.
+        """
+        return any(map(_is_something, self._query.values(uplink)))
 
 
 def _is_something(value: Any) -> bool:
@@ -128,6 +133,22 @@ class Flow(Part):
         default_factory=list, description="Which uplinks this connection takes; default all of them."
     )
 
+    @property
+    def may_take_long(self) -> bool:
+        """Whether asking it about many uplinks should let others go on now and then."""
+        return any(isinstance(matcher, JsonPathMatcher) for matcher in self.matchers)
+
     def takes(self, uplink: Uplink) -> bool:
-        """Whether one of the matchers holds."""
+        """Whether one of the matchers holds.
+
+        Raises:
+            TooSlow: that cannot be said in reasonable time.
+        """
         return not self.matchers or any(matcher.matches(uplink) for matcher in self.matchers)
+
+    def may_take(self, uplink: Uplink) -> bool:
+        """Whether one of the matchers holds, or cannot be asked in reasonable time."""
+        try:
+            return self.takes(uplink)
+        except TooSlow:
+            return True

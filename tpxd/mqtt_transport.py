@@ -61,7 +61,7 @@ class MqttTransport:
         """Publish in order; an uplink that has no legal topic is rejected."""
         messages: list[Message] = []
         places: list[int] = []
-        for index, item, topic in self.topics.address(batch, receipts):
+        for index, item, topic in await self.topics.address(batch, receipts):
             if refusal := self.refusal(topic, item.body):
                 receipts.rejected(index, refusal)
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -10,11 +11,17 @@ from tpxd.connection_file import ConnectionFile
 from tpxd.errors import Problem
 from tpxd.flow import JsonPathMatcher
 from tpxd.lorawan.fields import slips
+from tpxd.lorawan.json_path import JsonPath
 from tpxd.lorawan.patterns import Pattern, Target
 from tpxd.problems import dotted, schema_of
 from tpxd.secret import DASHES
 from tpxd.toml_places import Loc
 from tpxd.toml_source import TomlSource
+
+NESTED: Final = (
+    "its regular expression has repetition inside of repetition, such as (a+)+, which may take very long; an uplink on"
+    " which it takes more than 50 ms is rejected"
+)
 
 
 def remarks(file: ConnectionFile, source: TomlSource) -> Iterator[Problem]:
@@ -34,11 +41,15 @@ def remarks(file: ConnectionFile, source: TomlSource) -> Iterator[Problem]:
             # a header's value may be a secret, so nothing of it is shown
             nearly = "a field in braces" if pattern.target is Target.HEADER else f'"{name}"'
             yield _warning(file, source, loc, f"{nearly} is no field of a report; did you mean {{{known}}}?")
+        if any(JsonPath(name).nested for name in pattern.names if name.startswith("$")):
+            yield _warning(file, source, loc, NESTED)
     for index, matcher in enumerate(file.flow.matchers):
         if isinstance(matcher, JsonPathMatcher):
+            loc = ("flow", "matchers", index, "path")
             for name, known in slips(matcher.path):
-                text = f'"{name}" is no field of a report; did you mean {known}?'
-                yield _warning(file, source, ("flow", "matchers", index, "path"), text)
+                yield _warning(file, source, loc, f'"{name}" is no field of a report; did you mean {known}?')
+            if JsonPath(matcher.path).nested:
+                yield _warning(file, source, loc, NESTED)
 
 
 def _slips(names: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -5,11 +5,13 @@ Source: ThingPark X IoT Flow, "About connections", `uplinkTopicPattern`, `downli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
+import trio
+
 from tpxd.connector import Outgoing, Receipts
-from tpxd.errors import PatternError, Unresolvable
+from tpxd.errors import PatternError, TooSlow, Unresolvable
 from tpxd.lorawan.patterns import Pattern
 from tpxd.lorawan.reports import DOWNLINK_REJECTED, DOWNLINK_SENT
 
@@ -64,6 +66,8 @@ class UplinkTopics:
         self._pattern = config.uplinkTopicPattern
         self._status = config.downlinkStatusTopicPattern
         self._by_port = {str(entry.fPort): entry.uplinkTopicPattern for entry in config.topics}
+        patterns = [self._pattern, self._status, *self._by_port.values()]
+        self._takes_long = any(pattern.may_take_long for pattern in patterns if pattern is not None)
 
     def render(self, item: Outgoing) -> str:
         """The topic; notes in the item how many characters were replaced.
@@ -80,17 +84,21 @@ class UplinkTopics:
             topic, item.replaced = pattern.render(item.uplink)
         except Unresolvable as error:
             raise PatternError(f"{error}, which {name} asks for", hint=error.hint) from error
+        except TooSlow as error:
+            raise PatternError(f"{name}: {error}", hint=error.hint) from error
         return topic
 
-    def address(self, batch: Sequence[Outgoing], receipts: Receipts) -> Iterator[tuple[int, Outgoing, str]]:
+    async def address(self, batch: Sequence[Outgoing], receipts: Receipts) -> list[tuple[int, Outgoing, str]]:
         """Each uplink with its index and its topic; one that has no legal topic is rejected and left out."""
+        addressed = []
         for index, item in enumerate(batch):
             try:
-                topic = self.render(item)
+                addressed.append((index, item, self.render(item)))
             except PatternError as error:
                 receipts.rejected(index, str(error), error.hint)
-                continue
-            yield index, item, topic
+            if self._takes_long:
+                await trio.lowlevel.checkpoint()
+        return addressed
 
 
 def command_patterns(config: TopicConfig) -> list[Pattern]:

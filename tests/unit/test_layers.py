@@ -49,6 +49,7 @@ CONFINED = {
     "wsproto": {"tpxd.wire.websocket"},
     "h11": {"tpxd.wire.proxy"},
     "jsonpath": {"tpxd.lorawan.json_path"},
+    "regex": {"tpxd.lorawan.bounded_regex", "tpxd.lorawan.json_path"},
 }
 """Foreign package to the modules that may import it."""
 

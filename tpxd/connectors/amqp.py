@@ -128,7 +128,7 @@ class AmqpTransport:
         messages: list[Message] = []
         places: list[int] = []
         held: list[tuple[str, Refusal]] = []
-        for index, item, key in self._topics.address(batch, receipts):
+        for index, item, key in await self._topics.address(batch, receipts):
             messages.append(self._message(key, item))
             places.append(index)
 

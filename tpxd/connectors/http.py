@@ -31,7 +31,7 @@ from pydantic import (
 from tpxd import __version__
 from tpxd.config import HeaderPattern, HexKey
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
-from tpxd.errors import ConnectFailed, PatternError, TransportError, Unresolvable
+from tpxd.errors import ConnectFailed, PatternError, TooSlow, TransportError, Unresolvable
 from tpxd.lorawan.patterns import Pattern
 from tpxd.lorawan.tunnel import tunnel_query
 from tpxd.lorawan.uplink import Uplink
@@ -237,6 +237,10 @@ class HttpTransport:
                 head += header_lines(self._rendered(item))
         except Unresolvable as error:
             receipts.rejected(index, f"{error}, which a header asks for", error.hint)
+            return
+        except TooSlow as error:
+            receipts.rejected(index, f"a header: {error}", error.hint)
+            await trio.lowlevel.checkpoint()  # many of these in a row let others go on
             return
         except PatternError:
             # its text would show the pattern, which may hold a password

@@ -24,7 +24,7 @@ from tpxd.engine.certificates import CertificateWatch
 from tpxd.engine.chains import Chains
 from tpxd.engine.commands import Commands
 from tpxd.engine.debug_log import DebugLog, open_debug_log
-from tpxd.engine.delivery import commit_receipts, commit_settled, deliver
+from tpxd.engine.delivery import commit_receipts, commit_settled, decided, deliver
 from tpxd.engine.downlinks import Inbox, receive_commands
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health, State
@@ -129,7 +129,7 @@ async def run_connection(live: Live) -> None:
     live.health.in_flight = lambda: live.flight.sending
     live.health.replaced = lambda: live.flight.replaced
     live.health.backlog_alone = lambda: None if live.live_first is None else live.live_first.alone
-    live.flight.adopt(live.outbound.decide)
+    live.flight.adopt(await decided(live.flight.unsettled(), live.outbound))
     try:
         async with trio.open_nursery() as nursery:
             if live.file.health is not None and live.file.health.listen:

@@ -13,7 +13,7 @@ import trio
 
 from tpxd.connector import MAX_BATCH, MAX_BATCH_BYTES, Transport
 from tpxd.engine.debug_log import DebugLog
-from tpxd.engine.flight import BatchReceipts, Flight
+from tpxd.engine.flight import BatchReceipts, Decide, Flight
 from tpxd.engine.health import Health
 from tpxd.engine.live_first import LiveFirst
 from tpxd.engine.outbound import Outbound
@@ -107,13 +107,27 @@ async def _take(
     most, most_bytes, first = min(most, room, allowed), MAX_BATCH_BYTES, False
     if live_first is not None:
         newcomers = await live_first.take(cursor, flight, most)
-        pace.spend(flight.overtake(newcomers, outbound.decide))
+        pace.spend(flight.overtake(newcomers, await decided(newcomers, outbound)))
         first = bool(newcomers)
         most -= len(newcomers)
         most_bytes -= sum(len(uplink.body) for uplink in newcomers)
     if most > 0 and most_bytes > 0:
         uplinks = await cursor.next_batch(most, most_bytes, after=flight.last_seq, wait=not first)
-        pace.spend(flight.take(uplinks, outbound.decide))
+        pace.spend(flight.take(uplinks, await decided(uplinks, outbound)))
+
+
+async def decided(uplinks: Iterable[Uplink], outbound: Outbound) -> Decide:
+    """Decide about uplinks that were taken; a flow that takes its time lets others go on after each.
+
+    Cancellation: they are all decided about, since what goes before its turn must not be forgotten once it was chosen.
+    """
+    if not outbound.flow.may_take_long:
+        return outbound.decide
+    decisions = {}
+    for uplink in uplinks:
+        decisions[uplink.seq] = outbound.decide(uplink)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    return lambda uplink: decisions[uplink.seq]
 
 
 async def commit_receipts(cursor: Cursor, flight: Flight, health: Health, hand_on: HandOn) -> None:

@@ -20,6 +20,9 @@ from tpxd.engine.poison import CONVICTED, CONVICTED_HINT, Poison, Sending
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Rejected, Settled, Verdict
 
+Decide = Callable[[Uplink], Settled | bytes]
+"""What becomes of an uplink, or the body to send; see `Outbound.decide`."""
+
 
 @dataclass(slots=True)
 class InFlight(Outgoing):
@@ -62,7 +65,7 @@ class Flight:
             await self._freed.wait()
         return room
 
-    def take(self, uplinks: Sequence[Uplink], decide: Callable[[Uplink], Settled | bytes]) -> int:
+    def take(self, uplinks: Sequence[Uplink], decide: Decide) -> int:
         """Add uplinks in the queue's order, but those that are in hand already; those that `decide` does not want sent
         are settled at once. Returns how many are to be sent."""
         if uplinks:
@@ -72,12 +75,12 @@ class Flight:
             uplinks = [uplink for uplink in uplinks if uplink.seq not in in_hand]
         return self._add(uplinks, decide)
 
-    def overtake(self, uplinks: Sequence[Uplink], decide: Callable[[Uplink], Settled | bytes]) -> int:
+    def overtake(self, uplinks: Sequence[Uplink], decide: Decide) -> int:
         """Add uplinks before their turn; otherwise like `take`."""
         self.overtaken = self.overtaken or bool(uplinks)
         return self._add(uplinks, decide)
 
-    def _add(self, uplinks: Sequence[Uplink], decide: Callable[[Uplink], Settled | bytes]) -> int:
+    def _add(self, uplinks: Sequence[Uplink], decide: Decide) -> int:
         to_send = 0
         for uplink in uplinks:
             decided = decide(uplink)
@@ -97,7 +100,11 @@ class Flight:
         """Everything up to here was taken in the queue's order, if not now then before."""
         return max(cursor.position, self.last_seq or 0)
 
-    def adopt(self, decide: Callable[[Uplink], Settled | bytes]) -> None:
+    def unsettled(self) -> list[Uplink]:
+        """What has no fate yet, in the order in which it was taken."""
+        return [item.uplink for item in self._items if item.settled is None]
+
+    def adopt(self, decide: Decide) -> None:
         """A new version of the file takes over: decide anew about everything that has no fate yet."""
         self.poison.clear()
         self.proven = False

@@ -11,10 +11,11 @@ import orjson
 from tpxd.config import ConnectorConfig
 from tpxd.engine.chains import Chains
 from tpxd.engine.validity import emitted_s
+from tpxd.errors import TooSlow
 from tpxd.flow import Flow
 from tpxd.lorawan.reports import DOWNLINK_SENT
 from tpxd.lorawan.uplink import ADDRESSED, Uplink
-from tpxd.spool import Verdict
+from tpxd.spool import Rejected, Settled, Verdict
 from tpxd.timing import ClockWatch
 
 Format = Literal["whole", "fields", "payload"]
@@ -53,12 +54,15 @@ class Outbound:
     url_field: bytes = b""
     own: Callable[[Uplink], bool] = lambda report: False
 
-    def decide(self, uplink: Uplink) -> Verdict | bytes:
+    def decide(self, uplink: Uplink) -> Settled | bytes:
         """The body to send, or why the uplink is not sent."""
         if self._is_about_its_own(uplink):
             return uplink.body  # what became of its own command, or a message: whatever its flow, form and age
-        if not self._takes(uplink):
-            return Verdict.FILTERED
+        try:
+            if not self._takes(uplink):
+                return Verdict.FILTERED
+        except TooSlow as error:
+            return Rejected(f"the flow: {error}", error.hint)
         if self.form == "fields" and uplink.kind != "DevEUI_uplink":
             return Verdict.FILTERED
         if self.is_too_old(uplink):

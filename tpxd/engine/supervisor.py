@@ -135,7 +135,7 @@ class Supervisor:
         if self._takes_all:
             return True
         uplink = Uplink(0, 0, kind, lane, "", b"", document)
-        return any(flow.takes(uplink) for flow in self._flows)
+        return any(flow.may_take(uplink) for flow in self._flows)
 
     def signing(self, id: str) -> Signing:
         """With what a connection's commands are signed, as far as its file says; "" stands for what it does not."""

@@ -12,7 +12,7 @@ in the Java library whose dialect this is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,11 @@ class Expression:
         return self.text if self.literal is None and _NAME.fullmatch(self.text) else None
 
     def resolve(self, uplink: Uplink) -> str:
-        """The first alternative's text that is there; "" when there is none."""
+        """The first alternative's text that is there; "" when there is none.
+
+        Raises:
+            TooSlow: see `JsonPath.values`.
+        """
         for lookup in self.lookups:
             text = lookup(uplink)
             if text:
@@ -166,13 +170,9 @@ def _json_path(text: str, at: int, path: str) -> Lookup:
 
     def lookup(uplink: Uplink) -> str:
         # `$` is the whole document; that it is what stands inside the root key is a common mistake that hurts nobody.
-        return _first(query, uplink.document) or _first(query, uplink.fields)
+        return next(filter(None, map(_as_text, query.values(uplink, in_fields_too=True))), "")
 
     return lookup
-
-
-def _first(query: JsonPath, document: Mapping[str, Any]) -> str:
-    return next(filter(None, map(_as_text, query.values(document))), "")
 
 
 def _as_text(value: Any) -> str:

@@ -109,6 +109,7 @@ class Pattern:
 
         Raises:
             Unresolvable: the uplink has no value for an expression; its name is the expression.
+            TooSlow: a regular expression in it takes too long on this uplink.
             PatternError: the result is longer than the target allows.
         """
         if self._fields is not None:
@@ -151,6 +152,11 @@ class Pattern:
             most = self._rules.max_bytes
             raise PatternError(f'"{self.text}" makes a {self.target.value} too long: {size} bytes, {most} are allowed')
         return Rendered(text, replaced)
+
+    @property
+    def may_take_long(self) -> bool:
+        """Whether rendering it for many uplinks should let others go on now and then."""
+        return any(name.startswith("$") for name in self.names)
 
     @property
     def literal(self) -> str:
