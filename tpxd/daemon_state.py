@@ -106,6 +106,13 @@ class DaemonState:
             "duplicates": found.duplicates_total,
         }
 
+    def kept_queues(self) -> dict[str, Document]:
+        """See `ControlState`."""
+        return {
+            id: {"waiting": kept.waiting, "until": timestamp(kept.until_ms / 1000)}
+            for id, kept in self.journal.kept_queues().items()
+        }
+
     def problems(self) -> list[str]:
         """See `ControlState`."""
         return [str(problem) for problem in self.supervisor.strays]

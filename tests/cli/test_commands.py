@@ -30,6 +30,7 @@ def two_connections() -> ScriptedDaemon:
             "cloud": ill("cloud", connectorId=None, lastError=error, file=file, oldestWaitingSeconds=None),
         },
         strays=["connections.d/No Id.toml: is no id"],
+        kept={"old": {"waiting": 3, "until": "2026-11-21T10:00:00Z"}},
         parts={"spool": {"healthy": False, "reason": "disk full"}},
     )
 
@@ -42,7 +43,12 @@ async def test_status_shows_a_table_and_what_needs_a_person(tmp_path: Path) -> N
     assert rows[0] == ["ID", "CONNECTOR", "STATE", "DELIVERED", "WAITING", "REJECTED", "OLDEST", "LAST", "ERROR"]
     assert rows[1] == ["plant", "actility-mqtt-iot", "OPENED", "3", "2", "0", "2h", "5m", "-"]
     assert rows[2] == ["cloud", "-", "CLOSED", "3", "2", "0", "-", "refused\\x1b[2J", "by", "[red]peer[/red]"]
-    assert result.stdout.splitlines()[3:] == [REFUSED, "connections.d/No Id.toml: is no id", "spool: disk full"]
+    assert result.stdout.splitlines()[3:] == [
+        "old: its file is gone; its queue, in which 3 uplinks wait, is kept until 2026-11-21T10:00:00Z",
+        REFUSED,
+        "connections.d/No Id.toml: is no id",
+        "spool: disk full",
+    ]
     assert "\x1b" not in result.stdout
 
 

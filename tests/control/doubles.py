@@ -44,6 +44,7 @@ class ScriptedDaemon:
 
     documents: dict[str, Document] = field(default_factory=dict)
     parts: dict[str, Document] = field(default_factory=dict)
+    kept: dict[str, Document] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)
     alive: tuple[bool, str | None] = (True, None)
     taking: tuple[bool, str | None] = (True, None)
@@ -69,6 +70,9 @@ class ScriptedDaemon:
 
     def spool(self) -> Document:
         return {"healthy": True, "reason": None} | self.parts.get("spool", {})
+
+    def kept_queues(self) -> dict[str, Document]:
+        return self.kept
 
     def problems(self) -> list[str]:
         return self.strays

@@ -9,7 +9,8 @@ from tpxd import __version__
 
 
 async def test_healthy_as_a_whole() -> None:
-    daemon = ScriptedDaemon({"plant": connection_document("plant")})
+    kept = {"old": {"waiting": 3, "until": "2026-11-21T10:00:00Z"}}
+    daemon = ScriptedDaemon({"plant": connection_document("plant")}, kept=kept)
     async with control_plane(daemon) as (bound, *_), client(bound) as http:
         answer = await http.get("/health")
         assert answer.status_code == 200
@@ -23,6 +24,7 @@ async def test_healthy_as_a_whole() -> None:
             "intake": {"healthy": True, "reason": None, "accepted": 7},
             "lrc": {"healthy": True, "reason": None},
             "spool": {"healthy": True, "reason": None},
+            "keptQueues": {"old": {"waiting": 3, "until": "2026-11-21T10:00:00Z"}},
             "problems": [],
         }
 

@@ -155,3 +155,20 @@ def test_a_pause_holds_uplinks_until_it_ends(make_daemon: MakeDaemon, receiver: 
     assert daemon.uplinks("a")["waiting"] == 1
     daemon.write("a", http_file(receiver.url))
     eventually("it arrives", lambda: len(receiver.requests) == 1)
+
+
+def test_a_file_deleted_while_the_daemon_was_down_is_shown_with_its_queue(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    text = "active = false\n" + http_file(receiver.url)
+    daemon = make_daemon("", stays=text, went=text).start()
+    Lrc(daemon.intake).post(uplink(DEVICES[0], 1))
+    daemon.end()
+    (daemon.connections / "went.toml").unlink()
+    daemon.start()
+    kept = eventually("it is shown", lambda: daemon.get("/health")[1]["keptQueues"], 5)
+    assert {id: queue["waiting"] for id, queue in kept.items()} == {"went": 1}
+    assert daemon.get("/health/went")[0] == 404
+    daemon.write("went", http_file(receiver.url))
+    eventually("it goes on", lambda: receiver.keys() == [(DEVICES[0], 1)])
+    assert daemon.get("/health")[1]["keptQueues"] == {}

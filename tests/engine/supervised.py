@@ -59,6 +59,18 @@ class Site:
             while (self.supervisor.health(id) or {}).get("state") != state:
                 await trio.lowlevel.checkpoint()
 
+    async def says(self, id: str, reason: str) -> None:
+        """Wait until the connection's health gives a reason with this in it."""
+        with trio.fail_after(5):
+            while reason not in str((self.supervisor.health(id) or {}).get("reason")):
+                await trio.lowlevel.checkpoint()
+
+    async def retired(self, id: str) -> None:
+        """Wait until the queue of a removed file is kept for a while."""
+        with trio.fail_after(5):
+            while id not in self.spool.kept_queues():
+                await trio.lowlevel.checkpoint()
+
     async def append(self, count: int) -> None:
         """Reports arrive."""
         for n in range(count):

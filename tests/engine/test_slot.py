@@ -16,6 +16,7 @@ from tpxd.config import ConnectorConfig
 from tpxd.connector import REGISTRY, Connector, Outgoing, Receipts
 from tpxd.engine import slot
 from tpxd.errors import SpoolUnavailable
+from tpxd.spool import Spool
 from tpxd.spool.journal import Journal
 from tpxd.spool.reading import Page, Reader
 
@@ -88,7 +89,7 @@ async def test_while_the_disk_refuses_files_come_and_go_and_the_others_stay(
         await site.write("comes")
         await site.write("paused", "active = false\n" + GOOD)
         await site.remove("leaves")
-        await site.becomes("comes", "CLOSED")
+        await site.says("comes", "the disk is full")
         document = shown(site, "comes")
         assert (document["healthy"], document["reason"]) == (False, "the disk is full")
         assert document["lastError"]["hint"] == "free some space on this disk"
@@ -137,7 +138,7 @@ async def test_a_daemon_starts_on_a_disk_that_refuses(tmp_path: Path, peer: Peer
     (tmp_path / "connections.d" / "new.toml").write_text(GOOD)
     async with supervised(tmp_path, peer, before_start=lambda: setattr(disk, "refuses", True)) as site:
         await site.becomes("known", "OPENED")
-        await site.becomes("new", "CLOSED")
+        await site.says("new", "the disk is full")
         disk.refuses = False
         await site.becomes("new", "OPENED")
 
@@ -152,9 +153,9 @@ async def test_a_queue_that_cannot_be_read_is_told_as_that_and_tried_again(
         disk.unreadable = True
         await site.write("other")
         await site.write("a")
-        await site.becomes("a", "CLOSED")
+        await site.says("a", "disk I/O error")
         document = shown(site, "a")
-        assert document["reason"] == "disk I/O error"
+        assert document["state"] == "CLOSED"
         assert document["lastError"]["hint"] == "look at the disk and at the kernel's log"
         assert shown(site, "other")["state"] == "OPENED"
         disk.unreadable = False
@@ -179,9 +180,7 @@ async def test_what_was_in_hand_of_a_forgotten_queue_is_not_sent(tmp_path: Path,
             while not peer.batches:
                 await trio.lowlevel.checkpoint()
         await site.remove("a")
-        with trio.fail_after(5):
-            while not all(cursor.retired for cursor in kept(site).values()):
-                await trio.lowlevel.checkpoint()
+        await site.retired("a")
         await site.spool.forget("a")
         peer.batches.clear()
         held.set()
@@ -254,3 +253,103 @@ async def test_a_bug_in_reading_ends_nothing(
         await site.write("b")
         await site.becomes("b", "OPENED")
         assert len(peer.opens) == 2
+
+
+# ---- queues whose file is gone
+
+
+async def test_a_file_that_went_while_the_daemon_was_down_leaves_a_queue_that_is_kept_for_a_while(
+    tmp_path: Path, peer: Peer
+) -> None:
+    async with supervised(tmp_path, peer) as site:
+        for id in ("stays", "went"):
+            await site.write(id, "active = false\n" + GOOD)
+        await site.append(2)
+        assert site.spool.kept_queues() == {}
+    (tmp_path / "connections.d" / "went.toml").unlink()
+    for _ in range(2):
+        async with supervised(tmp_path, peer) as site:
+            await site.retired("went")
+            until = site.spool.kept_queues()
+            assert {id: queue.waiting for id, queue in until.items()} == {"went": 2}
+        async with supervised(tmp_path, peer) as site:
+            await site.supervisor.reload_and_wait()
+            assert site.spool.kept_queues() == until, "a restart does not begin the time anew"
+    async with supervised(tmp_path, peer) as site:
+        await site.write("went")
+        await delivers(site, "went", 2)
+        assert site.spool.kept_queues() == {}
+
+
+async def test_a_directory_that_is_missing_retires_nothing(tmp_path: Path, peer: Peer) -> None:
+    async with supervised(tmp_path, peer) as site:
+        await site.write("a")
+        await site.append(2)
+        await delivers(site, "a", 2)
+    (tmp_path / "connections.d").rename(tmp_path / "away")
+    async with supervised(tmp_path, peer, before_start=(tmp_path / "connections.d").rmdir) as site:
+        for _ in range(3):
+            await site.supervisor.reload_and_wait()
+        assert "cannot be read" in str(site.supervisor.strays)
+        assert site.spool.kept_queues() == {}
+        await site.append(5)
+        (tmp_path / "away").rename(tmp_path / "connections.d")
+        await site.supervisor.reload_and_wait()
+        await delivers(site, "a", 5)
+
+
+async def test_a_queue_at_work_is_never_retired(tmp_path: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = trio.Event()
+
+    async def hold(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        await finish.wait()
+        receipts.delivered(0)
+
+    peer.sending = hold
+    retired_at_work: list[int] = []
+    retire = Spool.retire
+
+    async def spied(spool: Spool, id: str) -> None:
+        retired_at_work.append(peer.open_now)
+        await retire(spool, id)
+
+    monkeypatch.setattr(Spool, "retire", spied)
+    async with supervised(tmp_path, peer, stop_grace_s=5.0) as site:
+        await site.write("a")
+        await site.append(1)
+        with trio.fail_after(5):
+            while not peer.batches:
+                await trio.lowlevel.checkpoint()
+        for _ in range(3):
+            await site.remove("a")
+            await site.write("a")
+        assert retired_at_work == [], "the file is back before the version at work has finished"
+        await site.remove("a")
+        finish.set()
+        await site.retired("a")
+        assert retired_at_work == [0]
+
+
+async def test_what_is_forgotten_leaves_nothing_behind(tmp_path: Path, peer: Peer) -> None:
+    async with supervised(tmp_path, peer) as site:
+        for id in ("a", "b"):
+            await site.write(id, GOOD + "debugMode = true\n")
+            await site.becomes(id, "OPENED")
+        site.commands.ignored("a", json=True)
+        address = site.urls.url("a")
+        await site.remove("a")
+        await site.retired("a")
+        await site.spool.forget("a")
+        await site.supervisor.reload_and_wait()
+        await site.supervisor.reload_and_wait()
+        assert [key for key in site.spool.state.meta if "a" in key.split("/")] == []
+        assert b'"a"' not in (tmp_path / "last-good" / "versions.json").read_bytes()
+        assert b'"b"' in (tmp_path / "last-good" / "versions.json").read_bytes()
+        assert site.spool.recall("downlinkUuid/b") is not None
+        await site.write("a")
+        assert shown(site, "a")["file"]["generation"] == 1, "it begins anew"
+        await site.becomes("a", "OPENED")
+        assert site.urls.url("a") not in (None, address)
+    async with supervised(tmp_path, peer) as site:
+        assert site.spool.recall("downlinkUuid/b") is not None
+        assert site.spool.recall("debugMode/a") is None

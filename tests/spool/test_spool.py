@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 
 import pytest
 import trio
@@ -228,3 +229,28 @@ async def test_the_newest_row_counts_though_the_clock_was_ahead_before(house: Ho
 
 def test_open_is_a_context_manager(house: House) -> None:
     assert isinstance(house.open(), AbstractAsyncContextManager)
+
+
+async def test_what_is_remembered_for_a_queue_is_forgotten_with_it(house: House) -> None:
+    """Also where the last notes take the numbers of those that go, and where the writing fails in between."""
+    async with house.open() as spool:
+        for id in ("a", "b", "c"):
+            await spool.cursor(id)
+            for word in ("downlinkUuid", "connector"):
+                await spool.remember(f"{word}/{id}" + "/x" * (word == "connector"), f"{word} of {id}")
+        await spool.remember("instance", "0badcafe")
+        await spool.forget("a")
+        await spool.remember("downlinkUuid/d", "new")
+    for _ in range(2):
+        async with house.open() as spool:
+            assert spool.recall("downlinkUuid/a") is None
+            assert spool.recall("connector/a/x") is None
+            for id in ("b", "c"):
+                assert spool.recall(f"downlinkUuid/{id}") == f"downlinkUuid of {id}"
+                assert spool.recall(f"connector/{id}/x") == f"connector of {id}"
+            assert (spool.recall("instance"), spool.recall("downlinkUuid/d")) == ("0badcafe", "new")
+            assert spool.cursors() == ["b", "c"]
+    with closing(sqlite3.connect(house.path)) as connection:
+        numbers = [n for (n,) in connection.execute("SELECT n FROM meta ORDER BY n")]
+    assert numbers == [*range(1, len(numbers) + 1)], "a gap would tell a repair of a note that is lost"
+    assert [event.kind for event in house.events] == ["forgotten"]

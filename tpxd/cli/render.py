@@ -22,14 +22,14 @@ def screen() -> Console:
 
 
 def show_health(health: dict[str, Any]) -> None:
-    """The document of `GET /health`: the table of connections, then what needs a person, one line each."""
+    """The document of `GET /health`: the table of connections, then kept queues and what needs a person, by lines."""
     console = screen()
     connections = health["connections"]
     if connections:
         console.print(connections_table(connections))
     else:
         console.print("no connections: put a file into connections.d, or see: tpxd demo")
-    for line in concerns(health):
+    for line in (*kept_queues(health), *concerns(health)):
         console.print(Text(visible(line)), soft_wrap=True)
 
 
@@ -55,6 +55,14 @@ def connections_table(connections: dict[str, dict[str, Any]]) -> Table:
             Text(visible(error["message"]) if error else "-"),
         )
     return table
+
+
+def kept_queues(health: dict[str, Any]) -> list[str]:
+    """The queues whose file is gone, which go on when it comes back; an older daemon tells of none."""
+    return [
+        f"{id}: its file is gone; its queue, in which {kept['waiting']} uplinks wait, is kept until {kept['until']}"
+        for id, kept in health.get("keptQueues", {}).items()
+    ]
 
 
 def concerns(health: dict[str, Any]) -> list[str]:

@@ -26,6 +26,9 @@ class ControlState(Protocol):
     def spool(self) -> Document:
         """How full the spool is; `healthy` and `reason` as above."""
 
+    def kept_queues(self) -> dict[str, Document]:
+        """The queues whose file is gone, by id: how many uplinks are `waiting`, and `until` when they are kept."""
+
     def problems(self) -> list[str]:
         """What is wrong with files that are no connection's, such as one whose name is no id."""
 

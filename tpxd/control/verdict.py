@@ -12,7 +12,8 @@ UNHEALTHY = "unhealthy"
 def overall(state: ControlState) -> Document:
     """The document of `GET /health`.
 
-    Shape: `status`, `reasons` (one line each), `version`, `connections` by id, `intake`, `lrc`, `spool`, `problems`.
+    Shape: `status`, `reasons` (one line each), `version`, `connections` by id, `intake`, `lrc`, `spool`, `keptQueues`,
+    `problems`.
     Unhealthy is an active connection that is, a part that is, and a file that can be no connection.
     """
     connections = state.connections()
@@ -31,6 +32,7 @@ def overall(state: ControlState) -> Document:
         "version": __version__,
         "connections": connections,
         **parts,
+        "keptQueues": state.kept_queues(),
         "problems": problems,
     }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,10 +60,16 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All ids; `strays` is what is wrong besides them, such as a file whose name is no id."""
+    """All ids.
+
+    Attributes:
+        strays: what is wrong besides them, such as a file whose name is no id.
+        whole: the directory could be read; else this is what it was before, and what is not here may be there.
+    """
 
     desired: Mapping[str, Desired]
     strays: tuple[Problem, ...] = ()
+    whole: bool = True
 
 
 @dataclass(slots=True)
@@ -114,7 +120,7 @@ class ConfigDir:
             try:
                 directory = self._settled()
             except ConfigError as error:
-                return replace(self._snapshot, strays=tuple(error.problems))
+                return replace(self._snapshot, strays=tuple(error.problems), whole=False)
             with self._lock:
                 desired = self._judge_all(directory)
             self._snapshot = Snapshot(desired, (*directory.strays, *self._save()))
@@ -133,6 +139,13 @@ class ConfigDir:
             self._unwritten.add(id)
             with suppress(OSError):
                 self._write(id)
+
+    def forget_all_but(self, ids: Collection[str]) -> None:
+        """Of what is neither one of these ids nor a file, not even the count of versions is kept any longer."""
+        with self._lock:
+            for id in self._known.keys() - self._entries.keys() - self._unwritten - set(ids):
+                del self._known[id]
+                self._versions_changed = True
 
     def _settled(self) -> Directory:
         """The directory's content; when files vanished, what it is once their number stays the same.

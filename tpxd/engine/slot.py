@@ -200,11 +200,15 @@ class Slot:
         desired = self.desired
         assert desired is not None
         assert desired.model is not None
+        addressed = await self._open_address(desired.model)
+        if self.desired is not desired or self._stopping:
+            return
         live = self.live = self._live_of(desired.model)
         self.health.file.running = desired.running
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._keep_address, live.file)
+                if not addressed:
+                    nursery.start_soon(self._keep_address, live.file)
                 while not live.stopping.requested:
                     await self._carry(live)
                 nursery.cancel_scope.cancel()
@@ -222,6 +226,7 @@ class Slot:
             )
 
     async def _keep_address(self, model: ConnectionFile) -> None:
+        await self._pause()
         while not await self._open_address(model):
             await self._pause()
 

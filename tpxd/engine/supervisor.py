@@ -170,12 +170,13 @@ class Supervisor:
         self._apply(snapshot, nursery)
         for slot in list(self._present()):
             await slot.tried.wait()
-        await trio.to_thread.run_sync(self._keep_good, snapshot)
+        await trio.to_thread.run_sync(self._keep_good, snapshot, self._spool.cursors())
 
     def _apply(self, snapshot: Snapshot, nursery: trio.Nursery) -> None:
         """Make what runs agree with `snapshot`; untouched connections are not touched."""
         slots = self._slots
-        for id in snapshot.desired.keys() - slots.keys():
+        left_behind = self._queues_at_work() if snapshot.whole else set()
+        for id in (snapshot.desired.keys() | left_behind) - slots.keys():
             slots[id] = Slot(id, self._shared)
         gone = [slot for id, slot in slots.items() if id not in snapshot.desired]
         for slot in gone:  # first, so that what they give up is free for others
@@ -194,6 +195,11 @@ class Supervisor:
             if slot.over:
                 del slots[slot.id]
 
+    def _queues_at_work(self) -> set[str]:
+        """Those that are not retired: without a slot they are of files that went while the daemon was down."""
+        found = ((id, self._spool.find_cursor(id)) for id in self._spool.cursors())
+        return {id for id, cursor in found if cursor is not None and not cursor.retired}
+
     def _set_flows(self, snapshot: Snapshot) -> None:
         """Let the files at work say who hands on to whom, and who takes what."""
         models = {id: d.model for id, d in snapshot.desired.items() if d.model is not None}
@@ -206,8 +212,11 @@ class Supervisor:
         )
         self._takes_all = any(not flow.matchers for flow in self._flows)
 
-    def _keep_good(self, snapshot: Snapshot) -> None:
-        """Have the versions that were just found good kept for a restart; in a thread, since it waits for the disk."""
+    def _keep_good(self, snapshot: Snapshot, queues: list[str]) -> None:
+        """Have the versions that were just found good kept for a restart, and nothing of ids that have neither file nor
+        queue; in a thread, since it waits for the disk."""
+        if snapshot.whole:
+            self._config_dir.forget_all_but(queues)
         for id, desired in snapshot.desired.items():
             if not desired.problems and desired.generation != desired.accepted:
                 self._config_dir.accept(id, desired.generation)

@@ -12,7 +12,7 @@ damage                      what can be read when bytes on the disk have changed
 """
 
 from tpxd.spool.commands import CommandState, CommandStore, LoadedCommands, StoredCommand
-from tpxd.spool.contract import Appended, NewReport, SpoolStatistics
+from tpxd.spool.contract import Appended, KeptQueue, NewReport, SpoolStatistics
 from tpxd.spool.cursor import Cursor
 from tpxd.spool.keeping import SpoolLimits
 from tpxd.spool.rows import DeadLetter, Rejected, Settled, Verdict
@@ -25,6 +25,7 @@ __all__ = [
     "CommandStore",
     "Cursor",
     "DeadLetter",
+    "KeptQueue",
     "Ledger",
     "LoadedCommands",
     "NewReport",

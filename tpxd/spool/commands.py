@@ -18,9 +18,7 @@ from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.contract import NewReport
 from tpxd.spool.journal import Journal
 from tpxd.spool.rows import Field, checked, with_crc
-
-COUNTS = "downlinks."
-"""Before the ids of connections, among the spool's own notes."""
+from tpxd.spool.state import COUNTS
 
 REPORT = 0
 """Under this number reports are handed to the spool: no uplink has it."""

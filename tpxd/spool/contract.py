@@ -31,6 +31,13 @@ class Appended(NamedTuple):
     duplicate: bool
 
 
+class KeptQueue(NamedTuple):
+    """The queue of a connection whose file was removed: how many uplinks wait in it, and when it is forgotten."""
+
+    waiting: int
+    until_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class SpoolStatistics:
     """How the spool is.

@@ -75,6 +75,11 @@ class Cursor:
         return self._row.retired_ms is not None
 
     @property
+    def retired_ms(self) -> int | None:
+        """When its file was removed; None while it is there."""
+        return self._row.retired_ms
+
+    @property
     def oldest_waiting_ms(self) -> int | None:
         """When the oldest uplink arrived that the connection is not done with; None when nothing waits."""
         if not self._spool.state.waiting(self._row):

@@ -50,6 +50,7 @@ class Journal:
         self._before = self.state
         self._changed_cursors: set[str] = set()
         self._changed_meta: set[str] = set()
+        self._changed_ids = False
 
     def close(self) -> None:
         """Move everything into the database file itself and close it."""
@@ -62,6 +63,7 @@ class Journal:
         before = self._before = self.state.copy()
         self._changed_cursors.clear()
         self._changed_meta.clear()
+        self._changed_ids = False
         committed = False
         try:
             with translated(self.path):
@@ -82,10 +84,11 @@ class Journal:
         self._insert("cursors", [state.cursors[id].to_row() for id in self._changed_cursors if id in state.cursors])
         for id in self._changed_cursors:
             self._write_ahead(id)
-        keys = list(state.meta) if self._changed_meta else []
-        self._insert(
-            "meta", [with_crc("meta", (keys.index(key) + 1, key, state.meta[key])) for key in self._changed_meta]
-        )
+        if self._changed_ids:
+            # A second place for the ids, in another page, tells a repair which cursors are missing.
+            self.put_meta("cursors", orjson.dumps(sorted(state.cursors)).decode())
+        numbers = {key: n for n, key in enumerate(state.meta, 1)} if self._changed_meta else {}
+        self._insert("meta", [with_crc("meta", (numbers[key], key, state.meta[key])) for key in self._changed_meta])
 
     def _write_ahead(self, id: str) -> None:
         """Write the blocks of what a cursor settled ahead that are not as they were before this transaction."""
@@ -127,8 +130,7 @@ class Journal:
     def put_cursor(self, row: CursorRow) -> None:
         """Store a cursor, new or changed."""
         if row.id not in self.state.cursors:
-            self.state.cursors[row.id] = row
-            self._note_cursor_ids()
+            self._changed_ids = True
         self.state.cursors[row.id] = row
         self._changed_cursors.add(row.id)
         self.touched.add(row.id)
@@ -140,16 +142,24 @@ class Journal:
         self._connection.execute("DELETE FROM cursors WHERE n = ?", (row.n,))
         blocks = (row.block_key(0), replace(row, n=row.n + 1).block_key(0))
         self._connection.execute("DELETE FROM ahead WHERE n >= ? AND n < ?", blocks)
-        self._note_cursor_ids()
+        self._changed_ids = True
 
     def put_meta(self, key: str, value: str) -> None:
         """Remember a text under a key."""
         self.state.meta[key] = value
         self._changed_meta.add(key)
 
-    def _note_cursor_ids(self) -> None:
-        # A second place for the ids, in another page, tells a repair which cursors are missing.
-        self.put_meta("cursors", orjson.dumps(sorted(self.state.cursors)).decode())
+    def delete_meta(self, keys: Collection[str]) -> None:
+        """Forget texts; the last ones take the numbers that become free, since a gap tells a repair of a lost one."""
+        order = list(self.state.meta)
+        for key in keys:
+            at, last = order.index(key), order.pop()
+            if last != key:
+                order[at] = last
+                self._changed_meta.add(last)
+            self._changed_meta.discard(key)
+        self.state.meta = {key: self.state.meta[key] for key in order}
+        self._connection.execute("DELETE FROM meta WHERE n > ?", (len(order),))
 
     def add_hole(self, hole: Hole) -> None:
         """Enter rows that are lost, and count them `dropped` for everyone who waited for them."""

@@ -10,7 +10,7 @@ from tpxd.spool.ahead import BLOCK, MAX_BLOCKS, NOTHING
 from tpxd.spool.journal import Journal
 from tpxd.spool.reading import Page
 from tpxd.spool.rows import CursorRow, Hole, Rejected, Settled, Verdict
-from tpxd.spool.state import State
+from tpxd.spool.state import State, notes_of
 
 
 def ensure(journal: Journal, id: str, position: int | None = None) -> None:
@@ -151,10 +151,11 @@ def retire(journal: Journal, id: str, at_ms: int) -> None:
 
 
 def forget(journal: Journal, id: str) -> int:
-    """Drop a queue and its ledger; returns how many uplinks waited in it."""
+    """Drop a queue, its ledger and what is remembered for it; returns how many uplinks waited in it."""
     row = journal.state.cursors.get(id)
     if row is None:
         return 0
     waiting = journal.state.waiting(row)
     journal.delete_cursor(id)
+    journal.delete_meta(notes_of(journal.state.meta, id))
     return waiting

@@ -18,7 +18,7 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event, Report
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import ledger
-from tpxd.spool.contract import Appended, NewReport, SpoolStatistics
+from tpxd.spool.contract import Appended, KeptQueue, NewReport, SpoolStatistics
 from tpxd.spool.cursor import Cursor
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, SpoolLimits, free_bytes
@@ -28,15 +28,13 @@ from tpxd.spool.recent import CAPACITY, Recent
 from tpxd.spool.rounds import Call, Pending, Round, View
 from tpxd.spool.rows import CursorRow, DeadLetter
 from tpxd.spool.starting import exclusive, repair_journal, start_journal
+from tpxd.spool.state import REMEMBERED, notes_of
 from tpxd.spool.underway import Underway
 from tpxd.spool.writer import Writer
 
 TRACE_ROWS = 200_000
 TRACE_STEP = 4_096
 """A look back goes in steps, so that no uplink waits behind it for more than a few milliseconds."""
-
-REMEMBERED = "remembered."
-"""Before the keys of `Spool.remember`, among the spool's own."""
 
 T = TypeVar("T")
 
@@ -186,12 +184,21 @@ class Spool:
         """A queue that exists, as it is."""
         return self._cursors.get(id)
 
+    def kept_queues(self) -> dict[str, KeptQueue]:
+        """The queues whose connections' files were removed, by id."""
+        retention_ms = int(self._limits.retention_s * 1000)
+        return {
+            id: KeptQueue(cursor.ledger.waiting, cursor.retired_ms + retention_ms)
+            for id, cursor in sorted(self._cursors.items())
+            if cursor.retired_ms is not None
+        }
+
     async def retire(self, id: str) -> None:
         """The connection's file was removed: keep its queue and ledger for the retention, in case it comes back."""
         await self.write(partial(ledger.retire, id=id, at_ms=self.now_ms()))
 
     async def forget(self, id: str) -> int:
-        """Drop a queue and its ledger now; returns how many uplinks waited in it."""
+        """Drop a queue, its ledger and what is remembered for it now; returns how many uplinks waited in it."""
         waiting = await self.write(partial(ledger.forget, id=id))
         text = f"the queue of {id} is forgotten; {waiting} uplinks waited in it"
         self._report(Event("forgotten", text, id, more={"waiting": waiting}))
@@ -325,6 +332,8 @@ class Spool:
         seen = self._view.cursors[id]
         if seen is None:
             self._cursors.pop(id, None)
+            for key in notes_of(self.state.meta, id):
+                del self.state.meta[key]
         elif id in self._cursors:
             self._cursors[id].moved(*seen)
         else:

@@ -18,6 +18,10 @@ from dataclasses import dataclass, field, replace
 
 from tpxd.spool.rows import CursorRow, Hole
 
+REMEMBERED = "remembered."
+COUNTS = "downlinks."
+"""Before the keys of what connections have the spool remember, among its own notes; see `notes_of`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
@@ -100,3 +104,10 @@ class State:
         """The whole ledger of one cursor."""
         received = self.last_seq - row.base + row.retried
         return Ledger(received, row.delivered, row.filtered, row.expired, row.rejected, row.dropped, self.waiting(row))
+
+
+def notes_of(meta: Mapping[str, str], id: str) -> list[str]:
+    """The keys of what is kept for one connection: `remembered.WORD/ID`, `remembered.WORD/ID/…` and `downlinks.ID`."""
+    return [
+        key for key in meta if key == f"{COUNTS}{id}" or (key.startswith(REMEMBERED) and key.split("/", 2)[1:2] == [id])
+    ]
