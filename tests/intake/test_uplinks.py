@@ -174,6 +174,32 @@ async def test_what_is_not_authenticated_is_not_stored(query: str, reason: str) 
     assert TOKEN not in str(intake.counters.to_document())
 
 
+@pytest.mark.parametrize("body", [b"<x" * 10_000, b"[" * 10_000, b"", b'<?xml version="1.0" encoding="x"?><x/>'])
+async def test_without_a_token_no_body_is_read(body: bytes) -> None:
+    intake = Intake({AS_ID: KEY})
+    for query, reason in ((UNSIGNED, "missing"), (signed().replace(AS_ID, "other"), "as_id")):
+        assert (await intake.post(body, query)).status == 401
+        assert intake.refused[reason]["last"]["DevEUI"] == "70B3D5E75E00A1C4"
+    assert (await Intake({AS_ID: KEY}, accept_unsigned=True).post(body, UNSIGNED)).status == 400
+    assert "report" not in intake.refused
+
+
+async def test_a_token_is_good_for_one_body() -> None:
+    intake = Intake({AS_ID: KEY})
+    for _ in range(2):
+        assert (await intake.post(BODY, signed())).status == 200
+    for other in (
+        {**FIELDS, "LrrRSSI": -71.0},
+        {**FIELDS, "FCntUp": 421101, "payload_hex": "6700f1026855"},
+    ):
+        response = await intake.post(orjson.dumps({"DevEUI_uplink": other}), signed())
+        assert (response.status, error(response)) == (401, "this Token came before, with another body")
+    assert (await intake.post(BODY, signed())).status == 200
+    last = intake.refused["token"]["last"]
+    assert (last["AS_ID"], last["DevEUI"]) == (AS_ID, "70B3D5E75E00A1C4")
+    assert len(intake.store.stored) == 1
+
+
 @pytest.mark.parametrize(("off_s", "status"), [(0.0, 200), (59.9, 200), (-59.9, 200), (61.0, 401), (-61.0, 401)])
 async def test_a_report_must_be_timely(off_s: float, status: int) -> None:
     intake = Intake({AS_ID: KEY}, now_s=TIME_S - off_s)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from typing import Any
 
 import orjson
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.lorawan.samples import BASE_STATION_ALARM, REPORTS, UPLINK, as_json, as_xml
 from tpxd.errors import ReportError
-from tpxd.lorawan.reports import MAX_DEPTH, field_text, parse_report
+from tpxd.lorawan.json_reports import MAX_DEPTH, MAX_VALUES
+from tpxd.lorawan.reports import field_text, parse_report
 
 EUI = b'"DevEUI":"70B3D5E75E00A1C4"'
 
@@ -28,7 +31,7 @@ def test_every_type_is_carried_as_it_came(kind: str, fields: dict[str, Any]) -> 
 
 
 def test_what_json_does_not_keep_when_it_is_written_again_stays() -> None:
-    body = b'{"DevEUI_uplink":{' + EUI + rb',"LrrSNR":6.2500,"FPort":"05","n":"\u00fc","n":1,  "News":{"a":[1e3]}}}'
+    body = b'{"DevEUI_uplink":{' + EUI + rb',"LrrSNR":6.2500,"FPort":"05","n":"\u00fc",  "News":{"a":[1e3]}}}'
     report = parse_report(body)
     assert report.body is body
     assert report.fields["News"] == {"a": [1000.0]}
@@ -134,6 +137,69 @@ def test_nesting_is_bounded() -> None:
     for depth in (MAX_DEPTH - 1, 500, 100_000):
         with pytest.raises(ReportError):
             parse_report(_nested(depth))
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b"0,", b'{"":0},', b'"ab",'])
+def test_values_are_bounded(unit: bytes) -> None:
+    def body(repeats: int) -> bytes:
+        return b'{"DevEUI_uplink":{' + EUI + b',"a":[' + unit * repeats + b"0]}}"
+
+    per_unit = sum(unit.count(sign) for sign in b",{[")
+    most = (MAX_VALUES - 4) // per_unit
+    assert parse_report(body(most)).kind == "DevEUI_uplink"
+    with pytest.raises(ReportError, match="more than 16384 values"):
+        parse_report(body(most + 1))
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b'"FPort":5,"FPort":6',
+        b'"payload_hex":"00","payload_hex":"00"',
+        b'"a":1,"\\u0061":1',
+        b'"a":1,"a":1,"b":"\\u003a"',
+        b'"a":{"b":[{"c":":","c":0}]}',
+        b'"":{},"":{}',
+        b'"DevEUI":"70B3D5E75E00A1C5"',
+    ],
+)
+def test_a_key_twice_is_no_report(inner: bytes) -> None:
+    with pytest.raises(ReportError, match="twice in one object"):
+        parse_report(b'{"DevEUI_uplink":{' + EUI + b"," + inner + b"}}")
+
+
+def test_the_same_key_in_several_objects_is_a_report() -> None:
+    body = b'{"DevEUI_uplink":{' + EUI + b',"a":{"a":1,"b":":\\u003a"},"b":[{"a":1.5e400},{"a":123456789}]}}'
+    assert parse_report(body.replace(b"e400", b"e4")).fields["a"] == {"a": 1, "b": "::"}
+
+
+KEYS = st.sampled_from(["a", "b", ":", '"', "\\u003a", "é"])
+
+
+@settings(deadline=None)
+@given(st.recursive(st.sampled_from([":", 0, '":', "\\u003a"]), lambda v: st.lists(st.tuples(KEYS, v), max_size=3)))
+def test_a_doubled_key_is_found_wherever_it_hides(value: Any) -> None:
+    doubled = False
+
+    def written(value: Any, escape: bool) -> str:
+        nonlocal doubled
+        if not isinstance(value, list):
+            return json.dumps(value, ensure_ascii=escape)
+        doubled = doubled or len({key for key, _ in value}) < len(value)
+        return "{" + ",".join(f"{written(k, escape)}:{written(v, escape)}" for k, v in value) + "}"
+
+    for escape in (False, True):
+        body = f'{{"x":{{"DevEUI":"70B3D5E75E00A1C4","v":{written(value, escape)}}}}}'.encode()
+        with pytest.raises(ReportError, match="twice") if doubled else nullcontext():
+            parse_report(body)
+
+
+@pytest.mark.parametrize("payload", ["0", "016700f102685", "0x01", "zz", "01 02", "é0", "0\n"])
+def test_a_payload_is_pairs_of_hex_digits(payload: str) -> None:
+    with pytest.raises(ReportError, match="not pairs of hex digits"):
+        parse_report(as_json("DevEUI_uplink", {**UPLINK, "payload_hex": payload}))
+    for right in ("", "00", "AbCd"):
+        parse_report(as_json("DevEUI_uplink", {**UPLINK, "payload_hex": right}))
 
 
 def test_many_brackets_side_by_side_are_no_depth() -> None:

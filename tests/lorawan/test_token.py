@@ -14,39 +14,39 @@ from tests.lorawan.samples import (
     DEVICE_ALARM,
     UPLINK,
 )
-from tests.lorawan.signing import AS, CHECK, ELEMENTS, KEY_C, KEY_E, NOW_S, PAIRS, refused, report_of, signed
+from tests.lorawan.signing import AS, CHECK, ELEMENTS, KEY_C, KEY_E, NOW_S, PAIRS, refused, report_of, signed, verify
 from tpxd.errors import TokenError
 from tpxd.lorawan.token import TokenCheck, uplink_token
 
 
 def test_numbers_may_be_text() -> None:
-    CHECK.verify(signed(ELEMENTS), report_of(fields={**UPLINK, "FPort": "05", "FCntUp": "4211"}), NOW_S)
+    verify(CHECK, signed(ELEMENTS), report_of(fields={**UPLINK, "FPort": "05", "FCntUp": "4211"}), NOW_S)
 
 
 def test_what_is_missing_counts_as_documented() -> None:
     fields = {"DevEUI": "70B3D5E75E00A1C4", "FCntUp": 7}
-    CHECK.verify(signed("70B3D5E75E00A1C407"), report_of(fields=fields), NOW_S)
-    CHECK.verify(signed("70B3D5E75E00A1C40"), report_of("DevEUI_downlink_Sent", fields), NOW_S)
+    verify(CHECK, signed("70B3D5E75E00A1C407"), report_of(fields=fields), NOW_S)
+    verify(CHECK, signed("70B3D5E75E00A1C40"), report_of("DevEUI_downlink_Sent", fields), NOW_S)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [3, 0, 4, 1, 2]])
 def test_the_order_is_that_of_the_query(order: list[int]) -> None:
-    CHECK.verify(signed(ELEMENTS, [PAIRS[i] for i in order]), report_of(), NOW_S)
+    verify(CHECK, signed(ELEMENTS, [PAIRS[i] for i in order]), report_of(), NOW_S)
 
 
 def test_a_plus_that_a_hop_decoded_is_turned_back() -> None:
     query = signed(ELEMENTS)
     assert "%2B01" in query
     for plus in ("+", "%20", "%2b"):
-        CHECK.verify(query.replace("%2B", plus), report_of(), NOW_S)
+        verify(CHECK, query.replace("%2B", plus), report_of(), NOW_S)
 
 
 def test_other_values_are_decoded_as_forms_are() -> None:
     pairs = [(name, "caf\u00e9 +1%" if name == "LrnInfos" else value) for name, value in PAIRS]
     query = signed(ELEMENTS, pairs)
     assert "caf%C3%A9%20%2B1%25" in query
-    CHECK.verify(query, report_of(), NOW_S)
-    CHECK.verify(query.replace("%20", "+"), report_of(), NOW_S)
+    verify(CHECK, query, report_of(), NOW_S)
+    verify(CHECK, query.replace("%20", "+"), report_of(), NOW_S)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_other_values_are_decoded_as_forms_are() -> None:
 def test_a_key_is_tried_as_entered_then_in_lower_case_and_without_dashes(entered: str) -> None:
     check = TokenCheck({AS: entered}, 60.0)
     for used in (entered, entered.lower(), entered.replace("-", "").lower()):
-        check.verify(signed(ELEMENTS, key=used), report_of(), NOW_S)
+        verify(check, signed(ELEMENTS, key=used), report_of(), NOW_S)
     assert refused(signed(ELEMENTS, key=KEY_E), check=check).reason == "token"
 
 
@@ -64,7 +64,7 @@ def test_keys_do_not_show() -> None:
 
 
 def test_without_keys_everything_passes() -> None:
-    TokenCheck({}, 60.0).verify("&&Token&Token", report_of(), 0.0)
+    verify(TokenCheck({}, 60.0), "&&Token&Token", report_of(), 0.0)
 
 
 @pytest.mark.parametrize(("index", "name"), [(3, "AS_ID"), (4, "Time"), (5, "Token")])
@@ -128,12 +128,49 @@ def test_a_wrong_token_is_refused(token: str) -> None:
 
 def test_the_queried_dev_eui_is_the_bodys() -> None:
     lower = [("LrnDevEui", "70b3d5e75e00a1c4"), *PAIRS[1:]]
-    CHECK.verify(signed(ELEMENTS, lower), report_of(), NOW_S)
-    CHECK.verify(signed(ELEMENTS, PAIRS[1:]), report_of(), NOW_S)
+    verify(CHECK, signed(ELEMENTS, lower), report_of(), NOW_S)
+    verify(CHECK, signed(ELEMENTS, PAIRS[1:]), report_of(), NOW_S)
     error = refused(signed(ELEMENTS, [("LrnDevEui", "70B3D5E75E00A1C5"), *PAIRS[1:]]))
     assert error.reason == "token"
     assert "LrnDevEui '70B3D5E75E00A1C5'" in error.message
     assert "DevEUI '70B3D5E75E00A1C4'" in error.message
+
+
+def test_the_queried_port_is_the_bodys() -> None:
+    """Without that, one Token would fit port 5 with counter 12 and port 51 with counter 2."""
+    pairs = [("LrnFPort", "5") if name == "LrnFPort" else (name, value) for name, value in PAIRS]
+    query = signed(f"{UPLINK['CustomerID']}{UPLINK['DevEUI']}512", pairs)
+    genuine = {**UPLINK, "FPort": 5, "FCntUp": 12, "payload_hex": ""}
+    verify(CHECK, query, report_of(fields=genuine), NOW_S)
+    verify(CHECK, query, report_of(fields={**genuine, "FPort": "05"}), NOW_S)
+    error = refused(query, report_of(fields={**genuine, "FPort": 51, "FCntUp": 2}))
+    assert error.reason == "token"
+    assert error.message == f"LrnFPort '5' of AS_ID '{AS}' is not the body's FPort '51'"
+    without = [pair for pair in pairs if pair[0] != "LrnFPort"]
+    verify(CHECK, signed(f"{UPLINK['CustomerID']}{UPLINK['DevEUI']}512", without), report_of(fields=genuine), NOW_S)
+
+
+def test_an_uplink_without_a_port_has_no_port_to_compare() -> None:
+    fields = {"CustomerID": "1", "DevEUI": UPLINK["DevEUI"], "FCntUp": 7}
+    for port in ("0", "1"):
+        pairs = [("LrnFPort", port) if name == "LrnFPort" else (name, value) for name, value in PAIRS]
+        verify(CHECK, signed(f"1{UPLINK['DevEUI']}07", pairs), report_of(fields=fields), NOW_S)
+
+
+def test_what_the_query_alone_says_is_refused_without_the_body() -> None:
+    for query, reason in (("", "missing"), ("AS_ID=x&Time=x&Token=x", "as_id"), (f"AS_ID={AS}&Time=x&Token=x", "time")):
+        with pytest.raises(TokenError) as caught:
+            CHECK.check_query(query, NOW_S)
+        assert caught.value.reason == reason
+
+
+def test_only_what_a_documented_rule_verified_gives_its_token() -> None:
+    query = signed(ELEMENTS)
+    assert verify(CHECK, query, report_of(), NOW_S) == query.rpartition("Token=")[2]
+    alarm = report_of("DevEUI_alarm", DEVICE_ALARM)
+    elements = f"{DEVICE_ALARM.get('CustomerID', '')}{DEVICE_ALARM['DevEUI']}"
+    assert verify(CHECK, signed(elements), alarm, NOW_S) is None
+    assert verify(TokenCheck({}, 60.0), query, report_of(), NOW_S) is None
 
 
 @pytest.mark.parametrize(("now_s", "side"), [(NOW_S + 60.1, "behind"), (NOW_S - 60.1, "ahead of")])
@@ -145,12 +182,12 @@ def test_the_clocks_must_agree(now_s: float, side: str) -> None:
 
 @pytest.mark.parametrize("now_s", [NOW_S + 60, NOW_S - 60])
 def test_a_small_difference_is_allowed(now_s: float) -> None:
-    CHECK.verify(signed(ELEMENTS), report_of(), now_s)
+    verify(CHECK, signed(ELEMENTS), report_of(), now_s)
 
 
 @pytest.mark.parametrize("time", ["2025-03-04T08:15:22.481", "2025-03-04T08:15:22.481Z", "2025-03-04T08:15:22.48"])
 def test_a_time_without_zone_is_utc(time: str) -> None:
-    CHECK.verify(signed(ELEMENTS, [*PAIRS[:4], ("Time", time)]), report_of(), NOW_S)
+    verify(CHECK, signed(ELEMENTS, [*PAIRS[:4], ("Time", time)]), report_of(), NOW_S)
 
 
 @pytest.mark.parametrize("time", ["", "now", "2025-13-01T00:00:00Z", "1741076122", "9" * 500])
@@ -175,8 +212,8 @@ VALUES = st.text(alphabet="aZ0%+ &=:é\ud7ff\u2603/", max_size=12)
 def test_any_query_that_was_encoded_is_decoded_to_the_same(extra: list[tuple[str, str]]) -> None:
     pairs = [*dict(extra).items(), *PAIRS]
     token = uplink_token("DevEUI_uplink", UPLINK, pairs, KEY_E)
-    CHECK.verify(urlencode([*pairs, ("Token", token)]), report_of(), NOW_S)
-    CHECK.verify(urlencode([*pairs, ("Token", token)], quote_via=quote), report_of(), NOW_S)
+    verify(CHECK, urlencode([*pairs, ("Token", token)]), report_of(), NOW_S)
+    verify(CHECK, urlencode([*pairs, ("Token", token)], quote_via=quote), report_of(), NOW_S)
 
 
 @settings(deadline=None)
@@ -185,7 +222,7 @@ def test_even_broken_escapes_are_decoded_as_everyone_does(value: str) -> None:
     decoded = dict(parse_qsl(f"x={value}", keep_blank_values=True, separator="&"))["x"]
     pairs = [("x", decoded), *PAIRS]
     token = uplink_token("DevEUI_uplink", UPLINK, pairs, KEY_E)
-    CHECK.verify(f"x={value}&{urlencode(PAIRS)}&Token={token}", report_of(), NOW_S)
+    verify(CHECK, f"x={value}&{urlencode(PAIRS)}&Token={token}", report_of(), NOW_S)
 
 
 @settings(deadline=None)
@@ -194,7 +231,7 @@ def test_no_query_does_anything_but_pass_or_be_refused(query: str) -> None:
     assert refused(query).reason in {"missing", "as_id", "token"}
     check = TokenCheck({AS: KEY_E}, 60.0, accept_unsigned=True)
     try:
-        check.verify(query + "&Time=" + query, report_of("DevEUI_alarm", DEVICE_ALARM), NOW_S)
+        verify(check, query + "&Time=" + query, report_of("DevEUI_alarm", DEVICE_ALARM), NOW_S)
     except TokenError as refusal:
         reason = refusal.reason
     else:

@@ -19,7 +19,7 @@ from tests.lorawan.samples import (
     NOTIFICATION,
     UPLINK,
 )
-from tests.lorawan.signing import AS, CHECK, KEY_E, NOW_S, PAIRS, TIME, refused, report_of, signed
+from tests.lorawan.signing import AS, CHECK, KEY_E, NOW_S, PAIRS, TIME, refused, report_of, signed, verify
 from tpxd.lorawan.token import TokenCheck
 
 UNDOCUMENTED = [
@@ -41,7 +41,7 @@ def test_types_without_a_documented_rule_may_fit_a_plausible_one(
     name = fields.get("DevEUI", fields.get("LrrID", ""))
     for ending in endings:
         for spelling in (name, name.lower()):
-            CHECK.verify(signed(fields.get("CustomerID", "") + spelling + ending, pairs), report, NOW_S)
+            verify(CHECK, signed(fields.get("CustomerID", "") + spelling + ending, pairs), report, NOW_S)
     for elements in ("", "100009421", f"{fields.get('CustomerID', '')}{name}8"):
         error = refused(signed(elements, pairs), report)
         assert error.reason == "undocumented"
@@ -55,7 +55,7 @@ def test_types_without_a_documented_rule_may_be_let_in(kind: str, fields: dict[s
     check = TokenCheck({AS: KEY_E}, 60.0, accept_unsigned=True)
     report = report_of(kind, fields)
     for query in ("", "LrnFPort=0", f"AS_ID={AS}", f"AS_ID={AS}&Time={quote(TIME)}&Token=0"):
-        check.verify(query, report, NOW_S)
+        verify(check, query, report, NOW_S)
     assert refused("AS_ID=stranger", report, check).reason == "as_id"
     assert refused(f"Time={quote(TIME)}", report, check, NOW_S + 61).reason == "time"
     assert refused("Time=x", report, check).reason == "time"

@@ -16,7 +16,7 @@ from tests.lorawan.samples import (
     as_json,
     as_xml,
 )
-from tests.lorawan.signing import AS, KEY_C, KEY_E, Pairs, pairs_of
+from tests.lorawan.signing import AS, KEY_C, KEY_E, Pairs, pairs_of, verify
 from tpxd.errors import TokenError
 from tpxd.lorawan.reports import parse_report
 from tpxd.lorawan.token import TokenCheck, downlink_token, uplink_token
@@ -138,9 +138,9 @@ def test_the_vectors_of_the_tunnel_interface(
     query = urlencode([*pairs, ("Token", token)])
     now_s = datetime.fromisoformat(time).timestamp()
     for body in (as_json(kind, fields), as_xml(kind, fields)):
-        check.verify(query, parse_report(body), now_s)
+        verify(check, query, parse_report(body), now_s)
     with pytest.raises(TokenError, match=f"Token of AS_ID '{as_id}' does not fit this {kind}"):
-        check.verify(query.replace("LrnInfos=", "LrnInfos=x"), parse_report(as_json(kind, fields)), now_s)
+        verify(check, query.replace("LrnInfos=", "LrnInfos=x"), parse_report(as_json(kind, fields)), now_s)
 
 
 def test_the_request_as_it_is_written_in_the_documentation() -> None:
@@ -149,7 +149,7 @@ def test_the_request_as_it_is_written_in_the_documentation() -> None:
         "&Time=2025-03-04T09%3A15%3A22.481%2B01%3A00"
         "&Token=e4f32380a9c2b5cf19e6011b018f7f0b08ba825b7478970b3459cd15fc006a8b"
     )
-    TokenCheck({AS: KEY_E}, 60.0).verify(query, parse_report(as_json("DevEUI_uplink", UPLINK)), 1741076122.0)
+    verify(TokenCheck({AS: KEY_E}, 60.0), query, parse_report(as_json("DevEUI_uplink", UPLINK)), 1741076122.0)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 import orjson
 import pytest
 
+from tests.lorawan.signing import verify
 from tpxd.lorawan.reports import parse_report
 from tpxd.lorawan.token import TokenCheck
 from tpxd.lorawan.tunnel import tunnel_query
@@ -42,7 +43,7 @@ def test_signs_as_the_published_sample() -> None:
 def test_a_server_that_checks_tokens_lets_it_in(kind: str) -> None:
     uplink = stored(kind, FCntDn=3)
     query = tunnel_query(uplink, as_id=AS_ID, key=KEY, now=AT)
-    TokenCheck({AS_ID: KEY}, 60.0).verify(query, parse_report(uplink.body), AT.timestamp())
+    verify(TokenCheck({AS_ID: KEY}, 60.0), query, parse_report(uplink.body), AT.timestamp())
 
 
 def test_without_a_key_it_is_not_signed() -> None:

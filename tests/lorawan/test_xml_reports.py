@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import codecs
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from tests.lorawan.samples import UPLINK, as_xml
 from tpxd.errors import ReportError
 from tpxd.lorawan.reports import parse_report
-from tpxd.lorawan.xml_reports import MAX_DEPTH, document_from_xml
+from tpxd.lorawan.xml_reports import MAX_ATTRIBUTES, MAX_DEPTH, MAX_ELEMENTS, document_from_xml
 
 EUI = "<DevEUI>70B3D5E75E00A1C4</DevEUI>"
 DOCUMENTED = b"""<?xml version="1.0" encoding="utf-8"?>
@@ -74,8 +77,8 @@ def test_what_xml_becomes(inner: str, fields: object) -> None:
         (b'<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>', "has a DTD or entities"),
         (b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><a/>', "has a DTD or entities"),
         (b"<a>&x;</a>", "not well-formed XML: undefined entity"),
-        (b'<?xml version="1.0" encoding="no-such"?><a/>', "encoding cannot be read: unknown encoding: no-such"),
-        (b'<?xml version="1.0" encoding="big5"?><a/>', "encoding cannot be read"),
+        (b'<?xml version="1.0" encoding="no-such"?><a/>', "the XML's encoding 'no-such' is none of iso-8859-1, "),
+        (b'<?xml version="1.0" encoding="big5"?><a/>', "the XML's encoding 'big5' is none of"),
         (b"<a>\x00</a>", "not well-formed XML"),
         (b"<a>\xff</a>", "not well-formed XML"),
         (b"<DevEUI_uplink>text</DevEUI_uplink>", "DevEUI_uplink has no DevEUI"),
@@ -95,6 +98,51 @@ def test_what_is_no_report_is_refused(body: bytes, message: str) -> None:
     assert caught.value.message.isprintable()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF-8", "US-ASCII", "iso-8859-1", "Windows-1252"])
+def test_encodings_that_are_known(encoding: str) -> None:
+    text = f"<?xml version='1.0' encoding='{encoding}'?><DevEUI_uplink>{EUI}<a>{{}}</a></DevEUI_uplink>"
+    letter = "" if encoding == "US-ASCII" else "é"
+    assert parse_report(text.format(letter).encode(encoding)).fields["a"] == letter
+
+
+def test_whatever_encoding_is_named_no_codec_is_looked_up() -> None:
+    """Python keeps the codec of each name that it was ever asked for."""
+    asked: list[str] = []
+
+    def look_up(name: str) -> None:
+        asked.append(name)
+
+    codecs.register(look_up)
+    try:
+        for n, space in enumerate((" ", " " * 200)):
+            body = f'<?xml version="1.0"{space}encoding="x{n}{"A" * 500}"?><DevEUI_uplink>{EUI}</DevEUI_uplink>'
+            for encoded in (body.encode(), b"\xef\xbb\xbf" + body.encode(), body.encode("utf-16")):
+                with suppress(ReportError):
+                    parse_report(encoded, "text/xml")
+    finally:
+        codecs.unregister(look_up)
+    assert asked == []
+
+
+def test_a_long_encoding_name_is_cut() -> None:
+    with pytest.raises(ReportError, match="the XML's encoding 'aaaaa") as caught:
+        parse_report(f'<?xml version="1.0" encoding="{"a" * 10_000}"?><x/>'.encode())
+    assert len(caught.value.message) < 200
+
+
+def test_namespaces_are_not_expanded_and_what_is_too_much_is_refused() -> None:
+    names = f'xmlns="{"u" * 3000}" xmlns:p="{"u" * 3000}"'
+    body = f"<DevEUI_uplink {names}>{EUI}{'<p:a/>' * 2000}</DevEUI_uplink>"
+    assert len(parse_report(body.encode()).fields["a"]) == 2000
+    for refused, why in (
+        (f"<DevEUI_uplink>{'<a/>' * MAX_ELEMENTS}</DevEUI_uplink>", "more than 2048 elements"),
+        (f'<DevEUI_uplink a="{"u" * MAX_ATTRIBUTES}"/>', "more than 8192 characters of attributes"),
+        (f"<x><CustomerData>{'[],' * 20_000}</CustomerData></x>", "more than 16384 values"),
+    ):
+        with pytest.raises(ReportError, match=why):
+            parse_report(refused.encode())
+
+
 def test_xml_by_its_content_type_alone() -> None:
     body = f'<?xml version="1.0" encoding="utf-16"?><DevEUI_uplink>{EUI}</DevEUI_uplink>'.encode("utf-16")
     assert parse_report(body, "Text/XML; charset=utf-16").lane == "70B3D5E75E00A1C4"
@@ -105,7 +153,7 @@ def test_xml_by_its_content_type_alone() -> None:
 def test_nesting_is_bounded_in_elements_and_in_json_text() -> None:
     inner = MAX_DEPTH - 1
     assert parse_report(f"<x>{EUI}{'<a>' * inner}{'</a>' * inner}</x>".encode()).kind == "x"
-    for depth in (MAX_DEPTH, 40_000):
+    for depth in (MAX_ATTRIBUTES, MAX_DEPTH, MAX_ELEMENTS, 40_000):
         with pytest.raises(ReportError, match="nests elements more than 16 deep"):
             parse_report(f"<x>{EUI}{'<a>' * depth}{'</a>' * depth}</x>".encode())
     with pytest.raises(ReportError, match="nests objects and lists more than 64 deep"):

@@ -1,6 +1,7 @@
 """`POST /uplink`: the LRC's tunnel interface, all report types, JSON or XML.
 
-The order: is it a report at all (which parses it, once), is it from the LRC, is it on disk. Only then 200.
+The order: may it be from the LRC, as far as its query says; is it a report at all (which parses it, once); is it what
+the LRC signed; is it on disk. Only then 200.
 
 Source: LRC tunnel interface (LRC to AS, uplink).
 """
@@ -14,6 +15,7 @@ from typing import Protocol
 from tpxd.errors import ReportError, SpoolUnavailable, TokenError
 from tpxd.intake.counters import Clock, IntakeCounters, Refusal
 from tpxd.intake.routes import Route, error_response, query_value
+from tpxd.intake.seen_tokens import SeenTokens
 from tpxd.lorawan.reports import DOWNLINK_SENT, Report, parse_report
 from tpxd.lorawan.token import TokenCheck
 from tpxd.lorawan.uplink import ADDRESSED
@@ -21,6 +23,7 @@ from tpxd.spool import Appended, NewReport, SpoolStatistics
 from tpxd.wire.http1 import Request, Response
 
 STORED = Response(200)
+ANOTHER_BODY = "this Token came before, with another body"
 CHALLENGE = ((b"WWW-Authenticate", b'Token realm="LRC tunnel interface"'),)
 
 
@@ -42,7 +45,12 @@ Sent = Callable[[Report], bool]
 
 
 def uplink_route(
-    store: ReportStore, tokens: TokenCheck, counters: IntakeCounters, clock: Clock, claimed: Claimed, sent: Sent
+    store: ReportStore,
+    tokens: TokenCheck,
+    counters: IntakeCounters,
+    clock: Clock,
+    claimed: Claimed,
+    sent: Sent,
 ) -> Route:
     """The route of `POST /uplink`.
 
@@ -51,18 +59,23 @@ def uplink_route(
 
     Cancellation: the report may be stored although its sender never gets the 200.
     """
+    seen = SeenTokens(2 * tokens.max_time_deviation_s)  # a Time may lie as far ahead as behind
 
     async def take_uplink(request: Request) -> Response:
         content_type = request.headers.get(b"content-type")
+        now_s = clock()
+        report = None
         try:
+            claim = tokens.check_query(request.query, now_s)
             report = parse_report(request.body, content_type.decode("latin-1") if content_type else None)
+            token = tokens.check_report(claim, report)
+            if token is not None and not seen.first_with(token, report.body, now_s):
+                raise TokenError(ANOTHER_BODY, reason="token", as_id=query_value(request.query, "AS_ID"))
         except ReportError as error:
             counters.refused(Refusal("report", error.message, request.peer))
             return error_response(400, error.message)
-        try:
-            tokens.verify(request.query, report, clock())
         except TokenError as error:
-            counters.refused(_unauthenticated(request, report, error, clock()))
+            counters.refused(_unauthenticated(request, report, error, now_s))
             return error_response(401, error.message, CHALLENGE)
         lrn_infos = query_value(request.query, "LrnInfos") or ""
         if lrn_infos.startswith(ADDRESSED):
@@ -81,13 +94,14 @@ def uplink_route(
     return take_uplink
 
 
-def _unauthenticated(request: Request, report: Report, error: TokenError, now_s: float) -> Refusal:
+def _unauthenticated(request: Request, report: Report | None, error: TokenError, now_s: float) -> Refusal:
+    """What is counted; before the body was read, the query says which device it is about."""
     return Refusal(
         reason=error.reason,
         message=error.message,
         peer=request.peer,
-        kind=report.kind,
-        lane=report.lane,
+        kind=report.kind if report is not None else "",
+        lane=report.lane if report is not None else query_value(request.query, "LrnDevEui") or "",
         as_id=error.as_id,
         time_difference_s=_time_difference_s(query_value(request.query, "Time"), now_s),
     )

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from tpxd.errors import ReportError
+from tpxd.lorawan.json_reports import document_from_json, refuse_deep, refuse_dense
 from tpxd.lorawan.xml_reports import document_from_xml
 
 UPLINK = "DevEUI_uplink"
@@ -39,13 +40,11 @@ KINDS = frozenset(
 )
 """The documented report types."""
 
-MAX_DEPTH = 64
-"""Objects and lists inside each other; real reports have six. What follows may recurse over a document without fear."""
-
 _INVISIBLE = b" \t\r\n\xef\xbb\xbf"  # with the byte order mark of UTF-8
 _MAX_COUNTER = 2**32 - 1
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _DEV_EUI = re.compile(r"[0-9A-Fa-f]{16}")
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2})*")
 _LRR_ID = re.compile(r"[0-9A-Fa-f]{8,16}")
 
 
@@ -80,13 +79,14 @@ def parse_report(body: bytes, content_type: str | None = None) -> Report:
     Raises:
         ReportError: it is no report; one line that says why.
     """
+    refuse_dense(body)
     first = body[:64].lstrip(_INVISIBLE)[:1]
     if first == b"<" or (first != b"{" and content_type is not None and "xml" in content_type.lower()):
         document: Any = document_from_xml(body.lstrip())
-        _refuse_deep(document)
+        refuse_deep(document)
         body = orjson.dumps(document)
     else:
-        document = _document_from_json(body)
+        document = document_from_json(body)
     if type(document) is not dict or len(document) != 1:
         raise ReportError(f"the body is {_described(document)}, not an object with one key that names the report")
     ((kind, fields),) = document.items()
@@ -113,33 +113,6 @@ def _without_padding(digits: str) -> str:
     return digits.lstrip("0") or digits[-1:]
 
 
-def _document_from_json(body: bytes) -> Any:
-    if not body:
-        raise ReportError("the body is empty")
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ReportError(f"the body is not valid JSON: {error}") from error
-    if len(body) - len(body.translate(None, b"{[")) > MAX_DEPTH:  # counts both in one pass
-        _refuse_deep(document)
-    return document
-
-
-def _refuse_deep(document: Any) -> None:
-    """Walk level by level, so that no nesting makes this itself too deep."""
-    level = [document]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)
-            if type(inner) is dict or type(inner) is list
-        ]
-        if not level:
-            return
-    raise ReportError(f"the body nests objects and lists more than {MAX_DEPTH} deep")
-
-
 def _check_fields(kind: str, fields: dict[str, Any]) -> None:
     for name, highest in _NUMBERS.items():
         value = fields.get(name)
@@ -156,6 +129,8 @@ def _check_fields(kind: str, fields: dict[str, Any]) -> None:
     payload = fields.get("payload_hex")
     if payload is not None and type(payload) is not str:
         raise ReportError(f"payload_hex of {kind} is {_described(payload)}, not text")
+    if payload and not _HEX.fullmatch(payload):
+        raise ReportError(f"payload_hex of {kind} is {_shown(payload)}, not pairs of hex digits")
 
 
 _NUMBERS = {"FPort": 255, "FCntUp": _MAX_COUNTER, "FCntDn": _MAX_COUNTER}

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -46,6 +47,26 @@ def downlink_token(pairs: Pairs, key: str) -> str:
     return _digest(_query_text(pairs), key)
 
 
+@dataclass(slots=True)
+class Claim:
+    """What a query says of its sender, as far as that can be known without the body.
+
+    Attributes:
+        pairs: names and values, decoded, in order.
+        named: the same by name.
+        keys: the spellings of the key that goes with the AS_ID; None where it names none.
+    """
+
+    pairs: Pairs
+    named: Mapping[str, str]
+    keys: Sequence[str] | None
+
+    @property
+    def as_id(self) -> str | None:
+        """Who the sender says it is."""
+        return self.named.get("AS_ID")
+
+
 class TokenCheck:
     """Decides whether a report comes from an LRC that holds one of our keys; where none is set, everything passes.
 
@@ -62,22 +83,23 @@ class TokenCheck:
 
     def __init__(self, keys: Mapping[str, str], max_time_deviation_s: float, accept_unsigned: bool = False) -> None:
         self._keys = {as_id: _spellings(key) for as_id, key in keys.items()}
-        self._max_time_deviation_s = max_time_deviation_s
+        self.max_time_deviation_s = max_time_deviation_s
         self._accept_unsigned = accept_unsigned
 
-    def verify(self, query: str, report: Report, now_s: float) -> None:
-        """Return when the report is authentic.
+    def check_query(self, query: str, now_s: float) -> Claim | None:
+        """Refuse what needs no look at the body; None where there are no keys, so that nothing is to be checked.
 
         Args:
             query: as received: percent-encoded, without the question mark.
             now_s: seconds since the epoch.
 
         Raises:
-            TokenError: it is not; `reason` is `missing`, `as_id`, `token`, `time` or `undocumented`. The message names
-                the AS_ID, and for `time` the difference in seconds.
+            TokenError: AS_ID, Time or Token are missing though every report needs them, the AS_ID is not known, the
+                Time is wrong, or a parameter is there twice; `reason` is `missing`, `as_id`, `time` or `token`. The
+                message names the AS_ID, and for `time` the difference in seconds.
         """
         if not self._keys:
-            return
+            return None
         pairs = _split(query)
         named = dict(pairs)
         as_id, time = named.get("AS_ID"), named.get("Time")
@@ -86,14 +108,28 @@ class TokenCheck:
         keys = None if as_id is None else self._keys.get(as_id)
         if as_id is not None and keys is None:
             raise _refusal("as_id", as_id, f"AS_ID {_shown(as_id)} is not known", "add it to tunnel_keys in [lrc]")
-        _check_dev_eui(named.get("LrnDevEui"), report, as_id)
-        elements = _documented_elements(report.kind, report.fields)
-        if elements is not None or not self._accept_unsigned:
-            if keys is None or time is None or "Token" not in named:
-                raise _missing(named)
-            _check_token(elements, pairs, keys, report, as_id)
+        if not self._accept_unsigned:
+            _check_signed(named)
         if time is not None:
             self._check_time(time, now_s, as_id)
+        return Claim(pairs, named, keys)
+
+    def check_report(self, claim: Claim | None, report: Report) -> str | None:
+        """Return when the report is what the sender signed; the Token, where a documented rule verified it.
+
+        Raises:
+            TokenError: it is not; `reason` is `missing`, `token` or `undocumented`.
+        """
+        if claim is None:
+            return None
+        _check_dev_eui(claim, report)
+        elements = _documented_elements(report.kind, report.fields)
+        if elements is None and self._accept_unsigned:
+            return None
+        _check_signed(claim.named)
+        _check_port(claim, report)
+        _check_token(elements, claim, report)
+        return None if elements is None else claim.named["Token"]
 
     def _check_time(self, time: str, now_s: float, as_id: str | None) -> None:
         try:
@@ -103,31 +139,53 @@ class TokenCheck:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         ahead_s = moment.timestamp() - now_s
-        if abs(ahead_s) > self._max_time_deviation_s:
+        if abs(ahead_s) > self.max_time_deviation_s:
             raise _refusal(
                 "time",
                 as_id,
                 f"Time of {_named(as_id)} is {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} this "
-                f"server's clock; {self._max_time_deviation_s:g} s are allowed",
+                f"server's clock; {self.max_time_deviation_s:g} s are allowed",
                 "set both clocks by NTP, or raise max_time_deviation in [lrc]",
             )
 
 
-def _check_dev_eui(queried: str | None, report: Report, as_id: str | None) -> None:
-    dev_eui = report.fields.get("DevEUI")
+def _check_signed(named: Mapping[str, str]) -> None:
+    missing = [name for name in ("AS_ID", "Time", "Token") if name not in named]
+    if missing:
+        raise _refusal(
+            "missing",
+            named.get("AS_ID"),
+            f"the query of {_named(named.get('AS_ID'))} has no {' and no '.join(missing)}",
+            "switch security on for this AS in ThingPark; tunnel_keys in [lrc] asks for it",
+        )
+
+
+def _check_dev_eui(claim: Claim, report: Report) -> None:
+    queried, dev_eui = claim.named.get("LrnDevEui"), report.fields.get("DevEUI")
     if queried is not None and dev_eui is not None and queried.upper() != str(dev_eui).upper():
-        message = f"LrnDevEui {_shown(queried)} of {_named(as_id)} is not the body's DevEUI {_shown(str(dev_eui))}"
-        raise _refusal("token", as_id, message)
+        message = (
+            f"LrnDevEui {_shown(queried)} of {_named(claim.as_id)} is not the body's DevEUI {_shown(str(dev_eui))}"
+        )
+        raise _refusal("token", claim.as_id, message)
 
 
-def _check_token(documented: str | None, pairs: Pairs, keys: Sequence[str], report: Report, as_id: str | None) -> None:
+def _check_port(claim: Claim, report: Report) -> None:
+    """The FPort of an uplink stands in the query too, which keeps it apart from the counter: 5|12 is not 51|2."""
+    queried, port = claim.named.get("LrnFPort"), field_text(report.fields, "FPort")
+    if report.kind == UPLINK and queried is not None and port and queried != port:
+        message = f"LrnFPort {_shown(queried)} of {_named(claim.as_id)} is not the body's FPort {_shown(port)}"
+        raise _refusal("token", claim.as_id, message)
+
+
+def _check_token(documented: str | None, claim: Claim, report: Report) -> None:
+    as_id, pairs = claim.as_id, claim.pairs
     name, token = pairs[-1]
     if name != "Token":
         raise _refusal("token", as_id, f"the query of {_named(as_id)} goes on after its Token, which must be the last")
     query = _query_text(pairs[:-1])
     plausible = [documented] if documented is not None else _plausible_elements(report.fields)
     for elements in plausible:
-        for key in keys:
+        for key in claim.keys or ():
             # An equals sign would let body and query trade text, and turn a downlink's Token into a report's.
             if hmac.compare_digest(_digest(elements + query, key).encode(), _bytes(token)) and "=" not in elements:
                 return
@@ -219,16 +277,6 @@ def _spellings(key: str) -> tuple[str, ...]:
     """The key as entered, then what others make of it; each once."""
     plain = key.replace("-", "")
     return tuple(dict.fromkeys((key, key.lower(), plain, plain.lower())))
-
-
-def _missing(named: Mapping[str, str]) -> TokenError:
-    missing = [name for name in ("AS_ID", "Time", "Token") if name not in named]
-    return _refusal(
-        "missing",
-        named.get("AS_ID"),
-        f"the query of {_named(named.get('AS_ID'))} has no {' and no '.join(missing)}",
-        "switch security on for this AS in ThingPark; tunnel_keys in [lrc] asks for it",
-    )
 
 
 def _refusal(reason: str, as_id: str | None, message: str, hint: str | None = None) -> TokenError:
