@@ -289,3 +289,20 @@ def test_any_text_is_a_pattern_or_an_error(text: str) -> None:
             # Of an expression that cannot be resolved, the text itself is named.
             message = "" if isinstance(error, Unresolvable) else error.message
         assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{DevEUI}", "x{DevEUI|FPort}", "{$.DevEUI_location.DevEUI}", "{$..DevEUI}", "{$..['DevEUI']}", '{$..["DevEUI"]}'],
+)
+@pytest.mark.parametrize("dev_eui", ["70b3d5e75e00a1c4", "70B3D5E75E00A1C4"])
+def test_one_device_is_one_topic_however_a_report_type_writes_its_dev_eui(text: str, dev_eui: str) -> None:
+    location = uplink("DevEUI_location", DevEUI=dev_eui, CustomerData={"name": "abc"})
+    topic = compile_pattern(f"{text}/{{CustomerData.name}}", Target.MQTT_TOPIC).render(location).text
+    assert topic.removeprefix("x") == "70B3D5E75E00A1C4/abc"
+    assert compile_pattern(text, Target.HEADER).render(location).text.removeprefix("x") == "70B3D5E75E00A1C4"
+
+
+def test_reports_without_a_device_take_their_base_station() -> None:
+    alarm = uplink("BS_alarm", **BASE_STATION_ALARM)
+    assert compile_pattern("plant/{DevEUI|LrrID}", Target.MQTT_TOPIC).render(alarm).text == "plant/1000a7f2"

@@ -14,13 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from tpxd.errors import PatternError
 from tpxd.lorawan.json_path import JsonPath
 from tpxd.lorawan.uplink import Uplink
+
+DEV_EUI: Final = "DevEUI"
 
 Lookup = Callable[[Uplink], str]
 """Finds a value and writes it as text; "" where the uplink has none."""
@@ -157,8 +159,9 @@ def _path(text: str, at: int, path: str) -> Lookup:
                 value = value[step]
             else:
                 return ""
-        return _as_text(value)
+        return spell(_as_text(value))
 
+    spell = _spelling(path)
     return lookup
 
 
@@ -170,9 +173,15 @@ def _json_path(text: str, at: int, path: str) -> Lookup:
 
     def lookup(uplink: Uplink) -> str:
         # `$` is the whole document; that it is what stands inside the root key is a common mistake that hurts nobody.
-        return next(filter(None, map(_as_text, query.values(uplink, in_fields_too=True))), "")
+        return spell(next(filter(None, map(_as_text, query.values(uplink, in_fields_too=True))), ""))
 
+    spell = _spelling(path)
     return lookup
+
+
+def _spelling(path: str) -> Callable[[str], str]:
+    """How a value is written: a DevEUI in upper case, as not all reports have it, so that a device has one name."""
+    return str.upper if path.rstrip("]'\"").endswith(DEV_EUI) else str
 
 
 def _as_text(value: Any) -> str:

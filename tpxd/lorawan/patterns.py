@@ -14,7 +14,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from tpxd.errors import LocalMisuse, PatternError, Unresolvable
-from tpxd.lorawan.expressions import Expression, pattern_error, split
+from tpxd.lorawan.expressions import DEV_EUI, Expression, pattern_error, split
 from tpxd.lorawan.fields import slips
 from tpxd.lorawan.uplink import Uplink
 
@@ -117,6 +117,8 @@ class Pattern:
             values: list[str | int] = []
             for name in self._fields:
                 value = fields.get(name)
+                if name == DEV_EUI and type(value) is str:
+                    value = value.upper()
                 if type(value) is int or (type(value) is str and value.isalnum() and value.isascii()):
                     values.append(value)
                 else:
