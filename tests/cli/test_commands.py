@@ -40,9 +40,13 @@ async def test_status_shows_a_table_and_what_needs_a_person(tmp_path: Path) -> N
         result = await ask("status", "--config", settings(tmp_path, listen=bound))
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines()]
-    assert rows[0] == ["ID", "CONNECTOR", "STATE", "DELIVERED", "WAITING", "REJECTED", "OLDEST", "LAST", "ERROR"]
-    assert rows[1] == ["plant", "actility-mqtt-iot", "OPENED", "3", "2", "0", "2h", "5m", "-"]
-    assert rows[2] == ["cloud", "-", "CLOSED", "3", "2", "0", "-", "refused\\x1b[2J", "by", "[red]peer[/red]"]
+    assert rows[0] == [
+        *("ID", "CONNECTOR", "STATE", "DELIVERED", "WAITING", "REJECTED", "OLDEST"),
+        *("DL", "SENT", "DL", "WAITING", "DL", "REJECTED", "LAST", "ERROR"),
+    ]
+    assert rows[1] == ["plant", "actility-mqtt-iot", "OPENED", "3", "2", "0", "2h", "5m", "6", "0", "1", "-"]
+    error = ["2026-11-20T09:59:58Z", "refused\\x1b[2J", "by", "[red]peer[/red]"]
+    assert rows[2] == ["cloud", "-", "CLOSED", "3", "2", "0", "-", "6", "0", "1", *error]
     assert result.stdout.splitlines()[3:] == [
         "old: its file is gone; its queue, in which 3 uplinks wait, is kept until 2026-11-21T10:00:00Z",
         REFUSED,
@@ -50,6 +54,60 @@ async def test_status_shows_a_table_and_what_needs_a_person(tmp_path: Path) -> N
         "spool: disk full",
     ]
     assert "\x1b" not in result.stdout
+
+
+AT = {"at": "2026-11-20T10:00:00.500Z", "message": "connection refused", "hint": "is the broker running?"}
+BEFORE, AFTER = "2026-11-20T09:00:00.000Z", "2026-11-20T11:00:00.000Z"
+NOW, OVERCOME = "2026-11-20T10:00:00Z connection refused", "2026-11-20T10:00:00Z overcome: connection refused"
+
+
+@pytest.mark.parametrize(
+    ("document", "cell", "under"),
+    [
+        (
+            ill("plant", lastError=AT, since=AFTER, retryAt=AFTER),
+            NOW,
+            ["plant: is the broker running?; tried again at 2026-11-20T11:00:00Z"],
+        ),
+        (ill("plant", lastError=AT | {"hint": None}, since=AFTER), NOW, []),
+        (connection_document("plant", lastError=AT, since=AFTER), OVERCOME, []),
+        (connection_document("plant", lastError=AT, since=BEFORE, lastDelivery=AFTER), OVERCOME, []),
+        (
+            connection_document("plant", lastError=AT, since=BEFORE, lastDelivery=BEFORE),
+            NOW,
+            ["plant: is the broker running?"],
+        ),
+        (  # what fails beside the way of uplinks
+            connection_document("plant", lastError=AT, reason=AT["message"], since=BEFORE, lastDelivery=AFTER),
+            NOW,
+            ["plant: is the broker running?"],
+        ),
+        (
+            connection_document(
+                "plant", lastError=AT, since=AFTER, healthy=False, reason="stalled: it has waited 40 s"
+            ),
+            OVERCOME,
+            ["plant: stalled: it has waited 40 s"],
+        ),
+    ],
+)
+async def test_status_tells_what_to_do_and_what_is_overcome(
+    tmp_path: Path, document: dict[str, Any], cell: str, under: list[str]
+) -> None:
+    async with control_plane(ScriptedDaemon({"plant": document})) as (bound, *_):
+        result = await ask("status", "--config", settings(tmp_path, listen=bound))
+    _, row, *lines = result.stdout.splitlines()
+    assert " ".join(row.split()).endswith(f" 6 0 1 {cell}")
+    assert lines == under
+
+
+async def test_status_tells_what_to_do_about_an_lrc_that_refuses(tmp_path: Path) -> None:
+    reason, hint = 'the LRC refuses AS_ID "TWA_1": HTTP 401: no', "as_key in [lrc] must be the key that the LRC has"
+    lrc = {"healthy": False, "reason": reason, "lastError": {"at": AFTER, "message": reason, "hint": hint}}
+    daemon = ScriptedDaemon({"plant": connection_document("plant")}, parts={"lrc": lrc})
+    async with control_plane(daemon) as (bound, *_):
+        result = await ask("status", "--config", settings(tmp_path, listen=bound))
+    assert result.stdout.splitlines()[2:] == [f"lrc: {reason}; {hint}"]
 
 
 async def test_lines_for_programs_are_never_folded(tmp_path: Path) -> None:

@@ -28,9 +28,13 @@ def connection_document(id: str, **more: Any) -> Document:
         "healthy": True,
         "reason": None,
         "file": {"generation": 1, "running": 1, "error": None},
+        "since": "2026-11-20T09:00:00.000Z",
         "uplinks": {"received": 5, "delivered": 3, "waiting": 2, "rejected": 0},
+        "downlinks": {"received": 7, "sent": 6, "waiting": 0, "rejected": 1},
         "oldestWaitingSeconds": 0.4,
+        "lastDelivery": None,
         "lastError": None,
+        "retryAt": None,
     } | more
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Console
@@ -34,25 +35,27 @@ def show_health(health: dict[str, Any]) -> None:
 
 
 def connections_table(connections: dict[str, dict[str, Any]]) -> Table:
-    """One row per connection, from its health document."""
+    """One row per connection, from its health document; `DL` columns count its downlinks."""
     table = table_of("ID", "CONNECTOR", "STATE")
-    for title in ("DELIVERED", "WAITING", "REJECTED", "OLDEST"):
+    for title in ("DELIVERED", "WAITING", "REJECTED", "OLDEST", "DL SENT", "DL WAITING", "DL REJECTED"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("LAST ERROR", overflow="fold")
     for id, document in connections.items():
-        uplinks = document["uplinks"]
+        uplinks, downlinks = document["uplinks"], document["downlinks"]
         state = document["state"]
         oldest = document["oldestWaitingSeconds"]
-        error = document["lastError"]
         table.add_row(
             Text(id),
             Text(document["connectorId"] or "-"),
             Text(state, style=COLOURS.get(state, "red") if document["healthy"] or state != "OPENED" else "yellow"),
             str(uplinks["delivered"]),
             str(uplinks["waiting"]),
-            Text(str(uplinks["rejected"]), style="red" if uplinks["rejected"] else ""),
+            _losses(uplinks["rejected"]),
             "-" if oldest is None else format_duration(oldest),
-            Text(visible(error["message"]) if error else "-"),
+            str(downlinks["sent"]),
+            str(downlinks["waiting"]),
+            _losses(downlinks["rejected"]),
+            _last_error(document),
         )
     return table
 
@@ -65,11 +68,65 @@ def kept_queues(health: dict[str, Any]) -> list[str]:
     ]
 
 
+def _losses(count: int) -> Text:
+    return Text(str(count), style="red" if count else "")
+
+
+def _last_error(document: dict[str, Any]) -> Text:
+    """The newest error and when it was; one that is overcome says so."""
+    error = document["lastError"]
+    if error is None:
+        return Text("-")
+    at, message = _to_the_second(error["at"]), visible(error["message"])
+    return Text(f"{at} overcome: {message}", style="dim") if is_overcome(document) else Text(f"{at} {message}")
+
+
+def is_overcome(document: dict[str, Any]) -> bool:
+    """Whether what a connection's last error was about works again: it opened, or delivered something, afterwards."""
+    error = document["lastError"]
+    if document["reason"] == error["message"]:
+        return False
+    at, delivered = _moment(error["at"]), document["lastDelivery"]
+    if delivered is not None and _moment(delivered) > at:
+        return True
+    return document["state"] in ("OPENED", "DEACTIVATED") and _moment(document["since"]) >= at
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _to_the_second(text: str) -> str:
+    return f"{_moment(text).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def concerns(health: dict[str, Any]) -> list[str]:
-    """What needs a person: errors in files with their places, and the parts that are not healthy."""
-    errors = (document["file"]["error"] for document in health["connections"].values())
-    parts = [f"{name}: {health[name]['reason']}" for name in ("intake", "lrc", "spool") if not health[name]["healthy"]]
-    return [*(error for error in errors if error is not None), *health["problems"], *parts]
+    """What needs a person: what to do about each connection, errors in files, and the parts that are not healthy."""
+    connections = health["connections"]
+    errors = (document["file"]["error"] for document in connections.values())
+    return [
+        *(f"{id}: {'; '.join(steps)}" for id, document in connections.items() if (steps := _steps(document))),
+        *(error for error in errors if error is not None),
+        *health["problems"],
+        *(_of_part(name, health[name]) for name in ("intake", "lrc", "spool") if not health[name]["healthy"]),
+    ]
+
+
+def _steps(document: dict[str, Any]) -> list[str]:
+    """Why an open connection is not well, what to do about its error, and when it is tried again by itself."""
+    error, steps = document["lastError"], []
+    if document["state"] == "OPENED" and not document["healthy"] and document["file"]["error"] is None:
+        steps.append(document["reason"])
+    if error is not None and error["hint"] and not is_overcome(document) and error["hint"] not in "".join(steps):
+        steps.append(error["hint"])
+    if document["retryAt"] is not None:
+        steps.append(f"tried again at {_to_the_second(document['retryAt'])}")
+    return steps
+
+
+def _of_part(name: str, part: dict[str, Any]) -> str:
+    hint = (part.get("lastError") or {}).get("hint")
+    return f"{name}: {part['reason']}" + (f"; {hint}" if hint else "")
 
 
 def table_of(*titles: str) -> Table:
