@@ -13,9 +13,9 @@ import trio
 from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import PatternError, TooSlow, Unresolvable
 from tpxd.lorawan.patterns import Pattern
-from tpxd.lorawan.reports import DOWNLINK_REJECTED, DOWNLINK_SENT
+from tpxd.lorawan.reports import ABOUT_DOWNLINKS, DOWNLINK_REJECTED
 
-STATUS = frozenset({DOWNLINK_REJECTED, DOWNLINK_SENT})
+STATUS = ABOUT_DOWNLINKS | {DOWNLINK_REJECTED}
 """The report types about commands, which `downlinkStatusTopicPattern` is for."""
 
 

@@ -83,7 +83,9 @@ async def test_a_command_that_is_not_taken(tmp_path: Path, status: int) -> None:
 
 
 TRANSMITTED = {"DeliveryStatus": "1", "FCntDn": 319}
-LOST = {"DeliveryStatus": 0, "DeliveryFailedCause1": "D4"}
+LOST = {"DeliveryStatus": 0, "DeliveryFailedCause1": "D0", "DeliveryFailedCause2": "00"}
+GROUP = {"TransmissionStatus": "SUCCESS", "LrrCnt": 24, "LrrSuccessCnt": 24}
+PART_OF_IT = {"TransmissionStatus": "PARTIAL", "LrrCnt": 24, "LrrSuccessCnt": 21, "LrrFailedDistribution": "A3=1,D0=2"}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,22 @@ LOST = {"DeliveryStatus": 0, "DeliveryFailedCause1": "D4"}
         ("lrc", command("expired", cause="its ValidityTime is over"), 1, "is expired: its ValidityTime is over"),
         ("lrc", command("sent", doubts=2), 0, "is sent; written 2 times without an answer"),
         ("sent", command("sent", transmitted=TRANSMITTED), 0, "is sent; transmitted"),
-        ("sent", command("sent", transmitted=LOST), 1, "is sent; not transmitted"),
+        (
+            "sent",
+            command("sent", transmitted=LOST),
+            1,
+            "is sent; not transmitted: RX1 D0, the duty cycle of the base station",
+        ),
+        ("sent", command("sent", transmitted=GROUP), 0, "is sent; transmitted, by 24 of 24 base stations"),
+        (
+            "sent",
+            command("sent", transmitted=PART_OF_IT),
+            1,
+            (
+                "is sent; transmitted in part, by 21 of 24 base stations: 1 × A3, the radio is busy; "
+                "2 × D0, the duty cycle of the base station"
+            ),
+        ),
         ("sent", command("rejected", cause="no"), 1, "is rejected: no"),
     ],
 )
@@ -193,8 +210,9 @@ REFUSED = {
 async def test_a_trace_as_a_table(tmp_path: Path) -> None:
     sent = {"type": "DevEUI_downlink"} | command("sent", FCntDn=318, transmitted=TRANSMITTED)
     doubtful = {"type": "DevEUI_downlink"} | command("doubtful", doubts=1, cause="no answer", payload_hex=None)
+    told = UPLINK | {"type": "DevEUI_downlink_Sent", "onAir": "not transmitted: RX1 D0, the duty cycle"}
     lonely = UPLINK | {"connections": {}, "fields": {}}
-    daemon = ScriptedDaemon(traced=[UPLINK, sent, doubtful, REFUSED, lonely])
+    daemon = ScriptedDaemon(traced=[UPLINK, sent, doubtful, REFUSED, told, lonely])
     async with control_plane(daemon) as (bound, *_):
         result = await ask("trace", DEVICE.lower(), "--limit", "9", "--config", settings(tmp_path, listen=bound))
     assert result.exit_code == 0
@@ -203,9 +221,13 @@ async def test_a_trace_as_a_table(tmp_path: Path) -> None:
     assert [" ".join(line.split()) for line in result.stdout.splitlines()] == [
         "RECEIVED TYPE FPORT FCNT PAYLOAD WHAT BECAME OF IT",
         "2026-11-20T09:59:00.000Z DevEUI_uplink 2 4211 016700f1 plant done, cloud waiting",
-        "2026-11-20T10:00:00.000Z DevEUI_downlink 5 318 02ff sent; on air: DeliveryStatus 1",
+        "2026-11-20T10:00:00.000Z DevEUI_downlink 5 318 02ff sent; transmitted",
         "2026-11-20T10:00:00.000Z DevEUI_downlink 5 - - doubtful: no answer; written 1 times without an answer",
         "2026-11-20T10:00:01.000Z DevEUI_downlink_Rejected 5 - - plant done: bad\\x1b[2J",
+        (
+            "2026-11-20T09:59:00.000Z DevEUI_downlink_Sent 2 4211 016700f1 plant done, cloud waiting: "
+            "not transmitted: RX1 D0, the duty cycle"
+        ),
         "2026-11-20T09:59:00.000Z DevEUI_uplink - - - no connection",
     ]
 

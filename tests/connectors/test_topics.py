@@ -56,9 +56,10 @@ def test_reports_about_commands_go_to_a_topic_of_their_own(connector: str) -> No
     made = UplinkTopics(config(connector, downlinkStatusTopicPattern="status/{DevEUI}/{FPort|'none'}", topics=topics))
     assert plain(made.render(report("DevEUI_downlink_Rejected", FPort=5))) == f"status/{LANE}/5"
     assert plain(made.render(report("DevEUI_downlink_Sent", FPort=5))) == f"status/{LANE}/5"
+    assert plain(made.render(report("DevEUI_multicast_summary", FPort=5))) == f"status/{LANE}/5"
     assert plain(made.render(report("DevEUI_downlink_Rejected"))) == f"status/{LANE}/none"
     assert plain(made.render(report(FPort=5))) == "plant/five"
-    for kind in ("DevEUI_uplink", "DevEUI_location", "DevEUI_notification", "DevEUI_multicast_summary"):
+    for kind in ("DevEUI_uplink", "DevEUI_location", "DevEUI_notification"):
         assert plain(made.render(report(kind))) == f"plant/{LANE}/up"
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.engine.downlink_doubles import DEV_EUI, make_book, right, wrong
 from tpxd.engine.command_book import ON_AIR
+from tpxd.engine.verdicts import command_document
 from tpxd.spool import CommandState
 
 DEVICES = ("70B3D5E75E00A1C4", "70B3D5E75E00A1C5")
@@ -100,3 +101,36 @@ def test_no_report_breaks_it(fields: dict[str, Any]) -> None:
     book = make_book()
     book.enter("plant", right(CorrelationID="A1", FCntDn=5), "", None)
     book.of_report(DEV_EUI, fields)
+
+
+SUMMARY = {
+    "DevEUI": DEV_EUI, "FPort": 3, "FCntDn": 318, "TransmissionStatus": "PARTIAL", "LrrCnt": 24, "LrrSuccessCnt": 21,
+    "LrrFailedCnt": 3, "LrrFailedDistribution": "A3=1,D0=2", "CorrelationID": "A1", "CustomerID": "100009421",
+}  # fmt: skip
+
+
+def test_a_multicast_summary_is_about_the_command_whose_correlation_id_it_names() -> None:
+    book = make_book()
+    counted = book.enter("plant", right(FCntDn=317), "", None)
+    command = book.enter("plant", right(CorrelationID="A1"), "", None)
+    assert book.of_report(DEV_EUI, SUMMARY) is command
+    bare = {name: value for name, value in SUMMARY.items() if name != "CorrelationID"}
+    assert book.of_report(DEV_EUI, bare) is None
+    assert book.of_report(DEV_EUI, {"FCntDn": 318}) is counted
+    book.begin(command)
+    book.doubt(command, "no answer")
+    book.transmit(command, SUMMARY)
+    assert (command.state, command.cause) == (CommandState.SENT, ON_AIR)
+    document = command_document(command)
+    assert document["transmitted"] == {
+        name: value for name, value in SUMMARY.items() if name not in ("DevEUI", "FPort", "CustomerID")
+    }
+    assert document["onAir"].startswith("transmitted in part, by 21 of 24 base stations: 1 × A3")
+
+
+def test_a_cause_that_is_a_code_goes_back_in_words() -> None:
+    book = make_book()
+    command = book.enter("plant", right(), "", None)
+    book.end(command, CommandState.REJECTED, "E2", 350)
+    assert command.verdict is not None
+    assert b'"DownlinkRejectionCause":"E2, FCntDn is not valid"' in command.verdict

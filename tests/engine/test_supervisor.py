@@ -23,7 +23,7 @@ from tpxd.engine.plan import plan
 from tpxd.errors import LinkLost
 from tpxd.events import EventLog
 from tpxd.lorawan.downlink_request import Signing
-from tpxd.lorawan.reports import DOWNLINK_SENT
+from tpxd.lorawan.reports import DOWNLINK_SENT, MULTICAST_SUMMARY
 from tpxd.spool import NewReport
 
 
@@ -53,14 +53,17 @@ async def test_a_file_starts_changes_and_ends_a_connection(tmp_path: Path, peer:
                 await trio.lowlevel.checkpoint()
 
 
-async def test_a_connection_hears_of_its_own_commands_whatever_its_flow_takes(tmp_path: Path, peer: Peer) -> None:
-    document = {DOWNLINK_SENT: {"DevEUI": DEV_EUI, "CorrelationID": "A1", "DeliveryStatus": 1}}
+@pytest.mark.parametrize("kind", [DOWNLINK_SENT, MULTICAST_SUMMARY])
+async def test_a_connection_hears_of_its_own_commands_whatever_its_flow_takes(
+    tmp_path: Path, peer: Peer, kind: str
+) -> None:
+    document = {kind: {"DevEUI": DEV_EUI, "CorrelationID": "A1", "DeliveryStatus": 1}}
     async with supervised(tmp_path, peer) as site:
         for id in ("asked", "other"):
             await site.write(id, GOOD + '[flow]\nmatchers = [{ type = "fPort", ports = [2] }]\n')
             await site.becomes(id, "OPENED")
         site.commands.enter("asked", right(CorrelationID="A1"))
-        await site.spool.append(NewReport(DOWNLINK_SENT, DEV_EUI, "", orjson.dumps(document), document))
+        await site.spool.append(NewReport(kind, DEV_EUI, "", orjson.dumps(document), document))
         for id, fate in (("asked", "delivered"), ("other", "filtered")):
             with trio.fail_after(5):
                 while (site.supervisor.health(id) or {})["uplinks"][fate] != 1:

@@ -88,11 +88,12 @@ async def test_what_no_connection_takes_is_stored_and_counted() -> None:
     assert intake.counters.to_document()["unclaimed"] == 2
 
 
-async def test_a_report_about_a_command_that_is_known_is_claimed_by_whoever_sent_it() -> None:
+@pytest.mark.parametrize("kind", ["DevEUI_downlink_Sent", "DevEUI_multicast_summary"])
+async def test_a_report_about_a_command_that_is_known_is_claimed_by_whoever_sent_it(kind: str) -> None:
     intake = Intake()
     for known in (True, False):
         intake.known = known
-        body = orjson.dumps({"DevEUI_downlink_Sent": FIELDS | {"FCntDn": int(known)}})
+        body = orjson.dumps({kind: FIELDS | {"FCntDn": int(known)}})
         assert (await intake.post(body)).status == 200
     assert len(intake.sent) == 2
     assert intake.counters.unclaimed_total == 1

@@ -13,6 +13,7 @@ import typer
 from tpxd.cli.daemon_client import Declined, ask, document_of
 from tpxd.cli.options import DEFAULT_CONFIG, Config, Json
 from tpxd.log import visible
+from tpxd.lorawan.on_air import in_words, went_well
 
 POLL_S: Final = 0.2
 
@@ -39,7 +40,7 @@ def downlink(
     ] = None,
     wait: Annotated[
         Wait | None,
-        typer.Option("--wait", help="Wait for the LRC's answer; with =sent until DevEUI_downlink_Sent came."),
+        typer.Option("--wait", help="Wait for the LRC's answer; with =sent until it told what became of it on air."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="The longest wait, in seconds.")] = 60.0,
     config: Config = DEFAULT_CONFIG,
@@ -48,7 +49,7 @@ def downlink(
     """Let the running daemon send a command to a device; it is on the daemon's disk when this returns.
 
     The exit code is 1 when the command is wrong or rejected at once, and when what was waited for did not come: the LRC
-    refused it, it expired, it was not transmitted, or the time ran out.
+    refused it, it expired, it was not transmitted (a multicast one: not by all base stations), or the time ran out.
     """
     fields = {
         "DevEUI": dev_eui,
@@ -92,7 +93,7 @@ def _is_over(command: dict[str, Any], wait: Wait) -> bool:
 def _went_well(command: dict[str, Any], wait: Wait) -> bool:
     if wait is Wait.LRC or command["state"] != "sent":
         return bool(command["state"] == "sent")
-    return str(command["transmitted"].get("DeliveryStatus", 1)) == "1"
+    return went_well(command["transmitted"])
 
 
 def _line(command: dict[str, Any]) -> str:
@@ -103,5 +104,5 @@ def _line(command: dict[str, Any]) -> str:
     if command["doubts"]:
         words.append(f"written {command['doubts']} times without an answer")
     if command["transmitted"]:
-        words.append("transmitted" if _went_well(command | {"state": "sent"}, Wait.SENT) else "not transmitted")
+        words.append(visible(in_words(command["transmitted"])))
     return "; ".join(words)

@@ -14,6 +14,7 @@ from tpxd.cli.daemon_client import Declined, ask, document_of
 from tpxd.cli.options import DEFAULT_CONFIG, Config, Json
 from tpxd.cli.render import screen, table_of
 from tpxd.log import visible
+from tpxd.lorawan.on_air import in_words
 
 PAYLOAD_WIDTH: Final = 24
 
@@ -60,12 +61,13 @@ def _cells(entry: dict[str, Any]) -> list[str]:
         if entry["doubts"]:
             became += f"; written {entry['doubts']} times without an answer"
         if entry["transmitted"]:
-            became += f"; on air: DeliveryStatus {entry['transmitted'].get('DeliveryStatus', '-')}"
+            became += f"; {in_words(entry['transmitted'])}"
         fields = entry
     else:
         fields = entry["fields"]
         counter = fields.get("FCntUp", fields.get("FCntDn", "-"))
         became = ", ".join(f"{id} {how}" for id, how in entry["connections"].items()) or "no connection"
         became += f": {fields['DownlinkRejectionCause']}" if "DownlinkRejectionCause" in fields else ""
+        became += f": {entry['onAir']}" if "onAir" in entry else ""
     shown = (fields.get("FPort"), counter, fields.get("payload_hex"))
     return [entry["received"], entry["type"], *("-" if one in (None, "") else str(one) for one in shown), became]

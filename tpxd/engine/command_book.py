@@ -123,11 +123,13 @@ class CommandBook:
         return list(islice(reversed(self._by_device.get(dev_eui, {}).values()), limit))
 
     def of_report(self, dev_eui: str, fields: dict[str, Any]) -> StoredCommand | None:
-        """The command that a DevEUI_downlink_Sent is about: by CorrelationID, else by the device and its counter."""
+        """The command that a report is about: by CorrelationID, else a DevEUI_downlink_Sent by device and counter."""
         correlation_id = fields.get("CorrelationID")
         try:
             if correlation_id:
                 return self._by_correlation.get((dev_eui, int(str(correlation_id)[:17], 16)))
+            if "TransmissionStatus" in fields:
+                return None  # of a DevEUI_multicast_summary nobody says whose counter it has
             used = int(fields["FCntDn"]) - 1  # the report has the counter to use next
         except (KeyError, TypeError, ValueError):
             return None
@@ -228,7 +230,7 @@ class CommandBook:
         self._forget()
 
     def transmit(self, command: StoredCommand, fields: dict[str, Any]) -> None:
-        """A DevEUI_downlink_Sent told what became of it on the air."""
+        """A report told what became of it on the air."""
         command.transmitted = transmission(fields)
         self._changed(command)
         self._end_doubt(command)

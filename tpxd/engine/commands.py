@@ -165,14 +165,14 @@ class Commands:
         self.saving.count(connection, counts)
 
     def transmitted(self, dev_eui: str, fields: dict[str, Any]) -> bool:
-        """A DevEUI_downlink_Sent came: it is kept with the command that it is about; False where that is not known."""
+        """A report about a downlink came: it is kept with the command; False where that is not known."""
         command = self.book.of_report(dev_eui, fields)
         if command is not None:
             self.book.transmit(command, fields)
         return command is not None
 
     def is_about_one_of(self, connection: str, report: Uplink) -> bool:
-        """Whether a DevEUI_downlink_Sent is about a command that came from this connection."""
+        """Whether a report about a downlink is about a command that came from this connection."""
         command = self.book.of_report(report.lane, report.fields)
         return command is not None and command.connection == connection
 

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from tpxd.engine.verdicts import command_document
 from tpxd.events import utc_text
+from tpxd.lorawan.on_air import in_words
+from tpxd.lorawan.reports import ABOUT_DOWNLINKS
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, StoredCommand
 
@@ -19,8 +21,8 @@ def trace_document(
     """Reports and commands, each newest first, as one list, oldest first.
 
     Shape: each has `type`, the report type or `DevEUI_downlink`, and `received`. A report has its `fields` that matter
-    to people, and `connections`: by id, whether it still waits there or is done. A command has everything of
-    `command_document`.
+    to people, `onAir` in words where it is about a downlink, and `connections`: by id, whether it still waits there or
+    is done. A command has everything of `command_document`.
     """
     entries = [(uplink.received_ms, _uplink_document(uplink, cursors)) for uplink in reversed(uplinks)]
     entries += [
@@ -30,11 +32,13 @@ def trace_document(
 
 
 def _uplink_document(uplink: Uplink, cursors: Sequence[Cursor]) -> dict[str, Any]:
+    on_air = {"onAir": in_words(uplink.fields)} if uplink.kind in ABOUT_DOWNLINKS else {}
     meant = [cursor for cursor in cursors if uplink.recipient in (None, cursor.id)]
     return {
         "type": uplink.kind,
         "received": utc_text(uplink.received_ms / 1000),
         "seq": uplink.seq,
         "fields": {name: uplink.fields[name] for name in SHOWN if name in uplink.fields},
+        **on_air,
         "connections": {cursor.id: "done" if cursor.is_done(uplink.seq) else "waiting" for cursor in meant},
     }

@@ -13,7 +13,7 @@ from tpxd.engine.chains import Chains
 from tpxd.engine.validity import emitted_s
 from tpxd.errors import TooSlow
 from tpxd.flow import Flow
-from tpxd.lorawan.reports import DOWNLINK_SENT
+from tpxd.lorawan.reports import ABOUT_DOWNLINKS
 from tpxd.lorawan.uplink import ADDRESSED, Uplink
 from tpxd.spool import Rejected, Settled, Verdict
 from tpxd.timing import ClockWatch
@@ -79,7 +79,7 @@ class Outbound:
     def _is_about_its_own(self, uplink: Uplink) -> bool:
         if uplink.lrn_infos.startswith(ADDRESSED):
             return uplink.recipient == self.connection and not uplink.handed_on
-        return uplink.kind == DOWNLINK_SENT and self.own(uplink)
+        return uplink.kind in ABOUT_DOWNLINKS and self.own(uplink)
 
     def _takes(self, uplink: Uplink) -> bool:
         if uplink.lrn_infos.startswith(ADDRESSED):

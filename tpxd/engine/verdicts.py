@@ -12,6 +12,7 @@ import orjson
 
 from tpxd.events import utc_text
 from tpxd.lorawan.downlinks import Command
+from tpxd.lorawan.on_air import cause_in_words, in_words
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
 from tpxd.masking import masked
 from tpxd.spool import CommandState, StoredCommand
@@ -26,7 +27,8 @@ MAX_FIELD: Final = 64
 
 _SENT_FIELDS: Final = (
     "Time", "FCntDn", "DeliveryStatus", "DeliveryFailedCause1", "DeliveryFailedCause2", "DeliveryFailedCause3",
-    "DeliveryFailedCause4", "TransmissionSlot", "Lrrid", "CorrelationID",
+    "DeliveryFailedCause4", "TransmissionSlot", "Lrrid", "CorrelationID", "TransmissionStatus", "LrrCnt",
+    "LrrSuccessCnt", "LrrFailedCnt", "LrrFailedDistribution",
 )  # fmt: skip
 
 
@@ -37,14 +39,14 @@ def rejection(command: StoredCommand, now_s: float) -> bytes:
         "DevEUI": command.dev_eui,
         "FPort": command.f_port,
         "DeliveryStatus": command.status,
-        "DownlinkRejectionCause": masked(command.cause) if command.cause else None,
+        "DownlinkRejectionCause": cause_in_words(masked(command.cause)) if command.cause else None,
         "CorrelationID": command.correlation_id or None,
     }
     return orjson.dumps({DOWNLINK_REJECTED: {name: value for name, value in fields.items() if value is not None}})
 
 
 def transmission(fields: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a DevEUI_downlink_Sent."""
+    """What is kept of a DevEUI_downlink_Sent or a DevEUI_multicast_summary."""
     found = {name: fields[name] for name in _SENT_FIELDS if isinstance(fields.get(name), str | int | float)}
     return {name: value[:MAX_FIELD] if isinstance(value, str) else value for name, value in found.items()}
 
@@ -53,6 +55,7 @@ def command_document(command: StoredCommand) -> dict[str, Any]:
     """A command for people and programs; its AS_KEY is never part of it.
 
     `state` is `doubtful` instead of `waiting` once it was written and no answer came; `doubts` counts how often.
+    `transmitted` is what the LRC reported about it, `onAir` the same in words.
     """
     doubtful = command.doubts and not command.state.final
     return {
@@ -72,6 +75,7 @@ def command_document(command: StoredCommand) -> dict[str, Any]:
         "tries": command.tries,
         "doubts": command.doubts,
         "transmitted": command.transmitted,
+        "onAir": None if command.transmitted is None else in_words(command.transmitted),
     }
 
 

@@ -16,7 +16,7 @@ from tpxd.errors import ReportError, SpoolUnavailable, TokenError
 from tpxd.intake.counters import Clock, IntakeCounters, Refusal
 from tpxd.intake.routes import Route, error_response, query_value
 from tpxd.intake.seen_tokens import SeenTokens
-from tpxd.lorawan.reports import DOWNLINK_SENT, Report, parse_report
+from tpxd.lorawan.reports import ABOUT_DOWNLINKS, Report, parse_report
 from tpxd.lorawan.token import TokenCheck
 from tpxd.lorawan.uplink import ADDRESSED
 from tpxd.spool import Appended, NewReport, SpoolStatistics
@@ -41,7 +41,7 @@ Claimed = Callable[[Report], bool]
 """Whether some connection's flow takes the report."""
 
 Sent = Callable[[Report], bool]
-"""Learns of each DevEUI_downlink_Sent, once it is on disk; whether it is about a command that is known."""
+"""Learns of each report about a downlink, once it is on disk; whether it is about a command that is known."""
 
 
 def uplink_route(
@@ -86,7 +86,7 @@ def uplink_route(
             counters.refused(Refusal("spool", error.message, request.peer, report.kind, report.lane))
             return error_response(503, error.message, [(b"Retry-After", b"%d" % error.retry_after_s)])
         counters.accepted(duplicate=appended.duplicate)
-        known = report.kind == DOWNLINK_SENT and sent(report)
+        known = report.kind in ABOUT_DOWNLINKS and sent(report)
         if not appended.duplicate and not known and not claimed(report):
             counters.unclaimed_total += 1
         return STORED

@@ -40,6 +40,9 @@ KINDS = frozenset(
 )
 """The documented report types."""
 
+ABOUT_DOWNLINKS = frozenset({DOWNLINK_SENT, MULTICAST_SUMMARY})
+"""Those that tell what became of a downlink on the air."""
+
 _INVISIBLE = b" \t\r\n\xef\xbb\xbf"  # with the byte order mark of UTF-8
 _MAX_COUNTER = 2**32 - 1
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
