@@ -25,6 +25,7 @@
 Further kinds of `TpxdError` stand where they are raised:
 
     lorawan   DownlinkError, NotJson
+    spool     Distrusted
     wire      CannotListen
     engine    Later, NotTaken, Unauthorised, Unknown
     cli       Declined, Unanswered, Unreachable

@@ -38,6 +38,11 @@ def status(text: str) -> None:
     _send(f"STATUS={_line(text)}")
 
 
+def extend(seconds: int) -> None:
+    """Starting or stopping takes longer: do not give up for so many seconds from now."""
+    _send(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000}")
+
+
 def watchdog() -> None:
     """The service is alive; call it at least every `watchdog_interval_s()`."""
     _send("WATCHDOG=1")

@@ -1,7 +1,8 @@
 """What a disk may hold after a power cut, out of a record of writes and syncs.
 
 Theory of operation: a file is its synced bytes and the writes after its last sync. At a cut any of those may have
-reached the disk, whole or in part, in any order. After a sync that failed none of them ever will. Names, and the length
+reached the disk, whole or in part, in any order. After a sync that failed none of them ever will, and of that file
+nothing that was written before or after can be relied on, whatever later syncs say. Names, and the length
 that a file is cut to, change in the order in which they were changed, as a file system with a journal keeps them; what
 is written after a cut never lies in what was cut off.
 """
@@ -28,6 +29,7 @@ class Loss(Enum):
     SOME = "whole writes, any of them"
     SECTORS = "sectors of 512 bytes, any of them"
     TAIL = "all after some byte of some write"
+    FAILED = "all, and every file of which a sync or a write has failed"
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Held:
 
     synced: bytes = b""
     since: list[Written] = field(default_factory=list)
+    failed: bool = False
 
 
 class Disk:
@@ -53,6 +56,7 @@ class Disk:
                 held = self.files[name]
                 if not failed:
                     held.synced = applied(held.synced, held.since)
+                held.failed = held.failed or failed
                 held.since = []
             case Cut(name, length):
                 held = self.files.setdefault(name, Held())
@@ -66,7 +70,11 @@ class Disk:
     def image(self, loss: Loss, chance: Random) -> dict[str, bytes]:
         """The files as they may be found if the power is cut now."""
         keep = _KEEPING[loss]
-        return {name: applied(held.synced, keep(held.since, chance)) for name, held in self.files.items()}
+        return {
+            name: applied(held.synced, keep(held.since, chance))
+            for name, held in self.files.items()
+            if not (held.failed and loss is Loss.FAILED)
+        }
 
     def copy(self) -> Disk:
         """The same, on which further acts have no effect."""
@@ -132,4 +140,5 @@ _KEEPING: dict[Loss, Callable[[list[Written], Random], list[Written]]] = {
     Loss.SOME: _some,
     Loss.SECTORS: _sectors,
     Loss.TAIL: _tail,
+    Loss.FAILED: lambda writes, chance: [],
 }

@@ -21,7 +21,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """Everything written to the file before is on disk; `failed`: nothing of it ever will be."""
+    """Everything written to the file before is on disk; `failed`: nothing in it can be relied on any more."""
 
     name: str
     failed: bool

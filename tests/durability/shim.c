@@ -5,7 +5,8 @@
  * mapped and shared, so that a test may set them at any moment (the enum below gives their places).
  *
  * A record is: what (1 byte), length of the name (4), offset (8), length of the data (8), name, data; little-endian.
- * What: 'w' written, 's' synced, 'f' a sync failed, 't' cut to the length in offset, 'u' unlinked, 'r' renamed to data.
+ * The file "answers" is the test's own: it is recorded, and never fails.
+ * What: 'w' written, 's' synced, 'f' a sync failed, or a write with EIO, 't' cut to the length in offset, 'u' unlinked, 'r' renamed to data.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,11 +31,11 @@ enum {
     WRITES,      /* writes so far */
     WRITES_FROM, /* the first that fails */
     WRITES_MANY, /* how many fail */
-    WRITES_WHY,  /* their errno */
+    WRITES_WHY,  /* their errno; below 0: the process ends instead */
     SYNCS,
     SYNCS_FROM,
     SYNCS_MANY,
-    SYNCS_WHY,
+    SYNCS_WHY, /* as above */
     SYNCS_SLOW_MS, /* each sync takes so long */
     PLACES
 };
@@ -145,8 +146,12 @@ static ssize_t written(int fd, const void *data, size_t length, off64_t offset, 
     else if (last)
         end();
     ssize_t done = -1;
-    if (fails(WRITES)) {
+    if (strcmp(name, "answers") != 0 && fails(WRITES)) {
+        if (control[WRITES_WHY] < 0)
+            end();
         errno = control[WRITES_WHY];
+        if (errno == EIO)
+            note('f', name, 0, NULL, 0);
     } else {
         off64_t place = at ? offset : lseek64(fd, 0, SEEK_CUR);
         done = at ? real_pwrite(fd, data, length, offset) : real_write(fd, data, length);
@@ -190,6 +195,8 @@ static int synced(int fd, int (*real)(int))
         nanosleep(&pause, NULL);
     }
     int failed = fails(SYNCS), done = failed ? -1 : 0; /* nothing is synced really: a record is what counts */
+    if (failed && control[SYNCS_WHY] < 0)
+        end();
     note(failed ? 'f' : 's', name, 0, NULL, 0);
     pthread_mutex_unlock(&lock);
     if (failed)

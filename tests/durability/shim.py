@@ -14,6 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
 
+KILL = -1
+"""In place of an errno: the process ends instead of the call."""
+
 SOURCE = Path(__file__).with_name("shim.c")
 
 

@@ -17,7 +17,7 @@ from tpxd.spool import Rejected, Verdict, ledger
 from tpxd.spool.database import Damaged, sidecars
 from tpxd.spool.journal import Journal
 from tpxd.spool.rows import CursorRow
-from tpxd.spool.starting import repair_journal, start_journal
+from tpxd.spool.starting import renew_journal, start_journal
 
 PAGE = 512
 NOW_S = 1_795_000_000.0
@@ -85,7 +85,15 @@ def flips(sample: Sample, name: str) -> Iterator[tuple[dict[str, bytes], Sample]
 
 
 def repair_again(journal: Journal, reason: str, events: list[Event]) -> Journal:
-    return repair_journal(journal, reason, lambda: None, page_size=PAGE, wall_clock=lambda: NOW_S, note=events.append)
+    return renew_journal(
+        journal,
+        Damaged(reason),
+        lambda text: None,
+        page_size=PAGE,
+        wall_clock=lambda: NOW_S,
+        note=events.append,
+        measure_free=lambda directory: 1 << 40,
+    )
 
 
 def survive(directory: Path, files: dict[str, bytes], sample: Sample) -> bool:

@@ -19,7 +19,7 @@ def pendings(first: int, count: int) -> list[Pending]:
     return [Pending(uplink(body_of(number, 20)), number, []) for number in range(first, first + count)]
 
 
-def unbroken(journal: Journal, why: str, moved: object) -> Journal:
+def unbroken(journal: Journal, why: Exception, alive: object) -> Journal:
     raise AssertionError(why)
 
 

@@ -1,10 +1,15 @@
 """The SQLite file beneath the spool: how it is made, opened and checked, and what SQLite's errors mean.
 
 A file is made under another name and renamed when it is whole, so that a crash at any moment leaves a file that opens.
+
+After a sync that failed, the kernel takes the pages for written although they are not: what is read looks right, the
+next sync succeeds, and what was answered is gone with the page cache. So such an error is never survived by the file:
+it is `Distrusted`. A write that was refused for want of room has changed nothing and is an ordinary error.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -16,9 +21,6 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.spool.rows import APPLICATION_ID, COLUMNS, FORMAT, LATER, SCHEMA, with_crc
 
 CACHE_KIB = 4_096
-WAL_PAGES = 4_000
-"""SQLite's own checkpoint, inside a commit, comes only when the writer found no free moment for so many pages."""
-
 WAL_BYTES = 16 << 20
 """A log that grew beyond this is cut when it begins anew."""
 
@@ -48,24 +50,62 @@ _HEADER = {
 }
 
 
+BROKEN_WRITES = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_FSYNC,
+        sqlite3.SQLITE_IOERR_DIR_FSYNC,
+        sqlite3.SQLITE_IOERR_TRUNCATE,
+    }
+)
+PROBE_BYTES = 64 << 10
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Distrusted(SpoolUnavailable):
+    """A sync or a write failed: what the file seems to hold is perhaps not on disk, and never will be."""
+
+
 class Damaged(Exception):
     """The file holds what tpxd did not write; what can be read must be salvaged into a new one."""
 
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into `Damaged` or `SpoolUnavailable`."""
+    """Turn SQLite's errors into `Damaged`, `Distrusted` or another `SpoolUnavailable`."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         if code & 0xFF in DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ:
             raise Damaged(str(error)) from error
-        raise SpoolUnavailable(f"{path}: {error}", hint=_hint(code & 0xFF)) from error
+        if code == sqlite3.SQLITE_IOERR_WRITE and _is_full(path):
+            code = sqlite3.SQLITE_FULL
+        kind = Distrusted if code in BROKEN_WRITES else SpoolUnavailable
+        raise kind(f"{path}: {error}", hint=_hint(code & 0xFF)) from error
     except UnicodeDecodeError as error:
         raise Damaged("SQLite complains about something that is no text") from error
     except OSError as error:
         raise SpoolUnavailable(f"{path}: {error.strerror or error}") from error
+
+
+def _is_full(path: Path) -> bool:
+    """Whether a file of the spool cannot grow for want of room: SQLite knows only one of the errors that say so.
+
+    A file beside it is asked: to open and close the database itself would end SQLite's lock on it.
+    """
+    probe = path.with_name(path.name + ".probe")
+    try:
+        end = max(one.stat().st_size for one in (path, sidecars(path)[0]) if one.exists())
+        fd = os.open(probe, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, end, PROBE_BYTES)
+        finally:
+            os.close(fd)
+            probe.unlink()
+    except OSError as error:
+        return error.errno in NO_ROOM
+    return False
 
 
 def _hint(code: int) -> str:
@@ -97,7 +137,7 @@ def connect(path: Path, new_page_size: int | None = None) -> sqlite3.Connection:
             "locking_mode = EXCLUSIVE",
             *begin,
             "synchronous = FULL",
-            f"wal_autocheckpoint = {WAL_PAGES}",
+            "wal_autocheckpoint = 0",  # SQLite's own checkpoint keeps its errors to itself; see `Journal.checkpoint`
             f"journal_size_limit = {WAL_BYTES}",
             f"cache_size = -{CACHE_KIB}",
             "cell_size_check = ON",
@@ -116,18 +156,23 @@ def build(path: Path, page_size: int, fill: Callable[[sqlite3.Connection], None]
     draft = path.with_name(path.name + ".draft")
     for leftover in (draft, *sidecars(draft)):
         leftover.unlink(missing_ok=True)
-    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    with closing(connect(draft, page_size)) as connection:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA.values():
-            connection.execute(statement)
-        fill(connection)
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    draft.replace(path)
-    sync_directory(path.parent)
+    try:
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with closing(connect(draft, page_size)) as connection:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in SCHEMA.values():
+                connection.execute(statement)
+            fill(connection)
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        sync_file(draft)
+        draft.replace(path)
+        sync_directory(path.parent)
+    except BaseException:
+        draft.unlink(missing_ok=True)  # what it takes of the disk is needed
+        raise
 
 
 def fresh_meta() -> dict[str, str]:
@@ -145,9 +190,18 @@ def sidecars(path: Path) -> tuple[Path, Path]:
     return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
 
 
+def sync_file(path: Path) -> None:
+    """Make everything durable that was ever written to a file, by whomever."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sync_directory(directory: Path) -> None:
     """Make renames in this directory durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:

@@ -38,6 +38,7 @@ class Journal:
         state: for everyone to read; it changes inside a transaction only.
         evicted: dead letters that had to make room for newer ones, ever.
         touched: cursors that changed, or may have; whoever publishes them empties it.
+        closed: nothing can be done with it any more.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -51,15 +52,24 @@ class Journal:
         self._changed_cursors: set[str] = set()
         self._changed_meta: set[str] = set()
         self._changed_ids = False
+        self._unclean = False
+        self.closed = False
 
     def close(self) -> None:
         """Move everything into the database file itself and close it."""
+        self.closed = True
         with translated(self.path):
             self._connection.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside becomes durable together at the end or, after an error, nothing of it."""
+        """Everything inside becomes durable together at the end or, after an error, nothing of it.
+
+        What a failed transaction has left in the log may bear the mark of a commit. The log is cut before the next one
+        is written over it, so that no part of it ever comes back.
+        """
+        if self._unclean:
+            self.cut_log()
         before = self._before = self.state.copy()
         self._changed_cursors.clear()
         self._changed_meta.clear()
@@ -75,6 +85,7 @@ class Journal:
         finally:
             if not committed:
                 self.state = before
+                self._unclean = True
                 with translated(self.path):
                     if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
@@ -226,12 +237,31 @@ class Journal:
         with translated(self.path):
             # One page per step, and no columns: only a script is stepped to its end.
             self._connection.executescript(f"PRAGMA incremental_vacuum({pages:d})")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.cut_log()
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the database; outside a transaction."""
+        """Move the write-ahead log into the database; outside a transaction. The next one begins it anew."""
         with translated(self.path):
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def cut_log(self) -> None:
+        """Move the log into the database and cut it to nothing; outside a transaction."""
+        with translated(self.path):
+            ((busy, _, _),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if busy:
+            raise SpoolUnavailable(f"{self.path}: another program reads this file", hint="let go of the spool's files")
+        self._unclean = False
+
+    def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """All rows of a table as they are stored, in the order of their keys; unchecked."""
+        with translated(self.path):
+            yield from self._connection.execute(f"SELECT * FROM {table} ORDER BY 1")  # noqa: S608 - own words
+
+    def sizes(self, after: int) -> tuple[int, int, int]:
+        """Bytes, roughly: of rows after a seq, of all rows, of everything else."""
+        with translated(self.path):
+            ((some, every, other),) = self._connection.execute(_SIZES, (after,)).fetchall()
+        return int(some), int(every), int(other)
 
 
 def open_journal(path: Path) -> Journal:
@@ -320,4 +350,8 @@ def _texts(rows: Iterator[tuple[Any, ...]], places: Collection[int] = range(99))
 
 _INSERT_UPLINKS = [insertion("journal", rows) for rows in range(CHUNK + 1)]
 _INSERT_COMMIT = insertion("commits", 1)
+_SIZES = """
+    SELECT coalesce(sum((seq > ?) * size), 0), coalesce(sum(size), 0),
+        (SELECT total(length(body) + 200) FROM dead_letters) + (SELECT total(length(digests) + 40) FROM commits)
+    FROM (SELECT seq, length(body) + length(lrn_infos) + 80 AS size FROM journal)"""
 _OLDEST_DEAD_LETTER = "SELECT id, length(body) FROM dead_letters ORDER BY id LIMIT 1"

@@ -23,14 +23,15 @@ from tpxd.spool.cursor import Cursor
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, SpoolLimits, free_bytes
 from tpxd.spool.newest import Newest
+from tpxd.spool.progress import Progress
 from tpxd.spool.reading import Page
 from tpxd.spool.recent import CAPACITY, Recent
 from tpxd.spool.rounds import Call, Pending, Round, View
 from tpxd.spool.rows import CursorRow, DeadLetter
-from tpxd.spool.starting import exclusive, repair_journal, start_journal
+from tpxd.spool.starting import exclusive, renew_journal, start_journal
 from tpxd.spool.state import REMEMBERED, notes_of
 from tpxd.spool.underway import Underway
-from tpxd.spool.writer import Writer
+from tpxd.spool.writer import Renew, Writer
 
 TRACE_ROWS = 200_000
 TRACE_STEP = 4_096
@@ -59,11 +60,20 @@ async def open_spool(
     """
     events: list[Event] = []
     with exclusive(path):
-        journal = await trio.to_thread.run_sync(start_journal, path, limits.page_size, wall_clock, events.append)
+        journal = await trio.to_thread.run_sync(
+            start_journal, path, limits.page_size, wall_clock, events.append, measure_free, Progress()
+        )
         for event in events:
             report(event)
         keeping = Keeping(limits, path, wall_clock, measure_free, monotonic=monotonic)
-        spool = Spool(journal, keeping, limits, report, wall_clock)
+        renew = partial(
+            renew_journal,
+            page_size=limits.page_size,
+            wall_clock=wall_clock,
+            note=keeping.note,
+            measure_free=measure_free,
+        )
+        spool = Spool(journal, keeping, renew, limits, report, wall_clock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(trio.to_thread.run_sync, spool.writer.run, limiter=trio.CapacityLimiter(1)))
             try:
@@ -86,17 +96,17 @@ class Spool:
         self,
         journal: Journal,
         keeping: Keeping,
+        renew: Renew,
         limits: SpoolLimits,
         report: Report,
         wall_clock: Callable[[], float],
     ) -> None:
         keeping.measure(journal)
-        repair = partial(repair_journal, page_size=limits.page_size, wall_clock=wall_clock, note=keeping.note)
         loop = trio.lowlevel.current_trio_token()
         self.state = journal.state.copy()
         self.newest = Newest(self.state.last_seq)
         self.validity_s = keeping.validity_s
-        self.writer = Writer(journal, keeping, repair, wall_clock, lambda done: loop.run_sync_soon(self._finish, done))
+        self.writer = Writer(journal, keeping, renew, wall_clock, lambda done: loop.run_sync_soon(self._finish, done))
         self._limits = limits
         self._report = report
         self._wall_clock = wall_clock

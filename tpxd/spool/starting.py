@@ -13,11 +13,35 @@ from pathlib import Path
 from tpxd.errors import SpoolUnavailable, SpoolVersionError
 from tpxd.events import Event
 from tpxd.spool.damage.old_file import old_file
-from tpxd.spool.damage.repair import finish, read_wal, repair, salvaged_path
+from tpxd.spool.damage.rebuild import Rebuild
+from tpxd.spool.damage.repair import (
+    copy_out,
+    distrust,
+    finish,
+    is_distrusted,
+    read_wal,
+    salvage,
+    salvaged_path,
+    told,
+)
 from tpxd.spool.damage.scan import scan
 from tpxd.spool.damage.wal import WalCheck
-from tpxd.spool.database import Damaged, build, fresh_meta, header_problem, insertion, meta_rows, sidecars, translated
+from tpxd.spool.database import (
+    Damaged,
+    Distrusted,
+    build,
+    fresh_meta,
+    header_problem,
+    insertion,
+    meta_rows,
+    sidecars,
+    sync_directory,
+    sync_file,
+    translated,
+)
 from tpxd.spool.journal import Journal, open_journal
+from tpxd.spool.keeping import free_bytes
+from tpxd.spool.progress import Alive
 from tpxd.spool.rows import FORMAT
 
 Note = Callable[[Event], None]
@@ -43,8 +67,18 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def start_journal(path: Path, page_size: int, wall_clock: Callable[[], float], note: Note) -> Journal:
+def start_journal(
+    path: Path,
+    page_size: int,
+    wall_clock: Callable[[], float],
+    note: Note,
+    measure_free: Callable[[Path], int] = free_bytes,
+    alive: Alive = lambda text: None,
+) -> Journal:
     """Open the journal at `path`, making or repairing it where needed; `exclusive` must hold.
+
+    After a kill or a power cut that is ordinary: what SQLite's own recovery keeps is kept. It is synced here first,
+    since what a killed process wrote was perhaps not, and answers are given for it from now on.
 
     Raises:
         SpoolVersionError: a newer tpxd wrote it; it is left as it is.
@@ -55,6 +89,7 @@ def start_journal(path: Path, page_size: int, wall_clock: Callable[[], float], n
         kept = finish(path, now_ms)
         text = f"a repair of the spool that was cut short is finished; the damaged file is {kept}"
         note(Event("damage", text, level=logging.WARNING))
+    doubt = _synced(path)
     wal = read_wal(path, page_size)
     problem = None
     if path.exists():
@@ -66,52 +101,98 @@ def start_journal(path: Path, page_size: int, wall_clock: Callable[[], float], n
             sidecars(path)[0].unlink(missing_ok=True)
             build(path, page_size, _fill_fresh)
     if problem is not None:
-        return _repaired(path, page_size, problem, 0, now_ms, note)
+        return _repaired(path, page_size, Damaged(problem), 0, now_ms, note, alive)
     try:
-        return open_journal(path)
+        journal = open_journal(path)
     except Damaged as damaged:
-        return _repaired(path, page_size, str(damaged), 0, now_ms, note)
+        return _repaired(path, page_size, damaged, 0, now_ms, note, alive)
+    except Distrusted as distrusted:
+        distrust(path)
+        return _repaired(path, page_size, distrusted, 0, now_ms, note, alive)
+    if doubt is None:
+        return journal
+    return renew_journal(
+        journal, doubt, alive, page_size=page_size, wall_clock=wall_clock, note=note, measure_free=measure_free
+    )
 
 
-def repair_journal(
+def renew_journal(
     journal: Journal,
-    reason: str,
-    alive: Callable[[], None],
+    why: Damaged | Distrusted,
+    alive: Alive,
     *,
     page_size: int,
     wall_clock: Callable[[], float],
     note: Note,
+    measure_free: Callable[[Path], int],
 ) -> Journal:
-    """Repair a journal that was open; returns it anew. It may take a minute: `alive` is called all the time.
+    """Put a new file in place of one that is damaged or not trusted any more; returns it open.
+
+    It may take a minute: `alive` is called all the time.
 
     Raises:
-        SpoolUnavailable: the disk refuses; to be tried again.
+        SpoolUnavailable: the disk refuses, or has no room; to be tried again. The journal can still be read, unless it
+            is closed.
     """
-    with suppress(Damaged, SpoolUnavailable):  # what could not be moved from the log into the file is still in the log
-        journal.close()
-    again = _repaired(journal.path, page_size, reason, journal.state.last_seq, int(wall_clock() * 1000), note, alive)
+    path, now_ms = journal.path, int(wall_clock() * 1000)
+    if journal.closed:  # the last try ended with the new file made, and the old one going out of its way
+        again = start_journal(path, page_size, wall_clock, note, measure_free, alive)
+    else:
+        rebuild = _made_anew(journal, why, page_size, now_ms, measure_free, alive)
+        with suppress(Damaged, SpoolUnavailable):  # everything in it is in the new file
+            journal.close()
+        again = _moved_in(path, rebuild, why, now_ms, note)
     again.evicted = journal.evicted
     again.touched |= journal.touched | set(journal.state.cursors)
     return again
 
 
-def _repaired(
-    path: Path,
+def _made_anew(
+    journal: Journal,
+    why: Damaged | Distrusted,
     page_size: int,
-    reason: str,
-    floor: int,
     now_ms: int,
-    note: Note,
-    alive: Callable[[], None] = lambda: None,
+    measure_free: Callable[[Path], int],
+    alive: Alive,
+) -> Rebuild:
+    if isinstance(why, Distrusted):
+        distrust(journal.path)
+        with suppress(Damaged):  # where not all of it can be read, its pages are looked through
+            return copy_out(journal, page_size, now_ms, measure_free, alive)
+    return salvage(journal.path, page_size, journal.state.last_seq, now_ms, alive)
+
+
+def _repaired(
+    path: Path, page_size: int, why: Damaged | Distrusted, floor: int, now_ms: int, note: Note, alive: Alive
 ) -> Journal:
-    event, rebuild = repair(path, page_size, reason, floor, now_ms, alive)
-    note(event)
+    return _moved_in(path, salvage(path, page_size, floor, now_ms, alive), why, now_ms, note)
+
+
+def _moved_in(path: Path, rebuild: Rebuild, why: Damaged | Distrusted, now_ms: int, note: Note) -> Journal:
+    """Put the new file in the place of the old one, which is kept where it may hold more."""
+    keep = isinstance(why, Damaged) or rebuild.lost_count > 0
+    note(told(rebuild, why, finish(path, now_ms, keep=keep)))
     try:
         journal = open_journal(path)
     except Damaged as damaged:
         raise SpoolUnavailable(f"{path}: damaged, and still after a repair: {damaged}") from damaged
     journal.state.orphaned = rebuild.orphaned
     return journal
+
+
+def _synced(path: Path) -> Distrusted | None:
+    """Sync what an earlier process left, and say whether it can be trusted."""
+    if is_distrusted(path):
+        return Distrusted("a write or a sync failed before the last start")
+    try:
+        for one in (path, sidecars(path)[0]):
+            if one.exists():
+                sync_file(one)
+        sync_directory(path.parent)
+    except OSError as error:
+        distrust(path)
+        return Distrusted(f"{path}: {error.strerror}")
+    return None
 
 
 def _log_problem(path: Path, wal: WalCheck) -> str | None:

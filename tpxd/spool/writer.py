@@ -5,7 +5,9 @@ thread takes what is there, commits it as one transaction, and hands a `Round` b
 reads one page for whoever waits for one, and looks for the next work. With nothing to do it keeps the file in order.
 
 When the disk refuses, everyone in the transaction gets `SpoolUnavailable`, and the next work is tried all the same.
-When the file turns out to be damaged, it is repaired on the spot and the work tried again: callers wait, that is all.
+When the file turns out to be damaged, or a failed sync has ended trust in it, a new one takes its place on the spot and
+the work is tried again: callers wait, that is all. While no new one can be made nothing is stored; it is tried again
+each second, and what the old one holds can be read.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from typing import NamedTuple, TypeVar
 
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
-from tpxd.spool.database import Damaged
+from tpxd.spool.database import Damaged, Distrusted
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, NoRoom
+from tpxd.spool.progress import Alive, Progress
 from tpxd.spool.rounds import Call, Pending, Round, View
 from tpxd.spool.rows import CursorRow
 
@@ -37,13 +40,18 @@ shared by more of them. Those that were just answered come again; the first of t
 
 TICK_S = 1.0
 KEEPING_PAUSE_S = 0.02
-PROBE_S = 2.0
+PROBE_S = 1.0
 CHECKPOINT_COMMITS = 100
 CHECKPOINT_BYTES = 2 << 20
 """After so much the log is moved into the database, in the next moment when nobody waits; a few milliseconds."""
 
+OVERDUE = 8
+"""After so many times as much it is moved whoever waits."""
+
 
 T = TypeVar("T")
+Renew = Callable[[Journal, Damaged | Distrusted, Alive], Journal]
+"""Puts a new file in place of the journal's."""
 
 
 class Stored(NamedTuple):
@@ -66,16 +74,19 @@ class Writer:
         self,
         journal: Journal,
         keeping: Keeping,
-        repair: Callable[[Journal, str, Callable[[], None]], Journal],
+        renew: Renew,
         wall_clock: Callable[[], float],
         deliver: Callable[[Round], None],
     ) -> None:
         self.inbox: deque[Pending] = deque()
         self.calls: deque[Call] = deque()
         self.moved_s = time.monotonic()
+        self.progress = Progress()
         self._journal = journal
         self._keeping = keeping
-        self._repair = repair
+        self._renew = renew
+        self._fault: Damaged | Distrusted | None = None
+        self._renewal: tuple[float, SpoolUnavailable] | None = None
         self._wall_clock = wall_clock
         self._deliver = deliver
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -113,7 +124,8 @@ class Writer:
                 break
             self._keep()
             self._moved()
-        self._journal.close()
+        with suppress(Damaged, SpoolUnavailable):  # what could not be moved into the database is still in the log
+            self._journal.close()
 
     def _moved(self) -> None:
         self.moved_s = time.monotonic()
@@ -146,7 +158,7 @@ class Writer:
         stored = Stored()
         error: SpoolUnavailable | None = None
         try:
-            stored = self._repaired(lambda: self._transact(appends, writes, stored_ms))
+            stored = self._mended(lambda: self._transact(appends, writes, stored_ms))
         except SpoolUnavailable as unavailable:
             error = unavailable
             for call in writes:
@@ -193,21 +205,40 @@ class Writer:
 
     def _read(self, call: Call) -> None:
         try:
-            call.result = self._repaired(lambda: call.run(self._journal))
+            call.result = self._mended(lambda: call.run(self._journal), reads=True)
         except SpoolUnavailable as unavailable:
             call.error = unavailable
         self._publish(Stored(), (), 0, (call,))
 
-    def _repaired(self, work: Callable[[], T]) -> T:
-        """Do the work; where the file is damaged, repair it first, once."""
+    def _mended(self, work: Callable[[], T], *, reads: bool = False) -> T:
+        """Do the work. Where the file turns out damaged, or is not trusted, put a new one in its place first, once."""
+        for _ in range(2):
+            if self._fault is not None and not (reads and self._readable()):
+                self._put_new_file(self._fault)
+            try:
+                return work()
+            except (Damaged, Distrusted) as fault:
+                self._fault = fault
+        raise SpoolUnavailable(f"the spool is damaged, and still after a repair: {self._fault}") from self._fault
+
+    def _readable(self) -> bool:
+        return isinstance(self._fault, Distrusted) and not self._journal.closed
+
+    def _put_new_file(self, fault: Damaged | Distrusted) -> None:
+        if self._renewal is not None and time.monotonic() < self._renewal[0]:
+            raise self._renewal[1]
         try:
-            return work()
-        except Damaged as damaged:
-            self._journal = self._repair(self._journal, str(damaged), self._moved)
-        try:
-            return work()
-        except Damaged as damaged:
-            raise SpoolUnavailable(f"the spool is damaged, and still after a repair: {damaged}") from damaged
+            self._journal = self._renew(self._journal, fault, self._alive)
+        except SpoolUnavailable as unavailable:
+            self._renewal = (time.monotonic() + PROBE_S, unavailable)
+            raise
+        finally:
+            self.progress.done()
+        self._fault = self._renewal = None
+
+    def _alive(self, text: str) -> None:
+        self.moved_s = time.monotonic()
+        self.progress(text)
 
     def _note_storing(self, error: SpoolUnavailable | None) -> None:
         """One event when the disk begins to refuse, one when it stores again."""
@@ -231,9 +262,10 @@ class Writer:
 
     def _keep(self) -> None:
         """Keep the file in order, now and then; while the disk refuses, only try whether it still does."""
-        if not self.inbox and (self._logged_commits > CHECKPOINT_COMMITS or self._logged_bytes > CHECKPOINT_BYTES):
+        logged = max(self._logged_commits / CHECKPOINT_COMMITS, self._logged_bytes / CHECKPOINT_BYTES)
+        if logged > (OVERDUE if self.inbox else 1):
             self._logged_commits = self._logged_bytes = 0
-            self._guarded(self._journal.checkpoint)
+            self._guarded(lambda: self._journal.checkpoint())
         if time.monotonic() < self._next_tick_s:
             return
         if self._last_error is None:
@@ -251,7 +283,7 @@ class Writer:
 
     def _guarded(self, work: Callable[[], T]) -> T | None:
         try:
-            return self._repaired(work)
+            return self._mended(work)
         except SpoolUnavailable as unavailable:
             self._note_storing(unavailable)
             return None

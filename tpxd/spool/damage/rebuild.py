@@ -24,11 +24,15 @@ BATCH = 64
 class Rebuild:
     """Fills a new database, and knows afterwards what was kept and lost.
 
+    Args:
+        floor: see `repair.salvage`.
+        leave_out: rows up to this seq are not taken over; nobody waits for them.
+
     Attributes:
         orphaned: nobody can tell which cursors there were.
     """
 
-    def __init__(self, found: Iterable[Found], floor: int, now_ms: int) -> None:
+    def __init__(self, found: Iterable[Found], floor: int, now_ms: int, leave_out: int = 0) -> None:
         self.kept_count = 0
         self.lost: list[Hole] = []
         self.lost_cursors: list[str] = []
@@ -37,6 +41,7 @@ class Rebuild:
         self.orphaned = False
         self._found = found
         self._floor = floor
+        self._leave_out = leave_out
         self._now_ms = now_ms
         self._known_seq = 0
         self._meta: dict[str, str] = {}
@@ -72,6 +77,8 @@ class Rebuild:
                 case (("journal" | "commits"), (int(seq), *_)) if not one.behind:
                     self._known_seq = max(self._known_seq, seq)
             match one.table, one.fields:
+                case "journal", (int(seq), *_) if seq <= self._leave_out:
+                    pass
                 case "journal", fields:
                     yield "journal", _texts(fields, (2, 3, 4))
                 case "dead_letters", fields:
@@ -155,6 +162,7 @@ class Rebuild:
             state.first_seq = int(self._meta["first_seq"])
         else:
             state.first_seq = min([oldest or state.last_seq + 1, *(position + 1 for position in positions)])
+        state.first_seq = max(state.first_seq, self._leave_out + 1)
         state.last_seq = max(state.last_seq, state.first_seq - 1)
         return state
 

@@ -1,7 +1,9 @@
-"""Sets a damaged database aside and puts what can be read into a new one.
+"""Puts what can be read of a spool's file into a new one, where bytes have changed or the disk has failed.
 
 Order of the files, so that a crash at any moment loses nothing: the new file is made whole under the name `.salvaged`;
-then the old ones get their names; then the new one gets its own. Whoever finds a `.salvaged` goes on from there.
+then the old ones are moved or deleted; then the new one gets its own name. Whoever finds a `.salvaged` goes on from
+there. A file that is not trusted any more is marked by another beside it until the new one is in its place, so that a
+restart does not trust it again.
 """
 
 from __future__ import annotations
@@ -9,17 +11,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
 from tpxd.spool.damage.old_file import Content, old_file
 from tpxd.spool.damage.rebuild import Rebuild
-from tpxd.spool.damage.scan import Found, scan
+from tpxd.spool.damage.scan import Found, checked_row, scan
 from tpxd.spool.damage.wal import WalCheck, check_wal
-from tpxd.spool.database import build, sidecars, sync_directory, translated
-
-KEPT = 3
-"""Damaged files that are kept."""
+from tpxd.spool.database import Damaged, Distrusted, build, sidecars, sync_directory, translated
+from tpxd.spool.journal import Journal
+from tpxd.spool.progress import Alive
+from tpxd.spool.rows import SCHEMA
 
 SAMPLE_PAGES = 256
 TELL_EVERY = 1_000
@@ -32,13 +36,10 @@ def read_wal(path: Path, page_size: int) -> WalCheck:
         return check_wal(wal.read_bytes(), page_size) if wal.exists() else WalCheck(page_size)
 
 
-def repair(
-    path: Path, page_size: int, reason: str, floor: int, now_ms: int, alive: Callable[[], None]
-) -> tuple[Event, Rebuild]:
-    """Put everything that can be read into a new file at `path`, and keep the old one under another name.
+def salvage(path: Path, page_size: int, floor: int, now_ms: int, alive: Alive) -> Rebuild:
+    """Make the new file, under its first name, of every row that can be found in the pages of the old ones.
 
     Args:
-        reason: what was found to be wrong, for the event.
         floor: seqs up to this one were stored, as far as is known; those that are missing are reported as lost.
         alive: called now and then.
 
@@ -47,25 +48,73 @@ def repair(
     """
     wal = read_wal(path, page_size)
     with translated(path), old_file(path) as database:
+        drop_copies(path)
         size = likely_page_size(database, wal, page_size)
-        rebuild = Rebuild(_telling(scan(database, wal.frames, size, wal.kept), alive), floor, now_ms)
+        found = _telling(scan(database, wal.frames, size, wal.kept), alive)
+        rebuild = Rebuild(found, floor, now_ms)
         build(salvaged_path(path), page_size, rebuild.fill)
-    kept = finish(path, now_ms)
-    lost = rebuild.lost_count
-    text = (
-        f"the spool was damaged ({reason}): {rebuild.kept_count} uplinks were salvaged, {lost} are lost;"
-        f" the damaged file is {kept}"
-    )
-    more = {
-        "salvaged": rebuild.kept_count,
-        "lost": lost,
-        "lostRanges": [[hole.first, hole.last] for hole in rebuild.lost[:100]],
-        "cursorsLost": rebuild.lost_cursors,
-        "notesLost": rebuild.lost_notes,
-        "deadLettersLost": rebuild.lost_dead_letters,
-        "file": str(kept),
-    }
-    return Event("damage", text, level=logging.ERROR, more=more), rebuild
+    return rebuild
+
+
+def copy_out(
+    journal: Journal, page_size: int, now_ms: int, measure_free: Callable[[Path], int], alive: Alive
+) -> Rebuild:
+    """Make the new file, under its first name, of what an open journal holds.
+
+    What every queue is done with is left out where there is no room for it.
+
+    Raises:
+        Damaged: not all of it can be read.
+        SpoolUnavailable: the disk refuses, or has no room; everything is as it was.
+    """
+    path, state = journal.path, journal.state
+    with translated(path):
+        drop_copies(path)
+        done = min((row.position for row in state.cursors.values()), default=state.last_seq)
+        used = journal.reader.used_bytes()
+        waiting, every, other = journal.sizes(done)
+        least = used * (waiting + other) // max(1, every + other)
+        free = measure_free(path.parent)
+        if least > free:
+            missing = least - free
+            raise SpoolUnavailable(
+                f"{path}: the disk failed; before anything is stored its content must go into a new file, for which"
+                f" {missing} bytes are missing",
+                hint="free some space on this disk",
+            )
+        leave_out = 0 if used <= free else done
+        rebuild = Rebuild(_telling(_rows(journal), alive), state.last_seq, now_ms, leave_out)
+        build(salvaged_path(path), page_size, rebuild.fill)
+    return rebuild
+
+
+def _rows(journal: Journal) -> Iterator[Found]:
+    """Every row whose checksum holds."""
+    try:
+        for table in SCHEMA:
+            for row in journal.rows(table):
+                fields = checked_row(table, row)
+                if fields is not None:
+                    yield Found(table, fields, weak=False)
+    except SpoolUnavailable as error:
+        raise Damaged(str(error)) from error
+
+
+def distrust(path: Path) -> None:
+    """Mark the file, so that the next start does not trust it either."""
+    with suppress(OSError):  # the disk has failed: perhaps this fails too
+        distrusted_mark(path).touch(mode=0o600)
+        sync_directory(path.parent)
+
+
+def is_distrusted(path: Path) -> bool:
+    """Whether a new file must take its place."""
+    return distrusted_mark(path).exists()
+
+
+def distrusted_mark(path: Path) -> Path:
+    """It stands beside a file that is not trusted."""
+    return path.with_name(path.name + ".distrusted")
 
 
 def likely_page_size(database: Content, wal: WalCheck, configured: int) -> int:
@@ -85,25 +134,59 @@ def salvaged_path(path: Path) -> Path:
     return path.with_name(path.name + ".salvaged")
 
 
-def finish(path: Path, now_ms: int) -> Path:
-    """Move the damaged files out of the way, and the new one into its place; also after a crash in between."""
+def finish(path: Path, now_ms: int, *, keep: bool = True) -> Path | None:
+    """Move the old files out of the way, or delete them, and the new one into its place; also after a crash in between.
+
+    Returns:
+        Where the old file is kept; None where it is not.
+    """
     stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(now_ms / 1000))
     kept = path.with_name(f"{path.name}.damaged-{stamp}")
     with translated(path):
         for old, new in zip((path, *sidecars(path)), (kept, *sidecars(kept)), strict=True):
-            if old.exists():
+            if not keep:
+                old.unlink(missing_ok=True)
+            elif old.exists():
                 old.replace(new)
+        sync_directory(path.parent)  # the old log must never meet the new file
         salvaged_path(path).replace(path)
         sync_directory(path.parent)
-        every = sorted(path.parent.glob(f"{path.name}.damaged-{'[0-9]' * len(stamp)}"))
-        for old in every[:-KEPT]:
-            for one in (old, *sidecars(old)):
-                one.unlink(missing_ok=True)
-    return kept
+        distrusted_mark(path).unlink(missing_ok=True)
+    return kept if keep else None
 
 
-def _telling(found: Iterator[Found], alive: Callable[[], None]) -> Iterator[Found]:
+def drop_copies(path: Path) -> None:
+    """Delete the damaged files of earlier repairs: there is room for one, and it is needed now."""
+    for old in path.parent.glob(f"{path.name}.damaged-*"):
+        old.unlink(missing_ok=True)
+
+
+def told(rebuild: Rebuild, why: Damaged | Distrusted, kept: Path | None) -> Event:
+    """What happened, for people."""
+    lost = rebuild.lost_count
+    if isinstance(why, Distrusted):
+        text = (
+            f"the disk failed ({why}): what the spool's file held is in a new one;"
+            f" {rebuild.kept_count} uplinks, {lost} are lost"
+        )
+    else:
+        text = f"the spool was damaged ({why}): {rebuild.kept_count} uplinks were salvaged, {lost} are lost"
+    if kept is not None:
+        text += f"; the damaged file is {kept}"
+    more = {
+        "salvaged": rebuild.kept_count,
+        "lost": lost,
+        "lostRanges": [[hole.first, hole.last] for hole in rebuild.lost[:100]],
+        "cursorsLost": rebuild.lost_cursors,
+        "notesLost": rebuild.lost_notes,
+        "deadLettersLost": rebuild.lost_dead_letters,
+        "file": None if kept is None else str(kept),
+    }
+    return Event("damage", text, level=logging.ERROR, more=more)
+
+
+def _telling(found: Iterator[Found], alive: Alive) -> Iterator[Found]:
     for count, one in enumerate(found):
         if count % TELL_EVERY == 0:
-            alive()
+            alive(f"the spool is moved into a new file: {count} rows so far")
         yield one

@@ -148,14 +148,17 @@ def _row(key: int, payload: bytes, head: int, *, weak: bool) -> Found | None:
             return None
         values.append(_value(kind, payload[at : at + width]))
         at += width
-    fields = _journal_fields(values) if table == "journal" else checked(table, tuple(values))
+    fields = checked_row(table, tuple(values))
     return None if fields is None else Found(table, fields, weak)
 
 
-def _journal_fields(values: list[Field]) -> tuple[Field, ...] | None:
+def checked_row(table: str, values: tuple[Field, ...]) -> tuple[Field, ...] | None:
+    """What a stored row holds, as in `Found`; None when its checksum does not hold."""
+    if table != "journal":
+        return checked(table, values)
     match values:
-        case [int(seq), int(ms), bytes(kind), bytes(lane), bytes(lrn_infos), int(crc), bytes(body)]:
-            return tuple(values) if journal_crc(seq, ms, kind, lane, lrn_infos, body) == crc else None
+        case (int(seq), int(ms), bytes(kind), bytes(lane), bytes(lrn_infos), int(crc), bytes(body)):
+            return values if journal_crc(seq, ms, kind, lane, lrn_infos, body) == crc else None
     return None
 
 

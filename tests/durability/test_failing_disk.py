@@ -1,0 +1,47 @@
+"""A write or a sync fails: what was answered is kept all the same, whatever the page cache pretends."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.durability import shim
+from tests.durability.campaigns import answers, cut_and_look, posted
+from tests.durability.images import Loss
+from tests.durability.recording import Synced
+from tests.durability.shim import Place
+
+MOMENTS = 4
+
+
+def fail_once(where: Path, kind: str, why: int, number: int) -> list[str]:
+    """Post while one call fails; what is wrong if the process is killed or the power cut soon afterwards, or later."""
+    disk = shim.disk(where / "failing", record=True)
+    posted(disk, 0)
+    if kind == "sync":
+        disk.fail_syncs(why, disk.get(Place.SYNCS) + number)
+    else:
+        disk.fail_writes(why, disk.get(Place.WRITES) + number)
+    acts = posted(disk, 60)
+    failed = next((at for at, act in enumerate(acts) if isinstance(act, Synced) and act.failed), 0)
+    after = [(at, held) for at, held in answers(acts) if at > failed]
+    wrong = []
+    for at, held in [*after[:MOMENTS], *after[MOMENTS :: len(after) // MOMENTS + 1]]:
+        for loss in (Loss.NOTHING, Loss.FAILED):
+            found = cut_and_look(acts, at, held, loss, Random(0), where / "image")
+            wrong += [f"{loss.name} at {at}: {one}" for one in found.wrong]
+    return wrong
+
+
+@pytest.mark.parametrize("number", range(2, 26, 3))
+def test_a_sync_that_fails_once(in_memory: Path, number: int) -> None:
+    assert fail_once(in_memory, "sync", errno.EIO, number) == []
+
+
+@pytest.mark.parametrize("why", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("number", range(10, 640, 90))
+def test_a_write_that_fails_once(in_memory: Path, number: int, why: int) -> None:
+    assert fail_once(in_memory, "write", why, number) == []
