@@ -36,9 +36,8 @@ from tpxd.tls_config import TlsConfig
 from tpxd.topics import TopicSources
 from tpxd.wire.proxy import host_and_port
 from tpxd.wire.sigv4 import Signer
-from tpxd.wire.streams import Endpoint
+from tpxd.wire.streams import Endpoint, WebSocket
 from tpxd.wire.tls import TlsContexts
-from tpxd.wire.websocket import WebSocket
 
 MAX_TOPIC_BYTES: Final = 256
 MAX_SLASHES: Final = 7

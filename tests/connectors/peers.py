@@ -34,7 +34,6 @@ from tpxd.errors import ConnectFailed
 from tpxd.wire.amqp_session import PREFETCH
 from tpxd.wire.mqtt_codec import split
 from tpxd.wire.streams import Endpoint
-from tpxd.wire.websocket import open_websocket
 
 
 class Fate(Enum):
@@ -210,13 +209,6 @@ class WebSocketPeer(MqttPeer):
     """The same broker behind a WebSocket."""
 
     settings: ClassVar[dict[str, Any]] = MqttPeer.settings | {"hostName": "broker.example.net", "protocol": "WSS"}
-
-    async def dial(self, endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
-        """See `connector.Dial`; TLS is left out."""
-        assert endpoint.websocket is not None
-        near = await super().dial(endpoint, timeout_s)
-        self.near_ends[-1] = await open_websocket(near, endpoint.websocket, str(endpoint), endpoint.host)
-        return self.near_ends[-1]
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """See `Peer`."""

@@ -13,8 +13,8 @@ from tests.connectors.opening import CLIENT, complaint
 from tpxd.config import SecretSources
 from tpxd.connector import REGISTRY
 from tpxd.connectors.mqtt import MqttConfig
+from tpxd.wire.streams import WebSocket
 from tpxd.wire.tls import TlsContextCache
-from tpxd.wire.websocket import WebSocket
 
 
 def test_it_is_registered() -> None:

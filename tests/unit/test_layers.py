@@ -46,8 +46,8 @@ CONFINED = {
     "amqtt": {"tpxd.broker", "tpxd.wire.mqtt_codec"},
     "aiormq": {"tpxd.wire.amqp_codec"},
     "pamqp": {"tpxd.wire.amqp_codec"},
-    "wsproto": {"tpxd.wire.websocket"},
-    "h11": {"tpxd.wire.proxy"},
+    "trio_websocket": {"tpxd.wire.websocket"},
+    "h11": {"tpxd.wire.proxy", "tpxd.wire.websocket"},
     "jsonpath": {"tpxd.lorawan.json_path"},
     "regex": {"tpxd.lorawan.bounded_regex", "tpxd.lorawan.json_path"},
 }

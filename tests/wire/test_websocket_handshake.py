@@ -11,14 +11,14 @@ from trio.testing import MockClock, memory_stream_pair
 
 from tests.wire.websocket_link import MQTT, PLACE, accepting, frame, read_frame, read_head, shake_hands
 from tpxd.errors import AuthenticationFailed, ConnectFailed
-from tpxd.wire.streams import Endpoint, open_stream
-from tpxd.wire.websocket import WebSocket, open_websocket
+from tpxd.wire.streams import Endpoint, WebSocket, open_stream
+from tpxd.wire.websocket import open_link, open_websocket
 
 # ---- in memory
 
 
-async def test_what_is_asked_for() -> None:
-    stream, _, request = await shake_hands(accepting)
+async def test_what_is_asked_for(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    stream, _, _, request = await shake_hands(nursery, accepting)
     lines = request.decode().split("\r\n")
     headers = {name.lower(): value for name, value in (line.split(": ") for line in lines[1:-2])}
     assert lines[0] == "GET /mqtt?site=1 HTTP/1.1"
@@ -33,8 +33,10 @@ async def test_what_is_asked_for() -> None:
     await stream.aclose()
 
 
-async def test_bytes_that_come_with_the_handshake_are_not_lost() -> None:
-    stream, _, _ = await shake_hands(lambda request: accepting(request) + frame(0x82, b"hello"))
+async def test_bytes_that_come_with_the_handshake_are_not_lost(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    stream, _, _, _ = await shake_hands(nursery, lambda request: accepting(request) + frame(0x82, b"hello"))
     assert await stream.receive_some() == b"hello"
     await stream.aclose()
 
@@ -53,9 +55,9 @@ async def test_bytes_that_come_with_the_handshake_are_not_lost() -> None:
         (b"X" * 70_000, ConnectFailed, "no WebSocket handshake", "WebSockets"),
     ],
 )
-async def test_refusals(answer: bytes, kind: type[Exception], message: str, hint: str) -> None:
+async def test_refusals(nursery: trio.Nursery, answer: bytes, kind: type[Exception], message: str, hint: str) -> None:
     with pytest.raises((AuthenticationFailed, ConnectFailed)) as caught:
-        await shake_hands(lambda request: answer)
+        await shake_hands(nursery, lambda request: answer)
     assert type(caught.value) is kind
     assert caught.value.message.startswith(f"{PLACE}: ")
     assert caught.value.message.endswith("(WebSocket handshake)")
@@ -66,45 +68,45 @@ async def test_refusals(answer: bytes, kind: type[Exception], message: str, hint
 SIGNED = WebSocket("/mqtt", "mqtt", query="X-Sign=fAke", login_hint="is the key right?")
 
 
-async def test_a_query_that_lets_us_in_goes_out() -> None:
-    _, _, request = await shake_hands(accepting, SIGNED)
+async def test_a_query_that_lets_us_in_goes_out(nursery: trio.Nursery) -> None:
+    _, _, _, request = await shake_hands(nursery, accepting, SIGNED)
     assert request.startswith(b"GET /mqtt?X-Sign=fAke HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize("status", [b"403", b"404", b"500"])
-async def test_a_query_that_lets_us_in_never_shows(status: bytes) -> None:
+async def test_a_query_that_lets_us_in_never_shows(nursery: trio.Nursery, status: bytes) -> None:
     with pytest.raises((AuthenticationFailed, ConnectFailed)) as caught:
-        await shake_hands(lambda _: b"HTTP/1.1 %b X\r\nContent-Length: 0\r\n\r\n" % status, SIGNED)
+        await shake_hands(nursery, lambda _: b"HTTP/1.1 %b X\r\nContent-Length: 0\r\n\r\n" % status, SIGNED)
     assert "fAke" not in f"{caught.value} {caught.value.hint} {SIGNED}"
 
 
-async def test_who_asks_knows_best_why_a_server_may_refuse() -> None:
+async def test_who_asks_knows_best_why_a_server_may_refuse(nursery: trio.Nursery) -> None:
     with pytest.raises(AuthenticationFailed) as caught:
-        await shake_hands(lambda _: b"HTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n", SIGNED)
+        await shake_hands(nursery, lambda _: b"HTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n", SIGNED)
     assert caught.value.hint == "is the key right?"
 
 
-async def test_a_server_that_chooses_no_subprotocol() -> None:
+async def test_a_server_that_chooses_no_subprotocol(nursery: trio.Nursery) -> None:
     with pytest.raises(ConnectFailed, match="not for mqtt") as caught:
-        await shake_hands(lambda request: accepting(request, b""))
+        await shake_hands(nursery, lambda request: accepting(request, b""))
     assert "/mqtt?site=1" in (caught.value.hint or "")
 
 
-async def test_a_server_that_chooses_another_subprotocol() -> None:
+async def test_a_server_that_chooses_another_subprotocol(nursery: trio.Nursery) -> None:
     with pytest.raises(ConnectFailed, match="no WebSocket handshake"):
-        await shake_hands(lambda request: accepting(request, b"amqp"))
+        await shake_hands(nursery, lambda request: accepting(request, b"amqp"))
 
 
-async def test_a_wrong_proof_of_having_read_the_key() -> None:
+async def test_a_wrong_proof_of_having_read_the_key(nursery: trio.Nursery) -> None:
     with pytest.raises(ConnectFailed, match="no WebSocket handshake"):
-        await shake_hands(lambda request: accepting(b"Sec-WebSocket-Key: of another\r\n"))
+        await shake_hands(nursery, lambda request: accepting(b"Sec-WebSocket-Key: of another\r\n"))
 
 
-async def test_a_server_that_hangs_up_in_the_handshake() -> None:
+async def test_a_server_that_hangs_up_in_the_handshake(nursery: trio.Nursery) -> None:
     near, far = memory_stream_pair()
     await far.aclose()
     with pytest.raises(trio.BrokenResourceError):
-        await open_websocket(near, MQTT, PLACE, "broker.example.net")
+        await open_websocket(nursery, near, MQTT, PLACE, "broker.example.net")
 
 
 # ---- by an endpoint, over TCP
@@ -130,10 +132,9 @@ async def test_an_endpoint_may_ask_for_a_websocket() -> None:
         await stream.send_all(frame(0x82, payload[::-1]))
 
     async with server_that(serve) as port:
-        stream = await open_stream(Endpoint("127.0.0.1", port, websocket=MQTT), 5)
-        await stream.send_all(b"abc")
-        assert await stream.receive_some() == b"cba"
-        await stream.aclose()
+        async with open_link(Endpoint("127.0.0.1", port, websocket=MQTT), open_stream, 5) as stream:
+            await stream.send_all(b"abc")
+            assert await stream.receive_some() == b"cba"
         assert hosts == [[b"Host: 127.0.0.1:%d" % port]]
 
 
@@ -143,7 +144,8 @@ async def test_a_server_that_does_not_answer_the_handshake(autojump_clock: MockC
 
     async with server_that(serve) as port:
         with pytest.raises(ConnectFailed, match=r"no answer within 5 s \(WebSocket handshake\)"):
-            await open_stream(Endpoint("127.0.0.1", port, websocket=MQTT), 5)
+            async with open_link(Endpoint("127.0.0.1", port, websocket=MQTT), open_stream, 5):
+                pytest.fail("it opened")
 
 
 async def test_a_server_that_hangs_up_is_told_with_the_phase() -> None:
@@ -153,4 +155,5 @@ async def test_a_server_that_hangs_up_is_told_with_the_phase() -> None:
 
     async with server_that(serve) as port:
         with pytest.raises(ConnectFailed, match=r"closed the connection \(WebSocket handshake\)"):
-            await open_stream(Endpoint("127.0.0.1", port, websocket=MQTT), 5)
+            async with open_link(Endpoint("127.0.0.1", port, websocket=MQTT), open_stream, 5):
+                pytest.fail("it opened")

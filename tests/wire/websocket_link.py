@@ -8,10 +8,12 @@ import struct
 from collections.abc import Callable
 
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
-from tpxd.wire.streams import one_error
-from tpxd.wire.websocket import WebSocket, WebSocketStream, open_websocket
+from tpxd.wire.streams import WebSocket, one_error
+from tpxd.wire.websocket import WebSocketStream, open_websocket
+
+MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 
 MQTT = WebSocket("/mqtt?site=1", "mqtt")
 PLACE = "broker.example.net:443"
@@ -36,22 +38,26 @@ async def read_head(stream: trio.abc.ReceiveStream) -> bytes:
 
 
 async def shake_hands(
-    answer: Callable[[bytes], bytes], options: WebSocket = MQTT
-) -> tuple[WebSocketStream, trio.abc.Stream, bytes]:
-    """Our stream, the server's end beneath it, and the request that we sent."""
+    tasks: trio.Nursery, answer: Callable[[bytes], bytes], options: WebSocket = MQTT
+) -> tuple[WebSocketStream, MemoryStream, MemoryStream, bytes]:
+    """Our stream, our end and the server's end beneath it, and the request that we sent.
+
+    Args:
+        tasks: where our stream is read.
+    """
     near, far = memory_stream_pair()
     opened: list[WebSocketStream] = []
     request = b""
 
     async def open_it() -> None:
-        opened.append(await open_websocket(near, options, PLACE, "broker.example.net"))
+        opened.append(await open_websocket(tasks, near, options, PLACE, "broker.example.net"))
 
     with one_error():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(open_it)
             request = await read_head(far)
             await far.send_all(answer(request))
-    return opened[0], far, request
+    return opened[0], near, far, request
 
 
 async def read_frame(stream: trio.abc.ReceiveStream) -> tuple[int, bytes, bool]:

@@ -32,6 +32,7 @@ from tpxd.topics import CommandPorts, UplinkTopics
 from tpxd.wire.aws_registry import Registry, open_registry
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_session import WHY_LOST, WHY_NO_CONNACK
+from tpxd.wire.websocket import open_link
 
 MAX_BODY_BYTES: Final = 128 * 1024
 MAX_IN_FLIGHT: Final = 100
@@ -59,33 +60,33 @@ async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[
     timeout_s = config.connectionTimeout / 1000
     deadline = trio.current_time() + timeout_s
     endpoint = config.data_endpoint(context.tls, datetime.now(UTC))
-    stream = await context.dial(endpoint, timeout_s)
-    context.authenticating()
-    filters = config.command_sources if context.commands else []
-    client_id = config.clientId or context.client_id
-    login_hint = (
-        f"does the policy of the certificate or access key allow iot:Connect for the client id {client_id}, and is the "
-        "certificate active?"
-    )
-    options = MqttOptions(
-        client_id,
-        clean_session=not filters,
-        connect_timeout_s=max(deadline - trio.current_time(), 0.1),
-        answer_timeout_s=config.actionTimeout / 1000,
-        window=MAX_IN_FLIGHT,
-        login_hint=login_hint,
-    )
-    with _policies_named(options):
-        left = LeftAtBroker(context, "filters", f"{endpoint} {client_id}")
-        async with open_subscribed(stream, options, filters, left) as session:
-            mqtt = MqttTransport(
-                session,
-                UplinkTopics(config),
-                CommandPorts(config),
-                config.actionTimeout / 1000,
-                refusal=_refusal,
-            )
-            yield AwsIotTransport(mqtt, _things(config, context))
+    async with open_link(endpoint, context.dial, timeout_s) as stream:
+        context.authenticating()
+        filters = config.command_sources if context.commands else []
+        client_id = config.clientId or context.client_id
+        login_hint = (
+            "does the policy of the certificate or access key allow iot:Connect for the client id "
+            f"{client_id}, and is the certificate active?"
+        )
+        options = MqttOptions(
+            client_id,
+            clean_session=not filters,
+            connect_timeout_s=max(deadline - trio.current_time(), 0.1),
+            answer_timeout_s=config.actionTimeout / 1000,
+            window=MAX_IN_FLIGHT,
+            login_hint=login_hint,
+        )
+        with _policies_named(options):
+            left = LeftAtBroker(context, "filters", f"{endpoint} {client_id}")
+            async with open_subscribed(stream, options, filters, left) as session:
+                mqtt = MqttTransport(
+                    session,
+                    UplinkTopics(config),
+                    CommandPorts(config),
+                    config.actionTimeout / 1000,
+                    refusal=_refusal,
+                )
+                yield AwsIotTransport(mqtt, _things(config, context))
 
 
 @contextmanager

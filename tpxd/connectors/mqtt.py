@@ -28,9 +28,9 @@ from tpxd.secret import plain
 from tpxd.topics import CommandPorts, TopicSources, UplinkTopics
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_codec import MAX_TEXT_BYTES
-from tpxd.wire.streams import Endpoint
+from tpxd.wire.streams import Endpoint, WebSocket
 from tpxd.wire.tls import TlsContexts
-from tpxd.wire.websocket import WebSocket
+from tpxd.wire.websocket import open_link
 
 
 def _path(value: str) -> str:
@@ -89,24 +89,24 @@ class MqttConfig(TopicSources, LinkConfig):
 async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIterator[Transport]:
     """Connect, introduce ourselves, subscribe where commands are wanted."""
     deadline = trio.current_time() + config.connectionTimeout / 1000
-    stream = await context.dial(config.endpoint(context.tls), config.connectionTimeout / 1000)
-    context.authenticating()
-    filters = config.command_sources if context.commands else []
-    options = MqttOptions(
-        config.clientId or context.client_id,
-        clean_session=not filters,
-        username=config.username,
-        password=plain(config.password),
-        connect_timeout_s=max(deadline - trio.current_time(), 0.1),
-        answer_timeout_s=config.actionTimeout / 1000,
-    )
-    left = LeftAtBroker(context, "filters", f"{config.hostName} {options.client_id}")
-    async with open_subscribed(stream, options, filters, left) as session:
-        yield MqttTransport(
-            session,
-            UplinkTopics(config),
-            CommandPorts(config),
-            config.actionTimeout / 1000,
-            config.qos,
-            config.retain,
+    async with open_link(config.endpoint(context.tls), context.dial, config.connectionTimeout / 1000) as stream:
+        context.authenticating()
+        filters = config.command_sources if context.commands else []
+        options = MqttOptions(
+            config.clientId or context.client_id,
+            clean_session=not filters,
+            username=config.username,
+            password=plain(config.password),
+            connect_timeout_s=max(deadline - trio.current_time(), 0.1),
+            answer_timeout_s=config.actionTimeout / 1000,
         )
+        left = LeftAtBroker(context, "filters", f"{config.hostName} {options.client_id}")
+        async with open_subscribed(stream, options, filters, left) as session:
+            yield MqttTransport(
+                session,
+                UplinkTopics(config),
+                CommandPorts(config),
+                config.actionTimeout / 1000,
+                config.qos,
+                config.retain,
+            )

@@ -1,4 +1,4 @@
-"""Byte streams to an endpoint: name look-up, TCP, proxy, TLS, WebSocket; each failure names its hop, its phase and the
+"""Byte streams to an endpoint: name look-up, TCP, proxy, TLS; each failure names its hop, its phase and the
 operator's next step.
 
 Source: RFC 8305 (addresses are tried side by side), RFC 8446 (TLS 1.3), RFC 6125 (the name in the certificate).
@@ -12,14 +12,30 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
 from tpxd.errors import ConnectFailed, TransportError, WireError, leaves
 from tpxd.wire.proxy import Proxy, host_and_port, open_tunnel
 from tpxd.wire.tls import trusts_given_ca
-from tpxd.wire.websocket import WebSocket, open_websocket
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocket:
+    """What to ask a server for that offers WebSockets.
+
+    Attributes:
+        path: the request's target, with what may show of its query.
+        subprotocol: what is spoken inside; the server must choose it.
+        query: what follows `path` and a question mark; errors never show it, since it may hold what lets us in.
+        login_hint: what to do when the server refuses us.
+    """
+
+    path: str
+    subprotocol: str
+    query: str = field(default="", repr=False)
+    login_hint: str = "does the server ask for a client certificate, or does a gateway before it refuse us?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +47,7 @@ class Endpoint:
         tls: makes it a TLS stream; the context decides what is trusted. The name is checked in any case.
         server_name: what the certificate must be made out to, when that is not `host`.
         proxy: goes through a tunnel that this proxy opens, which also looks the name up.
-        websocket: makes it the bytes of a WebSocket's messages.
+        websocket: makes it the bytes of a WebSocket's messages; see `websocket.open_link`.
         role: what it is to us, where its address alone would mislead, such as "proxy".
     """
 
@@ -46,18 +62,22 @@ class Endpoint:
     def __str__(self) -> str:
         return f"{self.role} {host_and_port(self.host, self.port)}".lstrip()
 
+    @property
+    def place(self) -> str:
+        """How errors call it, with the way to it."""
+        return str(self) if self.proxy is None else f"{self} through {self.proxy}"
+
 
 Dial = Callable[[Endpoint, float], Awaitable[trio.abc.Stream]]
 """Opens a byte stream to an endpoint within so many seconds, or raises `ConnectFailed`; see `open_stream`."""
 
-NAME, TCP, TUNNEL, TLS, WEBSOCKET = "name look-up", "TCP", "CONNECT", "TLS handshake", "WebSocket handshake"
+NAME, TCP, TUNNEL, TLS = "name look-up", "TCP", "CONNECT", "TLS handshake"
 
 _SLOW = {
     NAME: "does the name server of this machine answer?",
     TCP: "is the host up, and does a firewall let this port through?",
     TUNNEL: "is it an HTTP proxy, and does it reach the destination?",
     TLS: "does the server speak TLS on this port?",
-    WEBSOCKET: "does the server offer WebSockets on this port?",
 }
 
 
@@ -79,11 +99,11 @@ class _Opening:
 
 
 async def open_stream(endpoint: Endpoint, timeout_s: float) -> trio.abc.Stream:
-    """Connect to the endpoint, all phases together within `timeout_s`.
+    """Connect to the endpoint, all phases together within `timeout_s`; its WebSocket is not opened here.
 
     Raises:
         ConnectFailed: the message names the hop and the phase; the hint is the next step.
-        AuthenticationFailed: the proxy, or the server in the WebSocket handshake, refuses us.
+        AuthenticationFailed: the proxy refuses us.
 
     Cancellation: nothing stays open.
     """
@@ -107,15 +127,9 @@ async def _open(endpoint: Endpoint, opening: _Opening) -> trio.abc.Stream:
         stream = await _connect(endpoint.host, endpoint.port, opening)
     else:
         stream = await _tunnel(endpoint.proxy, endpoint, opening)
-        opening.place = f"{endpoint} through {endpoint.proxy}"
+        opening.place = endpoint.place
     if endpoint.tls is not None:
         stream = await _secure(stream, endpoint.tls, endpoint.server_name or endpoint.host, opening)
-    if endpoint.websocket is not None:
-        opening.phase = WEBSOCKET
-        host = endpoint.server_name or endpoint.host
-        default_port = 80 if endpoint.tls is None else 443
-        named = host_and_port(host, endpoint.port).removesuffix(f":{default_port}")
-        stream = await open_websocket(stream, endpoint.websocket, opening.place, named)
     return stream
 
 
@@ -227,7 +241,6 @@ def _is_of_another_ca(error: ssl.SSLCertVerificationError, context: ssl.SSLConte
 _BROKEN = {
     TUNNEL: _SLOW[TUNNEL],
     TLS: f"{_SLOW[TLS]} or does it ask for a client certificate?",
-    WEBSOCKET: _SLOW[WEBSOCKET],
 }
 
 _SYSTEM_HINTS = {

@@ -1,69 +1,88 @@
 """A byte stream over a WebSocket: binary messages, whose borders mean nothing (MQTT 3.1.1, 6).
 
-wsproto decides what is valid and what to answer; here are only the bytes in and out. trio-websocket, which wraps the
-same wsproto, keeps a task and a nursery per connection; a stream that reads and writes when it is asked to needs
-neither, and nothing of it can run on after it was closed.
+trio-websocket speaks the protocol: the handshake, masking, pongs, the words at the end. The stream that it is given
+stands between it and the link. What comes is judged and counted there (`websocket_frames`), so that a far end can have
+nothing gathered and no flood answered; what goes waits there, so that whoever sends waits for the link and not for a
+lock of trio-websocket's, behind which pongs and what comes in would wait too.
 
-Bounds: no message is ever put together: what came of one is handed on, so that a message of any length costs no more
-memory than one read. A text message is a violation. Of pings that come faster than we may write, the newest is
-answered (RFC 6455, 5.5.3). Extensions are not offered.
+Bounds: no message is ever put together. A text message is a violation. Extensions are not offered.
 
 Source: RFC 6455; MQTT 3.1.1, 6.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from operator import index
+from typing import Final
 
+import h11
 import trio
-import wsproto
-from wsproto.connection import ConnectionState
-from wsproto.events import (
-    AcceptConnection,
-    BytesMessage,
-    CloseConnection,
-    Event,
-    Ping,
-    RejectConnection,
-    Request,
-    TextMessage,
-)
-from wsproto.utilities import RemoteProtocolError
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from tpxd.errors import AuthenticationFailed, ConnectFailed, RemoteViolation, TransportError
 from tpxd.wire.http1_client import status_text
+from tpxd.wire.proxy import host_and_port
+from tpxd.wire.streams import Dial, Endpoint, WebSocket, explain, one_error
+from tpxd.wire.websocket_frames import CLOSE, PONG, Frames
 
-READ_BYTES = 1 << 16
-GOODBYE_S = 1.0
-ORDINARY_ENDS = (1000, 1001, 1005, 1006)
+READ_BYTES: Final = 1 << 16
+HEAD_BYTES: Final = 1 << 16
+GOODBYE_S: Final = 1.0
+ORDINARY_ENDS: Final = (1000, 1001, 1005, 1006)
 """Codes that say nothing but that it is over, 1006 with no Close frame at all (RFC 6455, 7.4.1)."""
 
-
-@dataclass(frozen=True, slots=True)
-class WebSocket:
-    """What to ask the server for.
-
-    Attributes:
-        path: the request's target, with what may show of its query.
-        subprotocol: what is spoken inside; the server must choose it.
-        query: what follows `path` and a question mark; errors never show it, since it may hold what lets us in.
-        login_hint: what to do when the server refuses us.
-    """
-
-    path: str
-    subprotocol: str
-    query: str = field(default="", repr=False)
-    login_hint: str = "does the server ask for a client certificate, or does a gateway before it refuse us?"
+NO_WEBSOCKET: Final = "does the server offer WebSockets on this port?"
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]")
 
 
-async def open_websocket(stream: trio.abc.Stream, options: WebSocket, place: str, host: str) -> WebSocketStream:
-    """Turn the stream into a WebSocket.
+@asynccontextmanager
+async def open_link(endpoint: Endpoint, dial: Dial, timeout_s: float) -> AsyncIterator[trio.abc.Stream]:
+    """Dial the endpoint, and speak through a WebSocket where it asks for one; the stream is closed in any case.
 
     Args:
+        timeout_s: for all of opening.
+
+    Raises:
+        ConnectFailed, AuthenticationFailed: see `streams.open_stream`; the server refuses the WebSocket.
+    """
+    deadline = trio.current_time() + timeout_s
+    stream = await dial(endpoint, timeout_s)
+    if endpoint.websocket is None:
+        try:
+            yield stream
+        finally:
+            await trio.aclose_forcefully(stream)
+        return
+    place = endpoint.place
+    default_port = 80 if endpoint.tls is None else 443
+    host = host_and_port(endpoint.server_name or endpoint.host, endpoint.port).removesuffix(f":{default_port}")
+    with one_error():
+        async with trio.open_nursery() as nursery:
+            try:
+                with trio.fail_at(deadline):
+                    opened = await open_websocket(nursery, stream, endpoint.websocket, place, host)
+            except trio.TooSlowError:
+                raise _failed(place, f"no answer within {timeout_s:g} s", NO_WEBSOCKET) from None
+            except trio.BrokenResourceError as error:
+                reason, hint = explain(error)
+                raise _failed(place, reason, hint or NO_WEBSOCKET) from error
+            try:
+                yield opened
+            finally:
+                await trio.aclose_forcefully(opened)
+            nursery.cancel_scope.cancel()
+
+
+async def open_websocket(
+    nursery: trio.Nursery, stream: trio.abc.Stream, options: WebSocket, place: str, host: str
+) -> WebSocketStream:
+    """Turn the stream into a WebSocket; it is closed where that fails.
+
+    Args:
+        nursery: where trio-websocket reads as long as the stream is open.
         place: how errors call the server.
         host: the request's Host header.
 
@@ -72,34 +91,42 @@ async def open_websocket(stream: trio.abc.Stream, options: WebSocket, place: str
         ConnectFailed: it refuses otherwise, or speaks no WebSocket.
         trio.BrokenResourceError: the stream broke.
     """
-    protocol = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    link = _Link(stream)
     target = f"{options.path}?{options.query}" if options.query else options.path
-    request = Request(host=host, target=target, subprotocols=[options.subprotocol])
-    await stream.send_all(protocol.send(request))
-    events: deque[Event] = deque()
     try:
-        while not events:
-            data = await stream.receive_some(READ_BYTES)
-            if not data:
-                raise trio.BrokenResourceError("the server closed the connection during the handshake")
-            protocol.receive_data(bytes(data))
-            events.extend(protocol.events())
-    except RemoteProtocolError as error:
-        raise _failed(place, f"the answer is no WebSocket handshake ({error})", _NO_WEBSOCKET) from error
-    answer = events.popleft()
-    if isinstance(answer, RejectConnection):
-        raise _refusal(place, options, answer.status_code)
-    assert isinstance(answer, AcceptConnection)
-    if answer.subprotocol != options.subprotocol:
-        raise _failed(
-            place,
-            f"the server opens a WebSocket, but not for {options.subprotocol}",
-            f"is {options.path} the path of its {options.subprotocol} service?",
-        )
-    return WebSocketStream(stream, protocol, events)
+        # trio-websocket answers what is no handshake with what only a server may say
+        with link.handshake, suppress(h11.LocalProtocolError):
+            connection: WebSocketConnection = await nursery.start(_converse, link, host, target, options.subprotocol)
+            if connection.subprotocol != options.subprotocol:
+                raise _failed(
+                    place,
+                    f"the server opens a WebSocket, but not for {options.subprotocol}",
+                    f"is {options.path} the path of its {options.subprotocol} service?",
+                )
+            return WebSocketStream(connection, link)
+        if link.broke is not None:
+            raise trio.BrokenResourceError from link.broke
+        raise _refusal(place, options, link.status)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
 
 
-_NO_WEBSOCKET = "does the server offer WebSockets on this port?"
+async def _converse(
+    link: _Link, host: str, target: str, subprotocol: str, *, task_status: trio.TaskStatus[WebSocketConnection]
+) -> None:
+    """Run trio-websocket's task as long as the link is there."""
+    with one_error():
+        async with trio.open_nursery() as nursery:
+            connection = await wrap_client_stream(
+                nursery,
+                link,  # type: ignore[arg-type] # any stream will do
+                host,
+                target,
+                subprotocols=[subprotocol],
+                receive_buffer_size=READ_BYTES,
+            )
+            task_status.started(connection)
 
 
 def _failed(place: str, reason: str, hint: str) -> ConnectFailed:
@@ -107,14 +134,16 @@ def _failed(place: str, reason: str, hint: str) -> ConnectFailed:
 
 
 def _refusal(place: str, options: WebSocket, status: int) -> TransportError:
+    if status in (0, 101):
+        return _failed(place, "the answer is no WebSocket handshake", NO_WEBSOCKET)
     said = status_text(status)
     if status in (401, 403):
         return AuthenticationFailed(f"{place}: {said} (WebSocket handshake)", hint=options.login_hint)
     if status == 404:
         return _failed(place, said, f"is the path right? {options.path} was asked for")
     if 300 <= status < 400:
-        return _failed(place, said, "redirects are not followed: set hostName and path to where it leads")
-    return _failed(place, said, _NO_WEBSOCKET)
+        return _failed(place, said, "redirects are not followed: is the address of the server right, and its path?")
+    return _failed(place, said, NO_WEBSOCKET)
 
 
 class WebSocketStream(trio.abc.Stream):
@@ -124,34 +153,30 @@ class WebSocketStream(trio.abc.Stream):
     a frame in half, so nothing can be sent after it.
     """
 
-    def __init__(self, stream: trio.abc.Stream, protocol: wsproto.WSConnection, events: deque[Event]) -> None:
-        self._stream = stream
-        self._protocol = protocol
-        self._events = events
-        self._received: bytes | bytearray = b""
-        self._pong = b""
-        self._sending = trio.Lock()
-        self._asked_to_send = False
-        self._torn = False
-        self._ended = False
-        self._fault: RemoteViolation | None = None
+    def __init__(self, connection: WebSocketConnection, link: _Link) -> None:
+        self._connection = connection
+        self._link = link
+        self._received: bytes = b""
+        self._busy: set[str] = set()
         self._closed = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send one message; see `trio.abc.SendStream`."""
-        with self._only_sender():
-            async with self._sending:
-                await self._write(self._frame(BytesMessage(data=bytes(data))))
-                await self._write_pong()
+        with self._alone("sending"):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                if data:
+                    await self._connection.send_message(bytes(data))
+            except ConnectionClosed:
+                raise trio.BrokenResourceError("the WebSocket has ended") from self._link.broke
+            await self._link.flush()
 
     async def wait_send_all_might_not_block(self) -> None:
         """See `trio.abc.SendStream`."""
-        with self._only_sender():
-            async with self._sending:
-                await self._stream.wait_send_all_might_not_block()
-                await self._write_pong()
+        with self._alone("sending"):
+            await self._link.wait_send_all_might_not_block()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for the next bytes; see `trio.abc.ReceiveStream`.
 
         Raises:
@@ -160,100 +185,148 @@ class WebSocketStream(trio.abc.Stream):
         """
         if max_bytes is not None and index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
-        await trio.lowlevel.checkpoint()
-        while not self._received:
-            self._take_events()
-            if self._pong and not self._sending.locked():
-                async with self._sending:
-                    await self._write_pong()
+        with self._alone("receiving"):
             if self._received:
-                break
-            if self._closed:
-                raise trio.ClosedResourceError
-            if self._fault is not None:
-                raise trio.BrokenResourceError(str(self._fault)) from self._fault
-            if self._ended:
-                return b""
-            self._protocol.receive_data(bytes(await self._stream.receive_some(READ_BYTES)) or None)
-            self._events.extend(self._protocol.events())
+                await trio.lowlevel.checkpoint()
+            else:
+                try:
+                    message = await self._connection.get_message()
+                except ConnectionClosed as error:
+                    await trio.lowlevel.checkpoint()
+                    return self._end(error)
+                assert isinstance(message, bytes)  # text is refused beneath
+                self._received = message
         taken = self._received[:max_bytes]
         self._received = self._received[len(taken) :]
         return taken
 
+    def _end(self, end: ConnectionClosed) -> bytes:
+        """What the end means for who receives."""
+        if self._closed:
+            raise trio.ClosedResourceError from None
+        cause = self._link.frames.fault or self._link.broke
+        if cause is None and end.reason is not None and end.reason.code not in ORDINARY_ENDS:
+            reason = "".join(c for c in end.reason.reason or "" if c.isprintable())
+            cause = RemoteViolation(f"the WebSocket was closed with code {int(end.reason.code)} {reason}".rstrip())
+        if cause is not None:
+            raise trio.BrokenResourceError(str(cause)) from cause
+        return b""
+
     async def aclose(self) -> None:
         """Say goodbye, where that does not take long, and close the link; see `trio.abc.AsyncResource`."""
-        goodbye = self._goodbye()
         self._closed = True
         self._received = b""
-        self._events.clear()
         try:
             with trio.move_on_after(GOODBYE_S):
-                await self._write(goodbye)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            # it has ended already
-            pass
+                await self._connection.aclose(1000 if self._link.frames.fault is None else 1002)
         finally:
-            await self._stream.aclose()
-
-    def _take_events(self) -> None:
-        parts = []
-        while self._events:
-            event = self._events.popleft()
-            match event:
-                case BytesMessage():
-                    parts.append(event.data)
-                case Ping() if self._protocol.state is ConnectionState.OPEN:
-                    self._pong = self._protocol.send(event.response())
-                case TextMessage() if self._fault is None:
-                    self._fault = RemoteViolation("a WebSocket message of text, where only binary ones are allowed")
-                case CloseConnection() if self._fault is None:
-                    self._ended = True
-                    self._fault = self._fault_of(event)
-        self._received = parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _fault_of(self, event: CloseConnection) -> RemoteViolation | None:
-        if self._protocol.state is ConnectionState.OPEN:
-            # so wsproto reports bytes that it cannot read; the end of a link changes its state
-            return RemoteViolation(f"no WebSocket frame: {event.reason}")
-        if event.code in ORDINARY_ENDS:
-            return None
-        reason = "".join(c for c in event.reason or "" if c.isprintable())
-        return RemoteViolation(f"the WebSocket was closed with code {int(event.code)} {reason}".rstrip())
+            await self._link.aclose()
 
     @contextmanager
-    def _only_sender(self) -> Iterator[None]:
-        if self._asked_to_send:
-            raise trio.BusyResourceError("another task is sending")
-        self._asked_to_send = True
+    def _alone(self, what: str) -> Iterator[None]:
+        if self._closed:
+            raise trio.ClosedResourceError
+        if what in self._busy:
+            raise trio.BusyResourceError(f"another task is {what}")
+        self._busy.add(what)
         try:
             yield
         finally:
-            self._asked_to_send = False
+            self._busy.remove(what)
 
-    def _frame(self, message: BytesMessage) -> bytes:
-        if self._closed:
-            raise trio.ClosedResourceError
-        if self._protocol.state is not ConnectionState.OPEN:
-            raise trio.BrokenResourceError("the WebSocket has ended")
-        return self._protocol.send(message) if message.data else b""
 
-    def _goodbye(self) -> bytes:
-        """The Close frame, where one may still go out."""
-        states = (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
-        if self._sending.locked() or self._protocol.state not in states:
+class _NoHandshake(trio.BrokenResourceError):
+    """The server's answer opens no WebSocket."""
+
+
+class _Link(trio.abc.Stream):
+    """The link as trio-websocket sees it; see the module.
+
+    Attributes:
+        handshake: cancelled when it comes to nothing, of which trio-websocket would tell nobody.
+        status: what the server answered.
+        broke: how the link ended against our will.
+    """
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.handshake = trio.CancelScope()
+        self.status = 0
+        self.broke: BaseException | None = None
+        self.frames = Frames()
+        self._stream = stream
+        self._head: bytearray | None = bytearray()
+        self._unsent = bytearray()
+        self._pong = b""
+        self._sending = trio.Lock()
+        self._torn = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Take what trio-websocket has to say; only Close waits until it is sent, and the newest pong is enough."""
+        if data[0] & 0x0F == PONG and self._head is None:
+            self._pong = bytes(data)
+            return
+        self._unsent += data
+        if data[0] & 0x0F == CLOSE and self._head is None:
+            self.frames.closing = True
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send all that waits."""
+        async with self._sending:
+            while data := bytes(self._unsent) + self._pong:
+                self._unsent.clear()
+                self._pong = b""
+                await self._write(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See `trio.abc.SendStream`."""
+        async with self._sending:
+            await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Answer what there is to answer, and wait for whole frames; see `trio.abc.ReceiveStream`."""
+        try:
+            while True:
+                if (self._unsent or self._pong) and not self._sending.locked():
+                    await self.flush()
+                if self.frames.fault is not None:
+                    raise trio.BrokenResourceError from self.frames.fault
+                data = await self._stream.receive_some(max_bytes)
+                if not data and self._head is not None:
+                    raise trio.BrokenResourceError("the server closed the connection during the handshake")
+                if (passed := self._passed(data)) or not data:
+                    return passed
+        except trio.BrokenResourceError as error:
+            self.broke = None if isinstance(error, _NoHandshake) else error
+            self.handshake.cancel()
+            raise
+
+    async def aclose(self) -> None:
+        """See `trio.abc.AsyncResource`."""
+        self.handshake.cancel()
+        await self._stream.aclose()
+
+    def _passed(self, data: bytes | bytearray) -> bytes:
+        """What trio-websocket gets of what came: the head of an answer that it can make something of, then frames."""
+        if self._head is None:
+            return self.frames.hand_on(data, trio.current_time())
+        searched = max(0, len(self._head) - 3)
+        self._head += data
+        end = self._head.find(b"\r\n\r\n", searched) + 4
+        if end < 4:
+            if len(self._head) > HEAD_BYTES or self._head[:7] != b"HTTP/1."[: len(self._head)]:
+                raise _NoHandshake
             return b""
-        return self._protocol.send(CloseConnection(code=1000 if self._fault is None else 1002))
-
-    async def _write_pong(self) -> None:
-        while self._pong:
-            pong, self._pong = self._pong, b""
-            await self._write(pong)
+        head, rest, self._head = bytes(self._head[:end]), self._head[end:], None
+        found = _STATUS.match(head)
+        self.status = int(found[1]) if found else 0
+        if self.status != 101:
+            raise _NoHandshake
+        return head + self.frames.hand_on(rest, trio.current_time())
 
     async def _write(self, data: bytes) -> None:
         # a cancellation that is already here cuts nothing off
         await trio.lowlevel.checkpoint_if_cancelled()
-        if not data:
-            return
         if self._torn:
             raise trio.BrokenResourceError("an earlier send was cut off")
         self._torn = True
