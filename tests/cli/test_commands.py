@@ -20,6 +20,8 @@ from tpxd.cli import COMMANDS
 
 REFUSED = "connections.d/cloud.toml:3:1: protocol: is unknown"
 
+ROOT = Path(__file__).parents[2]
+
 
 def two_connections() -> ScriptedDaemon:
     error = {"at": "2026-11-20T09:59:58Z", "message": "refused\x1b[2J by [red]peer[/red]", "hint": None}
@@ -222,7 +224,8 @@ def test_connectors() -> None:
     documents = json.loads(invoke("connectors", "--json").stdout)
     assert {"id", "title", "description"} == set(documents[0])
     explained = invoke("connectors", "actility-mqtt-iot").stdout
-    assert any(line.split()[:2] == ["hostName", "yes"] for line in explained.splitlines())
+    assert explained == (ROOT / "examples" / "all-options" / "actility-mqtt-iot.toml").read_text()
+    assert "$schema" in json.loads(invoke("connectors", "actility-mqtt-iot", "--schema").stdout)
     schema = json.loads(invoke("connectors", "actility-mqtt-iot", "--schema").stdout)
     assert "hostName" in schema["properties"]
     unknown = invoke("connectors", "acme")

@@ -1,4 +1,4 @@
-"""README's tables of options say what the models say, and the models say it in one line each."""
+"""examples/all-options says what the models say, which say it in one line each, and every line of it can be used."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from pydantic.fields import FieldInfo
 from tests.docs.models import models_in
 from tpxd import connectors
 from tpxd.cli import reference
-from tpxd.cli.reference import BEGIN, END, kind_of, renewed
+from tpxd.cli.reference import EXAMPLES, kind_of, options_file
 from tpxd.connection_file import ConnectionFile
 from tpxd.connector import REGISTRY
+from tpxd.engine.connection_files import Loaded, load_file
+from tpxd.secret import SecretSources
 from tpxd.settings import Settings
 
-README = Path(__file__).parents[2] / "README.md"
+DIRECTORY = Path(__file__).parents[2] / "examples" / "all-options"
 
 connectors.load()
 
@@ -37,9 +39,60 @@ MODELS: list[type[BaseModel]] = [Settings, ConnectionFile, *(one.config for one 
 FIELDS = dict(field for model in MODELS for field in fields_of(model))
 
 
-def test_readme_is_what_the_generator_makes() -> None:
-    text = README.read_text()
-    assert renewed(text) == text, "run: python -m tpxd.cli.reference"
+@pytest.mark.parametrize("id", REGISTRY)
+def test_the_files_are_what_the_generator_makes(id: str) -> None:
+    assert (DIRECTORY / f"{id}.toml").read_text() == options_file(REGISTRY[id]), "run: python -m tpxd.cli.reference"
+
+
+def test_every_connector_has_one_and_nothing_else_has() -> None:
+    assert {path.name for path in DIRECTORY.iterdir()} == {f"{id}.toml" for id in REGISTRY}
+
+
+@pytest.mark.parametrize("id", REGISTRY)
+def test_every_key_stands_in_it_once(id: str) -> None:
+    text = options_file(REGISTRY[id])
+    for key in (*ConnectionFile.model_fields, *REGISTRY[id].config.model_fields):
+        assert len(re.findall(rf"^#?{key} = |^\[{key}\]", text, re.MULTILINE)) == 1, key
+
+
+TOGETHER = {
+    "certificate": {"privateKey"},
+    "privateKey": {"certificate"},
+    "password": {"username"},
+    "tunnelInterfaceAuthenticationKey": {"lrcCompliance", "downlinkAsId"},
+}
+"""Keys that a file holds together or not at all."""
+KEY_LINE = re.compile(r"^#(\w+) = ", re.MULTILINE)
+LINES = [(id, key) for id in REGISTRY for key in [None, *KEY_LINE.findall(options_file(REGISTRY[id]))]]
+
+
+@pytest.mark.parametrize(("id", "key"), LINES)
+def test_check_accepts_it_with_any_line_in_use(id: str, key: str | None, tmp_path: Path) -> None:
+    text = options_file(REGISTRY[id])
+    for each in {key, *TOGETHER.get(key or "", ())}:
+        text = text.replace(f"\n#{each} = ", f"\n{each} = ")
+    if key == "tunnelInterfaceAuthenticationKey":
+        text = text.replace("lrcCompliance = false", "lrcCompliance = true")
+    if key == "path":
+        text = text.replace('protocol = "SSL"', 'protocol = "WSS"')
+    assert KEY_LINE.findall(text) != KEY_LINE.findall(options_file(REGISTRY[id])) or key is None
+    path = tmp_path / f"{id}.toml"
+    path.write_text(text)
+    loaded = load_file(path, SecretSources(tmp_path, lenient=True), "x")
+    assert isinstance(loaded, Loaded), loaded.problems
+    assert all("cannot be read" in problem.message for problem in loaded.warnings)
+
+
+def test_a_key_that_shows_its_default_changes_nothing() -> None:
+    for id, key in LINES:
+        field = REGISTRY[id].config.model_fields.get(key or "")
+        if key is None or field is None or key in EXAMPLES or field.get_default(call_default_factory=True) is None:
+            continue
+        shown = re.search(rf"^#{key} = (.*)$", options_file(REGISTRY[id]), re.MULTILINE)
+        assert shown is not None
+        value = tomllib.loads(f"x = {shown[1]}")["x"]
+        adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
+        assert adapter.validate_python(value) == field.get_default(call_default_factory=True), key
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if not name.endswith(".type")])
@@ -80,40 +133,18 @@ def test_told_defaults_are_found() -> None:
     assert {"settings.IntakeSettings.max_body", "config.ConnectorConfig.actionTimeout"} <= {name for name, _ in TOLD}
 
 
-def test_only_what_stands_between_the_markers_is_replaced() -> None:
-    text = f"before\n{BEGIN}\nwhat stood here\n{END}\nafter\n"
-    new = renewed(text)
-    assert new.startswith(f"before\n{BEGIN}\n\n### `tpxd.toml`\n")
-    assert new.endswith(f"|\n\n{END}\nafter\n")
-    assert "what stood here" not in new
-    assert renewed(new) == new
-
-
-@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}"])
-def test_a_file_without_markers_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="has no lines"):
-        renewed(text)
-
-
-def test_the_file_is_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "README.md"
-    path.write_text(f"{BEGIN}\n{END}\n")
-    monkeypatch.setattr("sys.argv", ["reference", str(path)])
+def test_the_files_are_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     reference.main()
-    assert "| `uplinkTimeValidity` | duration | no limit |" in path.read_text()
+    assert len(list((tmp_path / "examples" / "all-options").iterdir())) == len(REGISTRY)
 
 
-def test_every_row_has_four_cells() -> None:
-    rows = [line for line in reference.reference().splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
-
-
-def test_needed_keys_stand_first() -> None:
-    tables = re.findall(r"^\|---.*\n((?:\|.*\n)+)", reference.reference(), re.MULTILINE)
-    assert any("| needed |" in table for table in tables)
-    for table in tables:
-        needed = ["| needed |" in row for row in table.splitlines()]
-        assert needed == sorted(needed, reverse=True), table
+def test_needed_keys_stand_first_and_are_set() -> None:
+    for id in REGISTRY:
+        _, _, configuration = options_file(REGISTRY[id]).partition("[configuration]")
+        commented = [line.startswith("#") for line in configuration.splitlines() if re.match(r"#?\w+ = ", line)]
+        assert commented == sorted(commented)
+        assert not commented[0]
 
 
 @pytest.mark.parametrize(
@@ -124,13 +155,13 @@ def test_needed_keys_stand_first() -> None:
         ({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "number, above 0 to 1"),
         ({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}, "number, 1 or more"),
         ({"type": "integer"}, "number"),
-        ({"enum": ["a", "b", "c"], "type": "string"}, "`a`, `b` or `c`"),
-        ({"const": "a", "type": "string"}, "`a`"),
+        ({"enum": ["a", "b", "c"], "type": "string"}, '"a", "b" or "c"'),
+        ({"const": "a", "type": "string"}, '"a"'),
         ({"type": "array", "items": {"type": "string"}}, "list of text"),
         ({"type": "object", "additionalProperties": {"type": "string"}}, "table, each value: text"),
         ({"anyOf": [{"type": "string", "format": "pem", "writeOnly": True}, {"type": "object"}]}, "secret, PEM"),
         ({"type": "string", "format": "duration", "examples": ["5m"]}, "duration"),
-        ({"type": "string", "examples": ["256 KiB"]}, 'such as `"256 KiB"`'),
+        ({"type": "string", "examples": ["256 KiB"]}, 'such as "256 KiB"'),
     ],
 )
 def test_kinds_in_plain_words(schema: dict[str, Any], words: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import orjson
 import typer
-from rich.text import Text
 
 from tpxd import connectors as built_in
 from tpxd.cli.options import Json
+from tpxd.cli.reference import options_file
 from tpxd.cli.render import screen, table_of
 from tpxd.connector import REGISTRY, Connector
 from tpxd.errors import TpxdError
@@ -22,7 +22,7 @@ def connectors(
     schema: Annotated[bool, typer.Option("--schema", help="The JSON Schema of [configuration].")] = False,
     json: Json = False,
 ) -> None:
-    """List the connectors, or show what a file of one of them may say in [configuration]."""
+    """List the connectors, or print every key that a file of one of them may hold."""
     built_in.load()
     if cid is None:
         if schema:
@@ -35,7 +35,7 @@ def connectors(
     if schema or json:
         print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
     else:
-        _explain(document)
+        print(options_file(REGISTRY[cid]), end="")
 
 
 def _list(found: list[Connector], json: bool) -> None:
@@ -46,13 +46,4 @@ def _list(found: list[Connector], json: bool) -> None:
     table = table_of("ID", "TITLE", "DESCRIPTION")
     for one in found:
         table.add_row(one.id, one.title, one.description)
-    screen().print(table)
-
-
-def _explain(document: dict[str, Any]) -> None:
-    required = document.get("required", [])
-    table = table_of("KEY", "NEEDED")
-    table.add_column("MEANING", overflow="fold")
-    for key, field in document["properties"].items():
-        table.add_row(key, "yes" if key in required else "", Text(field.get("description", "")))
     screen().print(table)

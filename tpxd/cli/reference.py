@@ -1,130 +1,199 @@
-"""Makes the reference of all options in README.md, from the models that read the files.
+"""Makes `examples/all-options/CONNECTOR.toml`: every key that a file of a connector may hold, from the models.
 
-    python -m tpxd.cli.reference [README.md]
+    python -m tpxd.cli.reference
 
-What stands between the two markers is replaced. Names, kinds of values and defaults come from each model's JSON Schema,
-meanings from the fields' descriptions, so that the reference and the daemon cannot disagree.
+What is needed is set, all else is commented out, with its meaning, what may stand there, and its default. `tpxd
+connectors CID` prints the same. Names, kinds and defaults come from each model's JSON Schema, meanings from the fields'
+descriptions, so that these files and the daemon cannot disagree.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 from tpxd import connectors
-from tpxd.config import ConnectorConfig
-from tpxd.connection_file import ConnectionFile
-from tpxd.connector import REGISTRY
-from tpxd.settings import Settings
+from tpxd.connector import REGISTRY, Connector
+from tpxd.engine.connection_files import file_model
 
 Schema = Mapping[str, Any]
 
-BEGIN: Final = "<!-- options: written by python -m tpxd.cli.reference, do not edit -->"
-END: Final = "<!-- end of options -->"
+DIRECTORY: Final = Path("examples/all-options")
+WIDTH: Final = 116
 
-_PIPE: Final = "\\|"
 _DEFAULT: Final = re.compile(r"[;,:]? default (?P<default>.+)\.$")
+_LEVELS: Final = {"downlinkTopicPattern": "downlink", "downlinkStatusTopicPattern": "status"}
 _SECRETS: Final = {"password": "secret", "pem": "secret, PEM", "pattern": "text with fields, or secret"}
 _TEXTS: Final = {"duration": "duration", "date-time": "date and time", "uri": "URL"}
 
 
-def renewed(readme: str) -> str:
-    """The text of README.md with the reference of today.
-
-    Raises:
-        ValueError: the markers are not there.
-    """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the file has no lines {BEGIN} and {END}")
-    return f"{before}{begin}\n\n{reference()}\n{end}{after}"
+def _secret(name: str) -> dict[str, str]:
+    return {"file": f"/etc/tpxd/secrets/{name}"}
 
 
-def reference() -> str:
-    """Every table of options, in Markdown."""
-    return "\n".join(_lines())
+EXAMPLES: Final[Mapping[str, Any]] = {
+    "name": "Plant broker",
+    "brand": "TAGO",
+    "health": {"listen": "127.0.0.1:9101"},
+    "alarms": [
+        {
+            "startTime": "2026-01-05T08:00:00+01:00",
+            "endTime": "2026-01-05T18:00:00+01:00",
+            "timezone": "Europe/Paris",
+            "uplinkRateMinPerHour": 10,
+            "recurrence": [{"frequency": "weekly", "byDays": ["monday", "friday"]}],
+        }
+    ],
+    "flow": {"matchers": [{"type": "thing", "tags": ["coldchain"]}, {"type": "fPort", "ports": [2, 3]}]},
+    "description": "Uplinks of the northern plant",
+    "uplinkTimeValidity": "72h",
+    "uplinkRateLimiter": 50,
+    "backlogShare": 0.2,
+    "downlinkAsId": "TWA_100000000.1.AS",
+    "downlinkAsKey": _secret("as-key"),
+    "downlinkPort": 5,
+    "downlinkUuid": _secret("downlink-uuid"),
+    "createDevices": True,
+    "hostName": "broker.example.net",
+    "username": "tpx",
+    "password": _secret("password"),
+    "certificate": _secret("client.crt"),
+    "privateKey": _secret("client.key"),
+    "trustedCaCertificate": _secret("ca.crt"),
+    "proxy": {"hostname": "proxy.example.net:3128", "username": "tpx", "password": _secret("proxy")},
+    "headers": {"Authorization": _secret("authorization"), "X-Device": "{DevEUI}"},
+    "tunnelInterfaceAuthenticationKey": _secret("tunnel-key"),
+    "clientId": "plant-1",
+    "exchangeName": "uplinks",
+    "topics": [{"fPort": 2, "uplinkTopicPattern": "pumps"}],
+    "downlinkQueue": "plant.downlink",
+    "region": "eu-central-1",
+    "accountPrefix": "a1b2c3d4e5f6g7-ats",
+    "accessKeyId": _secret("aws-access-key-id"),
+    "secretAccessKey": _secret("aws-secret-access-key"),
+    "deviceType": "LoRaWAN",
+    "certificateId": "arn:aws:iot:eu-central-1:123456789012:cert/" + "0123456789abcdef" * 4,
+    "endpoint": "vpce-0123456789abcdef0.iot.eu-central-1.vpce.amazonaws.com:8883",
+    "apiEndpoint": "https://vpce-0123456789abcdef1.api.iot.eu-central-1.vpce.amazonaws.com",
+}
+"""A value for each key whose default is nothing, or that is needed; of patterns the schema has one."""
+
+ALSO_SET: Final = {
+    "actility-aws-iot": ("certificate", "privateKey"),
+    "actility-amqp-0.9.1-iot": ("username", "password"),
+}
+"""Keys that a file needs unless others stand in their place; AWS asks for a certificate unless protocol is WSS."""
+
+_HEAD: Final = """\
+# Every key that a connection file of {id} may hold.
+# {description}.
+# A key without # is needed. Of all others the default stands where there is one, else an example.
+# A secret is {{ file = "/path" }}, {{ credential = "name" }} (systemd), {{ env = "NAME" }}, or the text itself.
+# Durations are "250ms", "90s", "5m", "1h30m", "2d". Relative paths are relative to the directory of this file.
+"""
 
 
-def _lines() -> Iterator[str]:
-    connectors.load()
-    yield from ("### `tpxd.toml`", "")
-    settings = Settings.model_json_schema()
-    yield from _tables("", settings, settings)
-    yield from ("### Connection files: what all have", "")
-    file = ConnectionFile.model_json_schema()
-    yield from _tables("", _without({"configuration"}, file), file)
-    yield from ("### Connection files: `[configuration]` of every connector", "")
-    common = ConnectorConfig.model_json_schema()
-    yield from _tables("configuration", common, common)
-    for connector in sorted(REGISTRY.values(), key=lambda one: one.id):
-        yield from (f"### Connection files: `[configuration]` of `{connector.id}`", "")
-        yield from (f"{connector.description}.", "")
-        schema = connector.config.model_json_schema()
-        shared = {key for key, field in common["properties"].items() if schema["properties"].get(key) == field}
-        yield from _tables("configuration", _without(shared, schema), schema)
+def options_file(connector: Connector) -> str:
+    """The whole file for one connector."""
+    schema = file_model(connector.id, connector.config).model_json_schema()
+    needed = {*schema["$defs"][connector.config.__name__]["required"], *ALSO_SET.get(connector.id, ())}
+    return (
+        "\n".join(
+            [
+                _HEAD.format(id=connector.id, description=connector.description),
+                *_keys(_without_configuration(schema), schema, {"connectorId", "name"}),
+                "",
+                "[configuration]",
+                "",
+                *_keys(schema["$defs"][connector.config.__name__], schema, needed),
+            ]
+        ).rstrip()
+        + "\n"
+    )
 
 
-def _without(keys: Collection[str], model: Schema) -> Schema:
-    return {**model, "properties": {key: field for key, field in model["properties"].items() if key not in keys}}
+def _without_configuration(schema: Schema) -> Schema:
+    return {"properties": {key: field for key, field in schema["properties"].items() if key != "configuration"}}
 
 
-def _tables(path: str, model: Schema, top: Schema) -> Iterator[str]:
-    """The table of a model's keys, needed ones first, then the tables inside it; `top` is the schema with them all."""
-    rows, inner = [], []
-    needed = model.get("required", ())
-    for key, field in sorted(model["properties"].items(), key=lambda item: item[0] not in needed):
-        tables = _inner_tables(field, top)
-        if not tables:
-            rows.append(_row(f"`{key}`", field, needed=key in needed))
-            continue
-        name = f"{path}.{key}" if path else key
-        inner.append((f"`[[{name}]]`" if _is_list(field) else f"`[{name}]`", name, field, tables))
-    if rows:
-        yield from _with_head(rows)
-    for title, name, field, tables in inner:
-        yield from (f"**{title}**: {field['description']}", "")
-        if len(tables) == 1:
-            yield from _tables(name, tables[0], top)
-        else:
-            yield from _with_head([row for table in tables for row in _rows_of_alternative(table)])
+def _keys(table: Schema, top: Schema, needed: set[str]) -> Iterator[str]:
+    """Each key of a table, those first that are needed."""
+    for key, field in sorted(table["properties"].items(), key=lambda item: item[0] not in needed):
+        if key != "connectorId":
+            yield from _explained(field, top, needed=key in needed)
+        yield f"{'' if key in needed else '#'}{key} = {_toml(_example(key, field))}"
+        yield ""
 
 
-def _with_head(rows: list[str]) -> Iterator[str]:
-    yield from ("| Key | Value | Default | Meaning |", "|---|---|---|---|", *rows, "")
+def _explained(field: Schema, top: Schema, *, needed: bool) -> Iterator[str]:
+    tables = _inner_tables(field, top)
+    yield from _lines("# ", _told(field, needed=needed, kind="" if tables else kind_of(field)))
+    for table in tables:
+        yield from _inside(table, top, "#   ")
 
 
-def _rows_of_alternative(table: Schema) -> Iterator[str]:
-    """The keys of one of several tables, which its `type` tells from the others."""
-    kind = table["properties"]["type"]["const"]
+def _inside(table: Schema, top: Schema, indent: str) -> Iterator[str]:
+    """The keys inside of a table that stands on one line."""
+    kind = table["properties"].get("type", {}).get("const")
     for key, field in table["properties"].items():
-        if key != "type":
-            yield _row(f'`type = "{kind}"`, `{key}`', field, needed=key in table.get("required", ()))
+        if kind is not None and key == "type":
+            continue
+        tables = _inner_tables(field, top)
+        name = key if kind is None else f'type = "{kind}", {key}'
+        told = _told(field, needed=key in table.get("required", ()), kind="" if tables else kind_of(field))
+        yield from _lines(indent, f"{name}: {told}")
+        for inner in tables:
+            yield from _inside(inner, top, indent + "  ")
 
 
-def _row(key: str, field: Schema, *, needed: bool) -> str:
+def _lines(indent: str, text: str) -> list[str]:
+    return wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
+
+
+def _told(field: Schema, *, needed: bool, kind: str) -> str:
+    """The meaning, what may stand there, and the default, in one line."""
     meaning = str(field["description"])
-    default = "needed"
-    if not needed:
-        told = _DEFAULT.search(meaning)
-        default = _marked(told["default"]) if told else _as_written(field.get("default"))
-        meaning = meaning[: told.start()] + "." if told else meaning
-    cells = (key, kind_of(field), default, meaning)
-    return f"| {' | '.join(cell.replace('|', _PIPE) for cell in cells)} |"
-
-
-def _marked(default: str) -> str:
-    """A default as its description tells it: what can be typed looks like it, words do not."""
-    is_typed = default not in ("none", "empty") and (" " not in default or default.startswith('"'))
-    return f"`{default}`" if is_typed else default
+    told = _DEFAULT.search(meaning)
+    if told and not needed:
+        meaning = meaning[: told.start()] + "."
+    default = "needed" if needed else f"default {told['default'] if told else _as_written(field.get('default'))}"
+    return f"{meaning} ({kind}; {default})" if kind else f"{meaning} ({default})"
 
 
 def _as_written(default: Any) -> str:
-    return f"`{json.dumps(default)}`" if default or default is False else "none"
+    return json.dumps(default) if default or default is False else "none"
+
+
+def _example(key: str, field: Schema) -> Any:
+    """What stands there by default, or could."""
+    if key == "connectorId":
+        return field["const"]
+    default = field.get("default")
+    if key not in EXAMPLES and default is not None:
+        return default
+    if key in EXAMPLES:
+        return EXAMPLES[key]
+    alternatives = [each for each in field.get("anyOf", [field]) if each.get("type") != "null"]
+    if "enum" in alternatives[0]:
+        return "SSL" if "SSL" in alternatives[0]["enum"] else alternatives[0]["enum"][0]
+    if alternatives[0].get("type") == "array":
+        return []
+    return str(alternatives[0]["examples"][0]).replace("uplink", _LEVELS.get(key, "uplink"))
+
+
+def _toml(value: Any) -> str:
+    """A value on one line; JSON's texts, numbers and lists are TOML's."""
+    match value:
+        case dict():
+            return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }"
+        case list():
+            return f"[{', '.join(map(_toml, value))}]"
+        case _:
+            return json.dumps(value, ensure_ascii=False)
 
 
 def kind_of(field: Schema) -> str:
@@ -149,7 +218,7 @@ def kind_of(field: Schema) -> str:
 
 
 def _either(names: list[str]) -> str:
-    quoted = [f"`{name}`" for name in names]
+    quoted = [json.dumps(name) if not name.isdecimal() else name for name in names]
     return " or ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
@@ -163,11 +232,7 @@ def _number(part: Schema) -> str:
 def _text(part: Schema) -> str:
     if kind := _TEXTS.get(part.get("format", "")):
         return kind
-    return f'such as `"{part["examples"][0]}"`' if "examples" in part else "text"
-
-
-def _is_list(field: Schema) -> bool:
-    return any(each.get("type") == "array" for each in field.get("anyOf", [field]))
+    return f'such as "{part["examples"][0]}"' if "examples" in part else "text"
 
 
 def _inner_tables(field: Schema, top: Schema) -> list[Schema]:
@@ -179,9 +244,11 @@ def _inner_tables(field: Schema, top: Schema) -> list[Schema]:
 
 
 def main() -> None:
-    """Rewrite the reference in the file that is the only argument, README.md without one."""
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "README.md")
-    path.write_text(renewed(path.read_text()))
+    """Write the files of all connectors."""
+    connectors.load()
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    for connector in REGISTRY.values():
+        (DIRECTORY / f"{connector.id}.toml").write_text(options_file(connector))
 
 
 if __name__ == "__main__":
