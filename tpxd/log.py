@@ -6,7 +6,8 @@
 
 A record that carries `connection` (by `extra=` or a `LoggerAdapter`) shows it. Control characters in messages are
 escaped, since far ends write into them, and secrets that they repeat are masked. A warning or an error without
-traceback that repeats word by word is shown once a minute; the next one shown says how many were not.
+traceback that repeats word by word is shown once a minute; the next one shown says how many were not. Lines about a
+connection's state are all shown, since they come in pairs: `engine.state_lines` sees to that.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is shown; the next one shown says how many were not."""
-        if record.levelno < logging.WARNING or record.exc_info:
+        if record.levelno < logging.WARNING or record.exc_info or getattr(record, "event", None) == "state":
             return True
         key = (record.name, record.levelno, getattr(record, "connection", None), record.getMessage())
         now = self._clock()

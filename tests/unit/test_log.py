@@ -142,6 +142,13 @@ def test_only_identical_warnings_are_repeats() -> None:
     assert [repeats.filter(one) for one in different + different] == [True] * 4 + [False] * 4
 
 
+def test_lines_about_states_come_in_pairs_already() -> None:
+    repeats = Repeats(Clock())
+    closed = record("CLOSED: connection refused", logging.WARNING, "plant")
+    closed.event = "state"
+    assert [repeats.filter(closed) for _ in range(3)] == [True] * 3
+
+
 def test_news_and_bugs_are_never_hidden() -> None:
     repeats = Repeats(Clock())
     assert all(repeats.filter(record("OPENED", logging.INFO)) for _ in range(3))

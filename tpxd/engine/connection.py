@@ -3,6 +3,7 @@
 run_connection
   ├─ offer_health            where the file asks for a port of its own
   ├─ commit_receipts         moves the cursor; survives the link
+  ├─ StateLines.watch        says later what was no time to say
   ├─ CertificateWatch.watch  where the file has certificates
   ├─ RateWatch.watch         where the file has alarms
   └─ keep_open               open, deliver and take commands, lose, wait, open again
@@ -126,6 +127,7 @@ async def run_connection(live: Live) -> None:
     Cancellation: receipts that came are committed, for at most two seconds.
     """
     live.health.trouble, live.health.rejected_running = None, 0
+    live.health.lines.begin()
     live.health.in_flight = lambda: live.flight.sending
     live.health.replaced = lambda: live.flight.replaced
     live.health.backlog_alone = lambda: None if live.live_first is None else live.live_first.alone
@@ -134,6 +136,7 @@ async def run_connection(live: Live) -> None:
         async with trio.open_nursery() as nursery:
             if live.file.health is not None and live.file.health.listen:
                 nursery.start_soon(offer_health, live, live.file.health.listen)
+            nursery.start_soon(live.health.lines.watch)
             nursery.start_soon(commit_receipts, live.cursor, live.flight, live.health, live.hand_on)
             if pems := live.file.configuration.pems():
                 nursery.start_soon(live.certificates.watch, live.id, pems, live.health)

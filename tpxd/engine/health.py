@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from tpxd.engine.drain import Drain
+from tpxd.engine.state_lines import StateLines
 from tpxd.errors import Problem, TpxdError
 from tpxd.events import Event, Report, utc_text
 from tpxd.lorawan.uplink import Uplink
@@ -122,6 +123,7 @@ class Health:
         trouble: what fails beside the way of uplinks, as its connector says; None when nothing does.
         last_rejection: the newest error that was the rejection of an uplink.
         rejected_running: how many of the newest uplinks were rejected, since one was delivered or a version began.
+        lines: says in events what state it is in.
         retry_at: when it is tried again, seconds since the epoch; None when it is not.
     """
 
@@ -151,23 +153,27 @@ class Health:
     _moved_at: float = float("-inf")
     _drain: Drain = field(default_factory=Drain)
     _lost_at: dict[str, float] = field(default_factory=dict)
-    _told: tuple[State, str | None] | None = None
+    lines: StateLines = field(init=False)
 
     def __post_init__(self) -> None:
         self.since = self.wall()
+        self.lines = StateLines(self._say, lambda: self.monotonic())
 
     def turn(self, state: State, reason: str | None = None, *, retry_at: float | None = None) -> None:
-        """Enter a state. Passing ones, and coming back to what was told last, make no event."""
+        """Enter a state. Passing ones make no event, and others only as `StateLines` says."""
         self.retry_at = retry_at
         if state is not self.state:
             self.since = self.wall()
         self.state, self.reason = state, reason
-        if state in PASSING or (state, reason) == self._told:
-            return
-        self._told = (state, reason)
+        if state not in PASSING:
+            self.lines.turn(state, reason)
+
+    def _say(self, state: str, reason: str | None, left_out: int) -> None:
         text = f"{self.id}: {state}" + (f": {reason}" if reason else "")
+        if left_out:
+            text += f" (it opened and closed {left_out} times meanwhile)"
         level = logging.INFO if reason is None else logging.WARNING
-        self.report(Event("state", text, self.id, level, more={"state": str(state)}))
+        self.report(Event("state", text, self.id, level, more={"state": state}))
 
     def note(self, error: TpxdError) -> None:
         """Remember an error as the last one."""
