@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,24 @@ def test_a_file_that_never_was_fine_has_nothing_to_run(directory: Path, opened: 
     desired = read(opened())
     assert (desired.generation, desired.running, desired.model) == (1, None, None)
     assert desired.problems
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (BAD, ("Plant", "test-plant")),
+        ("name = 'Plant'\nconnectorId = 'password'\n", ("Plant", None)),
+        ("name = 5\nconnectorId = ['test-plant']\n", ("", None)),
+        ("name = = 'Plant'", ("", None)),
+        ("", ("", None)),
+    ],
+)
+def test_what_never_was_fine_has_the_names_that_can_be_read(
+    text: str, names: tuple[str, str | None], directory: Path, opened: Callable[[], ConfigDir]
+) -> None:
+    (directory / "plant.toml").write_text(text)
+    desired = read(opened())
+    assert (desired.model, desired.name, desired.connector_id) == (None, *names)
 
 
 def test_a_file_half_written_is_bad_until_it_is_whole(directory: Path, opened: Callable[[], ConfigDir]) -> None:

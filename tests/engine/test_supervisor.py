@@ -125,6 +125,8 @@ async def test_a_file_that_never_was_valid_has_a_queue_all_the_same(tmp_path: Pa
     async with supervised(tmp_path, peer) as site:
         await site.write("a", "nonsense = = 1")
         assert (site.supervisor.health("a") or {})["state"] == "INVALID"
+        await site.write("a", "name = 'Site A'\nconnectorId = 'nonsense'")
+        assert (site.supervisor.health("a") or {})["name"] == "Site A"
         await site.append(3)
         assert (site.supervisor.health("a") or {})["uplinks"]["waiting"] == 3
         await site.write("a")

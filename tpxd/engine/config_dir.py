@@ -49,6 +49,7 @@ class Desired:
         accepted: the generation whose text is kept for a restart, 0 when none is.
         model: what should run: the newest version, or the last good one; None when there never was one.
         problems: what is wrong with the newest version; empty when it is `model`.
+        name, connector_id: of a file that never was fine, as far as they can be read.
     """
 
     generation: int
@@ -56,6 +57,8 @@ class Desired:
     accepted: int
     model: ConnectionFile | None
     problems: tuple[Problem, ...] = ()
+    name: str = ""
+    connector_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,10 @@ class ConfigDir:
         else:
             known.good = self._good_before(entry.id, known)
         running, model = (None, None) if known.good is None else (known.good[0], known.good[1].file)
-        return Desired(versions.generation, running, known.accepted, model, problems)
+        desired = Desired(versions.generation, running, known.accepted, model, problems)
+        if isinstance(entry, Broken):
+            return replace(desired, name=entry.name, connector_id=entry.connector_id)
+        return replace(desired, name=entry.file.name, connector_id=entry.file.connectorId)
 
     def _forgiven(self, entry: Entry) -> Entry:
         """A file that ran before, word by word, goes on running: what only this version refuses is a warning."""

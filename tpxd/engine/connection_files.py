@@ -56,13 +56,19 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A file that is not; `problems` is never empty."""
+    """A file that is not; `problems` is never empty.
+
+    Attributes:
+        name, connector_id: as the file has them, "" and None where that cannot be read.
+    """
 
     id: str
     problems: tuple[Problem, ...]
     content: bytes
     digest: str
     watched: Mapping[Path, Fingerprint]
+    name: str = ""
+    connector_id: str | None = None
 
 
 Entry = Loaded | Broken
@@ -138,14 +144,24 @@ def is_current(entry: Entry) -> bool:
 def parse_file(id: str, content: bytes, sources: SecretSources, shown: str) -> Entry:
     """Make a model of a connection file's content, or list everything that is wrong with it."""
     sources = replace(sources, files={})
+    said: Mapping[str, Any] = {}
     try:
         source = parse_toml(content, shown)
+        said = source.document
         if not source.document:
             raise ConfigError([Problem(shown, 1, 1, "connectorId", "is missing; the file is empty")])
         file, warnings = validate(_model_for(source.document.get("connectorId")), source, sources)
     except ConfigError as error:
-        return Broken(id, tuple(error.problems), content, _digest(content, sources.files), sources.files)
+        digest = _digest(content, sources.files)
+        return Broken(id, tuple(error.problems), content, digest, sources.files, *_names(said))
     return Loaded(id, file, source, content, _digest(content, sources.files), sources.files, tuple(warnings))
+
+
+def _names(document: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The name and the connectorId that a document has, as far as they are what they should be."""
+    name, connector_id = document.get("name"), document.get("connectorId")
+    known = isinstance(connector_id, str) and connector_id in REGISTRY
+    return name if isinstance(name, str) else "", connector_id if known else None
 
 
 def _digest(content: bytes, watched: Mapping[Path, Fingerprint]) -> str:

@@ -263,6 +263,7 @@ class Slot:
         model = desired.model
         if model is None:
             self._close_address()
+            health.name, health.connector_id = desired.name, desired.connector_id
             health.turn(State.INVALID, health.file.error)
             return
         if self._addressed is not None and _address(self._addressed) != _address(model):
