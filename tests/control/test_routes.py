@@ -150,3 +150,17 @@ async def test_a_rebound_name_is_refused() -> None:
         assert (refused.status_code, refused.json()["code"]) == (403, "com-4003")
         assert (await http.get("/health")).status_code == 200
     assert daemon.asked == []
+
+
+@pytest.mark.parametrize("path", ["/", "/health/", "/connections/"])
+async def test_what_a_stranger_wrote_is_repeated_in_short(path: str) -> None:
+    async with control_plane(ScriptedDaemon()) as (bound, *_), client(bound) as http:
+        answers = [
+            await http.get(path + "x" * 10_000),
+            await http.post(f"{path}{'x' * 10_000}/reconnect"),
+            await http.get("/events", headers={"Host": "x" * 10_000}),
+            await http.get(f"/events?count={'x' * 10_000}"),
+        ]
+    for answer in answers:
+        assert answer.status_code >= 400
+        assert len(answer.content) < 400, answer.content[:500]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
 
 from tpxd.masking import masked
+
+QUOTED: Final = 200
+"""So many characters of what a stranger wrote are repeated, at most."""
 
 
 class JsonResponse(Response):

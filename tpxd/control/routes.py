@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from tpxd import __version__
-from tpxd.control.answers import JsonResponse, error_response
+from tpxd.control.answers import QUOTED, JsonResponse, error_response
 from tpxd.control.guard import Guard
 from tpxd.control.state import ControlState, Document
 from tpxd.control.verdict import HEALTHY, overall, probe
@@ -119,7 +119,7 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def known(request: Request, error: HTTPException) -> JsonResponse:
         bare = error.status_code == 404 and error.detail == "Not Found"
-        return error_response(error.status_code, f"there is no {request.url.path}" if bare else error.detail)
+        return error_response(error.status_code, f"there is no {request.url.path[:QUOTED]}" if bare else error.detail)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JsonResponse:
@@ -135,7 +135,7 @@ def _place(error: dict[str, Any]) -> str:
 
 
 def _unknown(id: str) -> HTTPException:
-    return HTTPException(404, f"there is no connection {id}")
+    return HTTPException(404, f"there is no connection {id[:QUOTED]}")
 
 
 def _by_status(document: Document) -> JsonResponse:

@@ -38,6 +38,7 @@ GRACE_S = 3.0
 LINGER_S = 2.0
 FAIR_SHARE = 16
 TURNED_AWAY_AT_ONCE = 64
+QUOTED = 200
 
 BUSY = Response(503, b"too many connections\n", headers=((b"Retry-After", b"5"),))
 LATE = Response(503, b"no answer in time\n", headers=((b"Retry-After", b"5"),))
@@ -266,7 +267,7 @@ class HttpServer:
     async def _answer(self, request: Request) -> Response:
         """The crash barrier of one request: a bug that one sender's bytes can reach must not end the server."""
         answer = await behind_barrier(
-            lambda: self._respond(request), "%s %s from %s", request.method, request.path, request.peer
+            lambda: self._respond(request), "%s %s from %s", request.method, request.path[:QUOTED], request.peer
         )
         return BROKEN if isinstance(answer, Exception) else answer
 
