@@ -77,9 +77,7 @@ def _from_elsewhere(asked: Asked, peer: str) -> Refusal | None:
         return Refusal(403, f"without a token this answers only this machine; {NEXT_STEP}")
     hosts = asked.values(b"host")
     if len(hosts) != 1 or not _names_this_machine(hosts[0]):
-        return Refusal(
-            403, f"without a token this answers only to localhost, not {str(hosts)[:QUOTED]}; {NEXT_STEP}"
-        )
+        return Refusal(403, f"without a token this answers only to localhost, not {str(hosts)[:QUOTED]}; {NEXT_STEP}")
     if any(origin != f"http://{hosts[0]}" for origin in asked.values(b"origin")):
         return Refusal(403, f"without a token this answers no web page but its own; {NEXT_STEP}")
     if any(site not in ("same-origin", "none") for site in asked.values(b"sec-fetch-site")):

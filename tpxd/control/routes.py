@@ -119,7 +119,9 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def known(request: Request, error: HTTPException) -> JsonResponse:
         bare = error.status_code == 404 and error.detail == "Not Found"
-        return error_response(error.status_code, f"there is no {request.url.path[:QUOTED]}" if bare else error.detail)
+        return error_response(
+            error.status_code, f"there is no {request.scope['path'][:QUOTED]}" if bare else error.detail
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JsonResponse:

@@ -213,6 +213,8 @@ class RequestParser:
             return 505, "only HTTP/1.1 and HTTP/1.0 are spoken here"
         if b"#" in self._url:
             return 400, "the request target has a fragment"
+        if self._url.startswith(b"*") and self._url != b"*":
+            return 400, "the request target is no path"
         if version == "1.1" and (b"host" not in headers or b"," in headers[b"host"]):
             return 400, "HTTP/1.1 needs exactly one Host header"
         if self._parser.get_method() == b"CONNECT":
