@@ -162,7 +162,7 @@ async def _main(settings: Settings, shares: Shares) -> None:
             settings.lrc,
             spool,
             claimed=lambda r: supervisor.claims(r.kind, r.lane, r.document),
-            sent=lambda r: commands.transmitted(r.lane, r.fields),
+            heard=lambda r: commands.heard(r.kind, r.lane, r.fields),
         )
         intake.routes[PATH] = {"POST": downlink_route(urls.find, commands, supervisor.chains.messages, time.time)}
         pulse = Pulse(spool, supervisor)

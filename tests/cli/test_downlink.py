@@ -183,10 +183,28 @@ async def test_wait_needs_no_value(tmp_path: Path, capsys: pytest.CaptureFixture
 
     async with control_plane(daemon) as (bound, *_):
         directory = settings(tmp_path, listen=bound)
-        for place in ((*COMMAND, "--wait"), (*COMMAND[:2], "--wait", *COMMAND[2:])):
+        for place in ((*COMMAND, "--wait"), (*COMMAND[:2], "--wait", *COMMAND[2:]), (*COMMAND, "--wait", "lrc")):
             call: Callable[[], object] = lambda place=place: run(*place, "--config", directory)  # type: ignore[misc] # noqa: E731
             assert await trio.to_thread.run_sync(call) == 1
-    assert capsys.readouterr().out == f"command 7 to {DEVICE} is rejected: no\n" * 2
+    assert capsys.readouterr().out == f"command 7 to {DEVICE} is rejected: no\n" * 3
+
+
+async def test_a_blank_before_its_value_is_as_good_as_a_sign(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = ScriptedDaemon(command_answer=(202, command()), commands=[command("sent", transmitted=LOST)])
+
+    def run(*arguments: str) -> object:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        return ended.value.code
+
+    async with control_plane(daemon) as (bound, *_):
+        directory = settings(tmp_path, listen=bound)
+        for place in ((*COMMAND, "--wait", "sent"), ("downlink", "--wait", "sent", *COMMAND[1:])):
+            call: Callable[[], object] = lambda place=place: run(*place, "--config", directory)  # type: ignore[misc] # noqa: E731
+            assert await trio.to_thread.run_sync(call) == 1
+    assert capsys.readouterr().out.count("is sent; not transmitted") == 2
 
 
 # ---- tpxd trace

@@ -15,6 +15,7 @@ import trio
 from tests.intake.doubles import MemoryStore
 from tpxd.engine.command_book import CommandBook
 from tpxd.engine.commands import Commands, open_commands
+from tpxd.engine.customers import Customers
 from tpxd.engine.lrc_links import ANSWER_S
 from tpxd.engine.lrc_sender import LrcSender
 from tpxd.errors import SpoolUnavailable
@@ -60,7 +61,8 @@ def make_book(
     **counts: dict[str, int],
 ) -> CommandBook:
     """A book that begins with these commands, and these counts by connection, and no disk behind it."""
-    return CommandBook(LoadedCommands(list(commands), counts, 0), lambda command, counts: None, forgotten, wall)
+    loaded = LoadedCommands(list(commands), counts, 0)
+    return CommandBook(loaded, lambda command, counts: None, forgotten, Customers(), wall)
 
 
 def queued() -> httpx.Response:

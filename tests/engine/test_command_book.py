@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.engine.downlink_doubles import AS_KEY, DEV_EUI, NOW_S, make_book, read_back, right, wrong
 from tpxd.engine import command_book
 from tpxd.engine.command_book import Changed, CommandBook, fingerprint
+from tpxd.engine.customers import Customers
 from tpxd.engine.verdicts import WRONG
 from tpxd.lorawan.downlinks import Command, DownlinkError
 from tpxd.spool import CommandState, LoadedCommands, StoredCommand
@@ -44,7 +45,7 @@ class BookAndDisk(RuleBasedStateMachine):
         self.dirty.clear()
         self.forgotten.clear()
         changed: Changed = lambda command, counts: self.dirty.update({command.id: command})  # noqa: E731
-        self.book = CommandBook(loaded, changed, self.forgotten.append, lambda: NOW_S)
+        self.book = CommandBook(loaded, changed, self.forgotten.append, Customers(), lambda: NOW_S)
 
     def _pick(self, data: st.DataObject) -> StoredCommand:
         return data.draw(st.sampled_from(self.book.open))

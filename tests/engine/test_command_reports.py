@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
-from tests.engine.downlink_doubles import DEV_EUI, make_book, right, wrong
+from tests.engine.downlink_doubles import DEV_EUI, Lrc, engine, make_book, refused, right, wrong
+from tpxd.engine import customers
 from tpxd.engine.command_book import ON_AIR
+from tpxd.engine.customers import Customers
 from tpxd.engine.verdicts import command_document
+from tpxd.lorawan.reports import UPLINK
 from tpxd.spool import CommandState
 
 DEVICES = ("70B3D5E75E00A1C4", "70B3D5E75E00A1C5")
@@ -134,3 +138,30 @@ def test_a_cause_that_is_a_code_goes_back_in_words() -> None:
     book.end(command, CommandState.REJECTED, "E2", 350)
     assert command.verdict is not None
     assert b'"DownlinkRejectionCause":"E2, FCntDn is not valid"' in command.verdict
+
+
+# ---- whose a device is
+
+
+async def test_a_rejection_names_the_customer_that_a_report_of_the_device_brought(autojump_clock: MockClock) -> None:
+    async with engine(lrc=Lrc(lambda asked: refused())) as plant:
+        assert not plant.commands.heard(UPLINK, DEV_EUI, {"CustomerID": "100009421", "FCntUp": 1})
+        assert not plant.commands.heard(UPLINK, DEV_EUI, {"FCntUp": 2})
+        await plant.send()
+        await plant.send(DevEUI=DEVICES[1])
+        await plant.settled()
+        found = {verdict["DevEUI"]: verdict.get("CustomerID") for verdict in plant.disk.verdicts()}
+        assert found == {DEV_EUI: "100009421", DEVICES[1]: None}
+
+
+def test_the_newest_report_says_whose_a_device_is_and_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(customers, "MOST_DEVICES", 3)
+    known = Customers()
+    for n in range(5):
+        known.note(f"device {n}", "1")
+    known.note("device 2", "2")
+    known.note("device 5", 7)
+    assert [known.of(f"device {n}") for n in range(6)] == [None, None, "2", None, "1", 7]
+    for odd in ("", "x" * 65, None):
+        known.note("device 2", odd)
+    assert known.of("device 2") == "2"

@@ -36,11 +36,11 @@ class Intake:
             lambda report: report.kind in self.claimed,
             self._is_known,
         )
-        self.sent: list[dict[str, Any]] = []
+        self.heard: list[dict[str, Any]] = []
         self.known = False
 
     def _is_known(self, report: Report) -> bool:
-        self.sent.append(report.fields)
+        self.heard.append(report.fields)
         return self.known
 
     async def post(self, body: bytes, query: str = UNSIGNED, content_type: str | None = "application/json") -> Response:
@@ -95,7 +95,7 @@ async def test_a_report_about_a_command_that_is_known_is_claimed_by_whoever_sent
         intake.known = known
         body = orjson.dumps({kind: FIELDS | {"FCntDn": int(known)}})
         assert (await intake.post(body)).status == 200
-    assert len(intake.sent) == 2
+    assert len(intake.heard) == 2
     assert intake.counters.unclaimed_total == 1
 
 

@@ -60,6 +60,13 @@ def test_what_the_command_brings_goes_before_the_settings() -> None:
     assert Signing("OTHER", "0" * 32).of(COMMAND) == Signing("OTHER", "0" * 32)
 
 
+def test_what_cellular_networks_ask_for_is_signed_too() -> None:
+    command = Command("70B3D5E75E00A1C4", 5, "02ff", correlation_id="1", ran="CELLULAR", m_type="3")
+    pairs = parse_qsl(downlink_query(command, Signing(AS_ID, KEY), AT_S))
+    assert pairs[3:5] == [("RAN", "CELLULAR"), ("MType", "3")]
+    assert pairs[-1][0] == "Token"
+
+
 def test_without_a_key_nothing_is_signed() -> None:
     names = [name for name, _ in parse_qsl(downlink_query(COMMAND, Signing(), AT_S))]
     assert not {"AS_ID", "Time", "Token"} & set(names)

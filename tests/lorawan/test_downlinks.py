@@ -261,3 +261,67 @@ def test_anything_is_a_command_or_a_fault(fields: dict[str, Any]) -> None:
 def test_no_bytes_break_it(body: bytes) -> None:
     with suppress(DownlinkError, NotJson):
         parse_downlink(body, default_port=None, now_s=NOW_S)
+
+
+def test_a_token_is_refused_by_name_and_not_shown() -> None:
+    assert fault(Token="c0ffee" * 8).startswith("Token is of no use here: leave it out")
+    assert "c0ffee" not in fault(Token="c0ffee" * 8)
+    assert command(Token="").dev_eui == DEV_EUI
+
+
+def test_what_cellular_networks_ask_for_is_passed_on() -> None:
+    assert (command(RAN="CELLULAR", MType=3).ran, command(MType="3").m_type) == ("CELLULAR", "3")
+    assert (command().ran, command(RAN="").m_type) == (None, None)
+    assert fault(RAN="A&B=1") == "RAN 'A&B=1' is not a word of up to 32 letters, digits, - and _"
+    assert fault(MType=True).startswith("MType True is not a word")
+    assert fault(MType=[1]).startswith("MType a list is not a word")
+
+
+# ---- XML
+
+XML = (
+    b'<?xml version="1.0" encoding="UTF-8"?><DevEUI_downlink xmlns="http://uri.actility.com/lora">'
+    b"<Time>2025-03-04T09:20:00.000+01:00</Time><DevEUI>70b3d5e75e00a1c4</DevEUI><FPort>5</FPort>"
+    b"<payload_hex>0020</payload_hex><Confirmed>1</Confirmed><FCntDn>318</FCntDn><CorrelationID>00A1</CorrelationID>"
+    b"</DevEUI_downlink>"
+)
+
+
+def read(body: bytes) -> Command | NotACommand:
+    return parse_downlink(body, default_port=None, now_s=NOW_S)
+
+
+@pytest.mark.parametrize("before", [b"", b"\n ", b"\xef\xbb\xbf"])
+def test_xml_says_what_json_says(before: bytes) -> None:
+    whole = command(payload_hex="0020", Confirmed="1", FCntDn=318, CorrelationID="00A1")
+    assert read(before + XML) == whole
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (XML.replace(b"DevEUI_downlink", b"DevEUI_uplink"), "its root is not DevEUI_downlink"),
+        (XML[:-1], "the message is XML and no command: the body is not well-formed XML"),
+        (b"<", "the message is XML and no command"),
+        (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "the message is XML and no command"),
+    ],
+)
+def test_other_xml_is_ignored_like_what_is_no_json(body: bytes, told: str) -> None:
+    with pytest.raises(NotJson) as caught:
+        read(body)
+    assert told in caught.value.message
+
+
+def test_a_wrong_command_in_xml_says_whose_it_is() -> None:
+    with pytest.raises(DownlinkError) as caught:
+        read(XML.replace(b"<FPort>5</FPort>", b"<FPort>0</FPort>"))
+    assert (caught.value.field, caught.value.dev_eui) == ("FPort", DEV_EUI)
+    with pytest.raises(DownlinkError) as caught:
+        read(b"<DevEUI_downlink/>")
+    assert caught.value.message == "DevEUI is missing"
+
+
+@given(st.binary(max_size=200))
+def test_nothing_that_begins_like_xml_breaks_it(content: bytes) -> None:
+    with suppress(NotJson, DownlinkError):
+        read(b"<" + content)

@@ -30,14 +30,26 @@ COMMANDS: Final = {
 """Command to the function in `tpxd.cli.COMMAND`, and the summary that the list of commands shows."""
 
 
-WITHOUT_VALUE: Final = {"--wait": "--wait=lrc"}
-"""Options whose value may be left out, which typer does not know, and what they mean then."""
+WAITS: Final = ("lrc", "sent")
+"""The values of `--wait`; typer does not know options whose value may be left out, so `main` writes them with one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `tpxd ARGUMENTS…` and exit; without arguments, those of the process."""
-    given = [WITHOUT_VALUE.get(each, each) for each in (sys.argv[1:] if arguments is None else arguments)]
+    given = _with_wait(sys.argv[1:] if arguments is None else arguments)
     application(given)(given, prog_name="tpxd")
+
+
+def _with_wait(arguments: Sequence[str]) -> list[str]:
+    """`--wait` alone as `--wait=lrc`, and `--wait sent` as `--wait=sent`."""
+    given: list[str] = []
+    for each in arguments:
+        if given and given[-1] == "--wait":
+            given[-1] = f"--wait={each}" if each in WAITS else "--wait=lrc"
+            if each in WAITS:
+                continue
+        given.append(each)
+    return [f"{each}=lrc" if each == "--wait" else each for each in given]
 
 
 def application(arguments: Sequence[str]) -> typer.Typer:

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any, Final
 
+from tpxd.engine.customers import Customers
 from tpxd.engine.health import DownlinkCounts
 from tpxd.engine.verdicts import WRONG, is_unhappy, rejection, transmission
 from tpxd.lorawan.downlinks import Command, DownlinkError
@@ -44,14 +45,21 @@ class CommandBook:
 
     Args:
         changed, forgotten: see `Changed`, `Forgotten`; in the daemon, `Saving.mark` and `Saving.forget`.
+        customers: whose the devices are.
         wall: seconds since the epoch.
     """
 
     def __init__(
-        self, loaded: LoadedCommands, changed: Changed, forgotten: Forgotten, wall: Callable[[], float]
+        self,
+        loaded: LoadedCommands,
+        changed: Changed,
+        forgotten: Forgotten,
+        customers: Customers,
+        wall: Callable[[], float],
     ) -> None:
         self._tell_changed = changed
         self._tell_forgotten = forgotten
+        self._customers = customers
         self._wall = wall
         self._commands: dict[int, StoredCommand] = {}
         self._counts = {id: DownlinkCounts(**counts) for id, counts in loaded.counts.items()}
@@ -225,7 +233,7 @@ class CommandBook:
         del self._open[command.id]
         self._final.append(command)
         if is_unhappy(state) and command.connection and command.dev_eui:
-            command.verdict = rejection(command, self._wall())
+            command.verdict = rejection(command, self._wall(), self._customers.of(command.dev_eui))
         self._changed(command)
         self._forget()
 

@@ -14,12 +14,14 @@ from typing import Any, Final
 import trio
 
 from tpxd.engine.command_book import CommandBook
+from tpxd.engine.customers import Customers
 from tpxd.engine.lanes import Lanes
 from tpxd.engine.saving import RETRY_S, Saving, Store
 from tpxd.engine.verdicts import WRONG
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event, Report
 from tpxd.lorawan.downlinks import Command, DownlinkError
+from tpxd.lorawan.reports import ABOUT_DOWNLINKS
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Appended, CommandState, LoadedCommands, NewReport, StoredCommand
 
@@ -76,6 +78,7 @@ class Commands:
 
     Attributes:
         book: everything that is kept, to look into.
+        customers: whose the devices are.
         lanes: what the LRC should get, once it is on disk.
         publish: gets a report into the journal.
         saving: brings the book to disk, and what is new from there into the lanes.
@@ -91,7 +94,8 @@ class Commands:
     ) -> None:
         self.lanes = Lanes()
         self.saving = Saving(store, self.lanes)
-        self.book = CommandBook(loaded, self.saving.mark, self.saving.forget, wall)
+        self.customers = Customers()
+        self.book = CommandBook(loaded, self.saving.mark, self.saving.forget, self.customers, wall)
         self.publish = publish
         self._refusal = refusal
         for command in loaded.commands:
@@ -163,6 +167,11 @@ class Commands:
         else:
             counts.ignored += 1
         self.saving.count(connection, counts)
+
+    def heard(self, kind: str, dev_eui: str, fields: dict[str, Any]) -> bool:
+        """A report of the LRC came; whether it is about a command that is known."""
+        self.customers.note(dev_eui, fields.get("CustomerID"))
+        return kind in ABOUT_DOWNLINKS and self.transmitted(dev_eui, fields)
 
     def transmitted(self, dev_eui: str, fields: dict[str, Any]) -> bool:
         """A report about a downlink came: it is kept with the command; False where that is not known."""

@@ -32,8 +32,8 @@ _SENT_FIELDS: Final = (
 )  # fmt: skip
 
 
-def rejection(command: StoredCommand, now_s: float) -> bytes:
-    """The DevEUI_downlink_Rejected document of a command that the LRC did not take."""
+def rejection(command: StoredCommand, now_s: float, customer: str | int | None) -> bytes:
+    """The DevEUI_downlink_Rejected document of a command that the LRC did not take; `customer` is its CustomerID."""
     fields: dict[str, Any] = {
         "Time": datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds"),
         "DevEUI": command.dev_eui,
@@ -41,6 +41,7 @@ def rejection(command: StoredCommand, now_s: float) -> bytes:
         "DeliveryStatus": command.status,
         "DownlinkRejectionCause": cause_in_words(masked(command.cause)) if command.cause else None,
         "CorrelationID": command.correlation_id or None,
+        "CustomerID": customer,
     }
     return orjson.dumps({DOWNLINK_REJECTED: {name: value for name, value in fields.items() if value is not None}})
 
@@ -86,6 +87,8 @@ def _options(command: Command) -> dict[str, Any]:
         "FlushDownlinkQueue": command.flush_queue,
         "FCntDn": command.f_cnt_dn,
         "AFCntDn": command.af_cnt_dn,
+        "RAN": command.ran,
+        "MType": command.m_type,
         "ValidityTime": None if until_s is None else utc_text(until_s),
     }
     return {name: value for name, value in options.items() if value is not None}

@@ -13,7 +13,7 @@ from tpxd.intake.counters import Clock, IntakeCounters, Refusal
 from tpxd.intake.places import Places
 from tpxd.intake.proxies import Proxies
 from tpxd.intake.routes import Route, error_response, json_response, route_requests
-from tpxd.intake.uplinks import Claimed, ReportStore, Sent, uplink_route
+from tpxd.intake.uplinks import Claimed, Heard, ReportStore, uplink_route
 from tpxd.lorawan.token import TokenCheck
 from tpxd.open_files import INTAKE
 from tpxd.settings import IntakeSettings, LrcSettings
@@ -37,7 +37,7 @@ class Intake:
         store: ReportStore,
         *,
         claimed: Claimed = lambda report: True,
-        sent: Sent = lambda report: False,
+        heard: Heard = lambda report: False,
         clock: Clock = time.time,
     ) -> None:
         tokens = TokenCheck(lrc.token_keys, lrc.max_time_deviation, lrc.unsigned_reports == "accept")
@@ -45,7 +45,7 @@ class Intake:
         self.proxies = Proxies(settings.trusted_proxies)
         self.counters = IntakeCounters(clock)
         self.routes: dict[str, dict[str, Route]] = {
-            "/uplink": {"POST": uplink_route(store, tokens, self.counters, clock, claimed, sent)},
+            "/uplink": {"POST": uplink_route(store, tokens, self.counters, clock, claimed, heard)},
             "/health": {"GET": health_route(store)},
         }
 

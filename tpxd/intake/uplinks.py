@@ -16,7 +16,7 @@ from tpxd.errors import ReportError, SpoolUnavailable, TokenError
 from tpxd.intake.counters import Clock, IntakeCounters, Refusal
 from tpxd.intake.routes import Route, error_response, query_value
 from tpxd.intake.seen_tokens import SeenTokens
-from tpxd.lorawan.reports import ABOUT_DOWNLINKS, Report, parse_report
+from tpxd.lorawan.reports import Report, parse_report
 from tpxd.lorawan.token import TokenCheck
 from tpxd.lorawan.uplink import ADDRESSED
 from tpxd.spool import Appended, NewReport, SpoolStatistics
@@ -40,8 +40,8 @@ class ReportStore(Protocol):
 Claimed = Callable[[Report], bool]
 """Whether some connection's flow takes the report."""
 
-Sent = Callable[[Report], bool]
-"""Learns of each report about a downlink, once it is on disk; whether it is about a command that is known."""
+Heard = Callable[[Report], bool]
+"""Learns of each report, once it is on disk; whether it is about a command that is known."""
 
 
 def uplink_route(
@@ -50,7 +50,7 @@ def uplink_route(
     counters: IntakeCounters,
     clock: Clock,
     claimed: Claimed,
-    sent: Sent,
+    heard: Heard,
 ) -> Route:
     """The route of `POST /uplink`.
 
@@ -86,7 +86,7 @@ def uplink_route(
             counters.refused(Refusal("spool", error.message, request.peer, report.kind, report.lane))
             return error_response(503, error.message, [(b"Retry-After", b"%d" % error.retry_after_s)])
         counters.accepted(duplicate=appended.duplicate)
-        known = report.kind in ABOUT_DOWNLINKS and sent(report)
+        known = heard(report)
         if not appended.duplicate and not known and not claimed(report):
             counters.unclaimed_total += 1
         return STORED

@@ -44,6 +44,7 @@ def downlink_query(command: Command, signing: Signing, now_s: float) -> str:
     pairs = [("DevEUI", command.dev_eui), ("FPort", str(command.f_port)), ("Payload", command.payload_hex)]
     pairs += [(name, str(count)) for name, count in _counters(command) if count is not None]
     pairs += [(name, "1" if flag else "0") for name, flag in _flags(command) if flag is not None]
+    pairs += [(name, text) for name, text in (("RAN", command.ran), ("MType", command.m_type)) if text is not None]
     if command.valid_until_s is not None:
         pairs.append(("ValidityTime", _validity(command, command.valid_until_s, now_s)))
     if as_id:

@@ -1,6 +1,7 @@
 """Commands as applications send them: `DevEUI_downlink`, with or without its root key, numbers as numbers or as text.
 
     { "DevEUI_downlink": { "DevEUI": "70B3D5E75E00A1C4", "FPort": 5, "payload_hex": "02ff", "Confirmed": "1" } }
+    <DevEUI_downlink><DevEUI>70B3D5E75E00A1C4</DevEUI><FPort>5</FPort><payload_hex>02ff</payload_hex></DevEUI_downlink>
 
 Source: ThingPark X IoT Flow, "Downlink messages"; LRC tunnel interface (AS to LRC, downlink). Unknown fields, such as
 `Time` and `CustomerID`, are left alone: new ones appear with each release.
@@ -17,7 +18,8 @@ from typing import Any
 
 import orjson
 
-from tpxd.errors import TpxdError
+from tpxd.errors import ReportError, TpxdError
+from tpxd.lorawan.xml_reports import document_from_xml
 
 ROOT = "DevEUI_downlink"
 MAX_BODY_BYTES = 64 * 1024
@@ -35,6 +37,8 @@ _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})*")
 _CORRELATION_ID = re.compile(r"[0-9A-Fa-f]{1,16}")
 _SECONDS = re.compile(r"[0-9]{1,10}")
 _AS_ID = re.compile(r"[!-~]{1,256}")
+_CELLULAR = re.compile(r"[0-9A-Za-z_-]{1,32}")
+_XML_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*<")
 
 
 class DownlinkError(TpxdError):
@@ -54,7 +58,7 @@ class DownlinkError(TpxdError):
 
 
 class NotJson(TpxdError):
-    """The message is no JSON; ThingPark ignores such messages."""
+    """The message is no JSON, and no XML of a command; ThingPark ignores such messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Command:
         validity_in_seconds: the sender wrote a number of seconds, not a date.
         correlation_id: 16 hex digits; made here where the sender gave none.
         as_id, as_key: what the sender brought to sign with; None leaves it to the settings.
+        ran, m_type: which network and kind of message it is for, such as RAN CELLULAR; None where nothing was said.
     """
 
     dev_eui: str
@@ -92,28 +97,27 @@ class Command:
     as_id: str | None = None
     as_key: str | None = field(default=None, repr=False)
     retry_ineligible_gateways: bool | None = None
+    ran: str | None = None
+    m_type: str | None = None
 
 
 def parse_downlink(body: bytes, *, default_port: int | None, now_s: float) -> Command | NotACommand:
     """Read a message of the downlink side.
 
     A command has the root `DevEUI_downlink`, or has none and is an object with a DevEUI and a payload that is not an
-    uplink without its root.
+    uplink without its root. As XML it always has the root.
 
     Args:
         default_port: for commands without an FPort.
         now_s: seconds since the epoch, from which a ValidityTime in seconds counts.
 
     Raises:
-        NotJson: it is no JSON, or larger than `MAX_BODY_BYTES`.
+        NotJson: it is no JSON and no XML of a command, or larger than `MAX_BODY_BYTES`.
         DownlinkError: it is a command, and a wrong one.
     """
     if len(body) > MAX_BODY_BYTES:
         raise NotJson(f"the message has {len(body)} bytes; a command has at most {MAX_BODY_BYTES}")
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise NotJson(f"the message is no JSON: {error}") from None
+    document = _from_xml(body) if _XML_BEGINS.match(body) else _from_json(body)
     fields = _fields(document)
     if fields is None:
         return NotACommand(document)
@@ -124,6 +128,23 @@ def parse_downlink(body: bytes, *, default_port: int | None, now_s: float) -> Co
     except DownlinkError as error:
         _say_whose(error, fields)
         raise
+
+
+def _from_json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise NotJson(f"the message is no JSON: {error}") from None
+
+
+def _from_xml(body: bytes) -> dict[str, Any]:
+    try:
+        document = document_from_xml(body.lstrip())
+    except ReportError as error:
+        raise NotJson(f"the message is XML and no command: {error.message}") from None
+    if ROOT not in document:
+        raise NotJson(f"the message is XML and no command: its root is not {ROOT}")
+    return document
 
 
 def normalised_dev_eui(value: Any) -> str:
@@ -166,6 +187,8 @@ def _say_whose(error: DownlinkError, fields: dict[str, Any]) -> None:
 
 
 def _command(fields: dict[str, Any], default_port: int | None, now_s: float) -> Command:
+    if fields.get("Token") not in (None, ""):
+        raise DownlinkError("Token", "is of no use here: leave it out, tpxd signs each try itself, with the time of it")
     command = Command(
         dev_eui=normalised_dev_eui(fields.get("DevEUI")),
         f_port=_f_port(fields, default_port),
@@ -178,6 +201,8 @@ def _command(fields: dict[str, Any], default_port: int | None, now_s: float) -> 
         as_id=_as_id(fields),
         as_key=_as_key(fields),
         retry_ineligible_gateways=_flag(fields, "RetryIneligibleGateways"),
+        ran=_cellular(fields, "RAN"),
+        m_type=_cellular(fields, "MType"),
     )
     return _with_validity(command, fields.get("ValidityTime"), now_s)
 
@@ -241,6 +266,17 @@ def _correlation_id(fields: dict[str, Any]) -> str:
     if not isinstance(value, str) or not _CORRELATION_ID.fullmatch(value):
         raise DownlinkError("CorrelationID", f"{_shown(value)} is not a 64-bit number of up to 16 hex digits")
     return value
+
+
+def _cellular(fields: dict[str, Any], name: str) -> str | None:
+    """A field that is for the LRC alone to understand; numbers and texts are one to it."""
+    value = fields.get(name)
+    if value is None or value == "":
+        return None
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not _CELLULAR.fullmatch(text):
+        raise DownlinkError(name, f"{_shown(value)} is not a word of up to 32 letters, digits, - and _")
+    return text
 
 
 def _as_id(fields: dict[str, Any]) -> str | None:

@@ -30,7 +30,7 @@ REFUSED, UNAUTHORISED, FORBIDDEN = 350, 401, 403
 
 _PARAMETERS = frozenset({
     "DevEUI", "FPort", "Payload", "FCntDn", "AFCntDn", "Confirmed", "FlushDownlinkQueue", "ValidityTime",
-    "RetryIneligibleGateways", "AS_ID", "Time", "CorrelationID", "Token",
+    "RetryIneligibleGateways", "RAN", "MType", "AS_ID", "Time", "CorrelationID", "Token",
 })  # fmt: skip
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _CORRELATION_ID = re.compile(r"[0-9A-Fa-f]{1,16}")
