@@ -21,7 +21,7 @@ from tpxd.engine.chains import Chains, circle
 from tpxd.engine.commands import open_commands
 from tpxd.engine.downlinks import Inbox, receive_commands
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
-from tpxd.lorawan.uplink import Uplink, addressed_to
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import CommandStore, NewReport, Spool
 
 IDS = st.sampled_from("abcde")
@@ -52,10 +52,10 @@ def test_what_is_handed_on_keeps_what_the_lrc_said_and_verdicts_stay() -> None:
     chains.set({"a": ["b"], "b": ["c"], "c": []})
     original = Uplink(7, 1, "DevEUI_uplink", "D", "TWA-1;x", b'{"DevEUI_uplink":{}}')
     ((seq, first),) = chains.handed_on("a", [original])
-    assert (seq, first.recipient, first.sender_infos, first.body) == (7, "b", "TWA-1;x", original.body)
+    assert (seq, first.recipient, first.lrn_infos, first.body) == (7, "b", "TWA-1;x", original.body)
     ((_, second),) = chains.handed_on("b", [first])
-    assert (second.recipient, second.sender_infos, second.handed_on) == ("c", "TWA-1;x", True)
-    verdict = Uplink(8, 1, DOWNLINK_REJECTED, "D", addressed_to("a"), b'{"DevEUI_downlink_Rejected":{}}')
+    assert (second.recipient, second.lrn_infos, second.handed_on) == ("c", "TWA-1;x", True)
+    verdict = Uplink(8, 1, DOWNLINK_REJECTED, "D", "", b'{"DevEUI_downlink_Rejected":{}}', recipient="a")
     assert chains.handed_on("a", [verdict]) == []
     of_the_lrc = Uplink(9, 1, DOWNLINK_REJECTED, "D", "TWA-1;x", verdict.body)
     assert [seq for seq, _ in chains.handed_on("a", [of_the_lrc])] == [9]
@@ -67,7 +67,7 @@ def test_a_message_that_is_no_report_goes_on_as_it_is(body: bytes) -> None:
     chains.set({"a": ["b"], "b": ["c"], "c": []})
     (message,) = chains.messages("a", body)
     assert (message.kind, message.lane, message.body, message.repeatable) == ("", "", body, True)
-    stored = Uplink(1, 0, message.kind, message.lane, message.lrn_infos, message.body)
+    stored = Uplink(1, 0, message.kind, message.lane, message.lrn_infos, message.body, recipient=message.recipient)
     assert stored.fields == stored.document  # and no error, whatever JSON it is
     ((_, second),) = chains.handed_on("b", [stored])
     assert (second.recipient, second.handed_on) == ("c", False)

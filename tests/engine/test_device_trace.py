@@ -15,7 +15,7 @@ from tpxd.engine.command_book import CommandBook
 from tpxd.engine.device_trace import trace_document
 from tpxd.engine.verdicts import MAX_FIELD, command_document
 from tpxd.lorawan.downlinks import DownlinkError
-from tpxd.lorawan.uplink import Uplink, addressed_to
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import CommandState, Cursor, StoredCommand
 
 
@@ -94,7 +94,7 @@ def test_reports_and_commands_come_in_the_order_of_their_arrival() -> None:
     command = book.enter("plant", right(), "", None)
     book.transmit(command, {"DeliveryStatus": 0, "DeliveryFailedCause1": "A0", "Lrrid": "x" * 500, "CustomerID": "1"})
     at_ms = int(NOW_S * 1000)
-    verdict = Uplink(9, at_ms + 2, "DevEUI_uplink", DEV_EUI, addressed_to("plant"), b'{"DevEUI_uplink":{}}')
+    verdict = Uplink(9, at_ms + 2, "DevEUI_uplink", DEV_EUI, "", b'{"DevEUI_uplink":{}}', recipient="plant")
     uplinks = [make_uplink(8, received_ms=at_ms + 1, FPort=2), verdict, make_uplink(7, received_ms=at_ms - 1)]
     cursors = cast("list[Cursor]", [Queue("plant", 7), Queue("office", 7, 8)])
     document: list[Any] = trace_document(uplinks, [command], cursors)

@@ -113,7 +113,7 @@ async def test_a_refusal_carries_the_cause_of_the_lrc_back(autojump_clock: MockC
             "CorrelationID": "A1",
         }
         (report,) = plant.disk.reports
-        assert (report.lane, report.lrn_infos) == (DEV_EUI, "tpxd:to=plant")
+        assert (report.lane, report.recipient) == (DEV_EUI, "plant")
 
 
 async def test_an_answer_that_is_not_documented_is_kept_and_warned_about_once(autojump_clock: MockClock) -> None:

@@ -14,7 +14,7 @@ from tpxd.config import ConnectorConfig
 from tpxd.engine.outbound import Format, Outbound, format_of, url_field
 from tpxd.flow import Flow
 from tpxd.lorawan.reports import DOWNLINK_REJECTED, DOWNLINK_SENT
-from tpxd.lorawan.uplink import Uplink, addressed_to
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Verdict
 from tpxd.timing import ClockWatch
 
@@ -42,8 +42,8 @@ def outbound(
     return Outbound(flow or Flow(), form, None, clock, connection, url_field=url_field(url))
 
 
-def uplink(body: bytes, kind: str = "DevEUI_uplink", lrn_infos: str = "") -> Uplink:
-    return Uplink(1, 0, kind, DEV_EUI, lrn_infos, body)
+def uplink(body: bytes, kind: str = "DevEUI_uplink", recipient: str | None = None) -> Uplink:
+    return Uplink(1, 0, kind, DEV_EUI, "", body, recipient=recipient)
 
 
 def sent(how: Outbound, stored: Uplink) -> bytes:
@@ -119,7 +119,7 @@ def test_the_forms_that_a_file_may_ask_for(settings: dict[str, bool], form: str)
 @pytest.mark.parametrize("form", ["whole", "fields", "payload"])
 def test_a_verdict_goes_to_the_connection_of_its_command_alone(form: Format) -> None:
     body = b'{"DevEUI_downlink_Rejected":{"DevEUI":"70B3D5E75E00A1C4","DownlinkRejectionCause":"no"}}'
-    verdict = uplink(body, DOWNLINK_REJECTED, addressed_to("plant"))
+    verdict = uplink(body, DOWNLINK_REJECTED, "plant")
     narrow = Flow.model_validate({"matchers": [{"type": "key", "key": "lora:0000000000000000"}]})
     assert outbound(form).decide(verdict) == body
     assert outbound(form, flow=narrow).decide(verdict) == body, "whatever its flow takes"

@@ -98,9 +98,9 @@ async def test_a_verdict_names_its_connection_and_device(autojump_clock: MockClo
         book.enter("", wrong())
         book.enter("plant", wrong(""))
         await trio.sleep(1)
-    assert [(report.kind, report.lane, report.lrn_infos) for report in disk.reports] == [
-        ("DevEUI_downlink_Rejected", DEV_EUI, "tpxd:to=plant"),
-        ("DevEUI_downlink_Rejected", DEVICES[0], "tpxd:to=office"),
+    assert [(report.kind, report.lane, report.recipient) for report in disk.reports] == [
+        ("DevEUI_downlink_Rejected", DEV_EUI, "plant"),
+        ("DevEUI_downlink_Rejected", DEVICES[0], "office"),
     ]
     assert disk.verdicts()[0]["DownlinkRejectionCause"] == "FPort is missing"
     assert disk.reports[0].document is not None

@@ -28,7 +28,6 @@ from tpxd.events import EventLog
 from tpxd.intake.downlinks import FORGIVEN_S, GUESSES, PEERS, Guesses, downlink_route
 from tpxd.intake.routes import Route
 from tpxd.lorawan.downlinks import MAX_BODY_BYTES
-from tpxd.lorawan.uplink import addressed_to
 from tpxd.wire.http1 import Request, Response
 
 UUID = "6b1f0c9e-0000-4000-8000-00000000a1c4"
@@ -86,7 +85,7 @@ async def test_other_json_goes_to_the_chained_connection() -> None:
         response = await plant.post(b'{"a": 1}')
         assert (response.status, orjson.loads(response.body)) == (202, {"handedOn": 1})
         (message,) = plant.verdicts.stored
-        assert (message.lrn_infos, message.body) == (addressed_to("archive"), b'{"a": 1}')
+        assert (message.recipient, message.body) == ("archive", b'{"a": 1}')
         plant.verdicts.failing = SpoolUnavailable("the disk is full")
         assert await plant.refused(b'{"a": 2}') == (503, "the disk is full")
         assert plant.commands.book.counts("plant").unrecognised == 2

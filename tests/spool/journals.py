@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import ledger
+from tpxd.spool.database import Damaged, Distrusted
 from tpxd.spool.journal import Journal
+from tpxd.spool.starting import renew_journal
 
 
 def body_of(seq: int, size: int) -> bytes:
@@ -26,6 +28,19 @@ def store(journal: Journal, sizes: Sequence[int], stored_ms: int = 1_795_000_000
     with journal.transaction():
         journal.append([uplink(body) for body in bodies.values()], [hash(body) for body in bodies.values()], stored_ms)
     return bodies
+
+
+def renewed(journal: Journal, why: Damaged | Distrusted, page_size: int = 4_096) -> Journal:
+    """The journal in a new file, as the writer makes one."""
+    return renew_journal(
+        journal,
+        why,
+        lambda text: None,
+        page_size=page_size,
+        wall_clock=lambda: 1_795_000_000.0,
+        note=lambda event: None,
+        measure_free=lambda directory: 1 << 40,
+    )
 
 
 def drain(journal: Journal, id: str) -> dict[int, bytes]:

@@ -14,7 +14,6 @@ from tests.spool.house import House, append_all
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.downlinks import Command
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
-from tpxd.lorawan.uplink import addressed_to
 from tpxd.spool import CommandState, CommandStore, NewReport, SpoolLimits, StoredCommand
 from tpxd.spool.commands import command_from_row
 
@@ -26,7 +25,7 @@ def stored(id: int = 1, **more: Any) -> StoredCommand:
 
 def verdict(number: int = 1, connection: str = "plant") -> NewReport:
     body = orjson.dumps({DOWNLINK_REJECTED: {"DevEUI": DEV_EUI, "CorrelationID": f"{number:X}"}})
-    return NewReport(DOWNLINK_REJECTED, DEV_EUI, addressed_to(connection), body)
+    return NewReport(DOWNLINK_REJECTED, DEV_EUI, "", body, recipient=connection)
 
 
 def same(found: StoredCommand, wanted: StoredCommand) -> bool:

@@ -60,7 +60,7 @@ async def test_garbage_in_place_of_the_file_is_set_aside(house: House) -> None:
 async def test_a_newer_file_is_refused_untouched(house: House) -> None:
     async with house.open() as spool:
         await spool.append(report(1))
-    house.sql("PRAGMA user_version = 3")
+    house.sql("PRAGMA user_version = 4")
     house.sql("DELETE FROM meta WHERE key = 'format'")
     before = house.path.read_bytes()
     with pytest.raises(SpoolVersionError, match="a newer tpxd wrote this spool"):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tpxd.errors import ReportError
 from tpxd.lorawan.reports import DOWNLINK_REJECTED, parse_report
-from tpxd.lorawan.uplink import Uplink, addressed_to
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import NewReport
 
 Names = Mapping[str, Sequence[str]]
@@ -72,9 +72,9 @@ class Chains:
             try:
                 report = parse_report(body)
             except ReportError:
-                yield NewReport("", "", addressed_to(target), body, repeatable=True)
+                yield NewReport("", "", "", body, repeatable=True, recipient=target)
             else:
-                yield NewReport(report.kind, report.lane, addressed_to(target), body, report.document, repeatable=True)
+                yield NewReport(report.kind, report.lane, "", body, report.document, repeatable=True, recipient=target)
 
 
 def _is_meant(uplink: Uplink) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 from tpxd.connector import Memory
 from tpxd.engine.flight import InFlight
 from tpxd.errors import SpoolUnavailable
-from tpxd.spool import Rejected, Verdict
+from tpxd.spool import Filtered, Rejected, Settled, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ class DebugLog:
         """Log the fate of each uplink of a batch that took so long."""
         for item in items:
             uplink, fate = item.uplink, item.settled
-            word, reason = ("rejected", fate.reason) if isinstance(fate, Rejected) else (_word(fate), item.reason)
+            word, reason = _words(fate)
+            reason = reason or item.reason
             text = f"{word}, {reason}" if reason else word
             logger.info(
                 "%s: debugMode: seq %d, %s of %s, %d bytes: %s; the batch of %d took %.0f ms",
@@ -47,8 +48,16 @@ class DebugLog:
             )  # fmt: skip
 
 
-def _word(fate: Verdict | None) -> str:
-    return "unsettled" if fate is None else fate.name.lower()
+def _words(fate: Settled | None) -> tuple[str, str | None]:
+    match fate:
+        case None:
+            return "unsettled", None
+        case Rejected(reason):
+            return "rejected", reason
+        case Filtered():
+            return "filtered", fate.value
+        case Verdict():
+            return fate.value, None
 
 
 async def open_debug_log(id: str, wanted: bool, memory: Memory) -> DebugLog:

@@ -16,7 +16,7 @@ from tpxd.engine.state_lines import StateLines
 from tpxd.errors import Problem, TpxdError
 from tpxd.events import Event, Report, utc_text
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import CommandState, Cursor, Rejected, Verdict
+from tpxd.spool import CommandState, Cursor, Rejected, Settled, Verdict
 
 STALLED_S: Final = 30.0
 LOST_S: Final = 3_600.0
@@ -198,7 +198,7 @@ class Health:
         elif error is None and before is not None:
             self.report(Event("trouble", f"{self.id}: overcome: {before}", self.id))
 
-    def lost(self, uplink: Uplink, fate: Verdict | Rejected) -> None:
+    def lost(self, uplink: Uplink, fate: Settled) -> None:
         """An uplink expired or was rejected: an event, and for each of the two at most one an hour."""
         kind, why = "expired", "it is older than uplinkTimeValidity"
         if isinstance(fate, Rejected):
@@ -210,7 +210,7 @@ class Health:
             text = f"{self.id}: {kind} and not sent, such as a {uplink.kind} of {uplink.lane}: {why}"
             self.report(Event(kind, text, self.id, logging.WARNING))
 
-    def moved(self, fates: Sequence[Verdict | Rejected]) -> None:
+    def moved(self, fates: Sequence[Settled]) -> None:
         """The cursor moved over uplinks with these fates, oldest first."""
         self._moved_at = self.monotonic()
         self._drain.sample(self._moved_at, self.cursor.ledger.waiting)

@@ -14,7 +14,7 @@ from tpxd.engine.validity import emitted_s
 from tpxd.errors import TooSlow
 from tpxd.flow import Flow
 from tpxd.lorawan.reports import ABOUT_DOWNLINKS
-from tpxd.lorawan.uplink import ADDRESSED, Uplink
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Rejected, Settled, Verdict
 from tpxd.timing import ClockWatch
 
@@ -77,12 +77,12 @@ class Outbound:
         return now is not None and now - emitted_s(uplink) > self.validity_s
 
     def _is_about_its_own(self, uplink: Uplink) -> bool:
-        if uplink.lrn_infos.startswith(ADDRESSED):
+        if uplink.recipient is not None:
             return uplink.recipient == self.connection and not uplink.handed_on
         return uplink.kind in ABOUT_DOWNLINKS and self.own(uplink)
 
     def _takes(self, uplink: Uplink) -> bool:
-        if uplink.lrn_infos.startswith(ADDRESSED):
+        if uplink.recipient is not None:
             if uplink.recipient != self.connection:
                 return False
             # where its flow takes it too, it came straight from the LRC

@@ -18,7 +18,6 @@ from tpxd.engine.health import DownlinkCounts
 from tpxd.engine.lanes import Lanes
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
-from tpxd.lorawan.uplink import addressed_to
 from tpxd.spool import LoadedCommands, NewReport, StoredCommand
 
 RETRY_S: Final = 1.0
@@ -191,4 +190,4 @@ class Saving:
 
 def _verdict(command: StoredCommand) -> NewReport:
     body = command.verdict or b""
-    return NewReport(DOWNLINK_REJECTED, command.dev_eui, addressed_to(command.connection), body, orjson.loads(body))
+    return NewReport(DOWNLINK_REJECTED, command.dev_eui, "", body, orjson.loads(body), recipient=command.connection)

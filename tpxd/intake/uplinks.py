@@ -18,7 +18,6 @@ from tpxd.intake.routes import Route, error_response, query_value
 from tpxd.intake.seen_tokens import SeenTokens
 from tpxd.lorawan.reports import Report, parse_report
 from tpxd.lorawan.token import TokenCheck
-from tpxd.lorawan.uplink import ADDRESSED
 from tpxd.spool import Appended, NewReport, SpoolStatistics
 from tpxd.wire.http1 import Request, Response
 
@@ -78,8 +77,6 @@ def uplink_route(
             counters.refused(_unauthenticated(request, report, error, now_s))
             return error_response(401, error.message, CHALLENGE)
         lrn_infos = query_value(request.query, "LrnInfos") or ""
-        if lrn_infos.startswith(ADDRESSED):
-            lrn_infos = ""  # only tpxd itself says whom a report is for
         try:
             appended = await store.append(NewReport(report.kind, report.lane, lrn_infos, report.body, report.document))
         except SpoolUnavailable as error:

@@ -29,7 +29,7 @@ def tunnel_query(uplink: Uplink, *, as_id: str, key: str | None, now: datetime |
     pairs = [
         ("LrnDevEui", dev_eui.lower() if uplink.kind == LOCATION else dev_eui),
         ("LrnFPort", field_text(fields, "FPort") or "0"),
-        ("LrnInfos", uplink.sender_infos or f"{as_id or 'TPXD'}-1-{uplink.seq}"),
+        ("LrnInfos", uplink.lrn_infos or f"{as_id or 'TPXD'}-1-{uplink.seq}"),
     ]
     if key is not None:
         moment = (now or datetime.now(UTC)).isoformat(timespec="milliseconds")

@@ -7,16 +7,6 @@ from typing import Any
 
 import orjson
 
-ADDRESSED = "tpxd:to="
-"""Begins the `lrn_infos` of what is for one connection alone."""
-
-_HANDED_ON = ";"
-
-
-def addressed_to(connection: str) -> str:
-    """The `lrn_infos` of what goes to one connection as it is, whatever that takes otherwise."""
-    return ADDRESSED + connection
-
 
 @dataclass(slots=True, eq=False)
 class Uplink:
@@ -31,8 +21,10 @@ class Uplink:
         kind: the root key, such as `DevEUI_uplink`; "" for a message of a far end, handed on as it came, which may be
             any JSON.
         lane: the DevEUI in upper case, or a base station's LrrID: deliveries keep order within one lane.
-        lrn_infos: the tunnel's opaque `LrnInfos`, "" when the sender gave none; or who it is for, see `recipient`.
+        lrn_infos: the tunnel's opaque `LrnInfos`, "" when the sender gave none.
         body: the report as JSON, byte for byte as it came (XML was converted at intake).
+        recipient: the one connection that it is for, such as the answer to a command; None: it is for all.
+        handed_on: another connection delivered it and handed it on to its recipient.
     """
 
     seq: int
@@ -42,6 +34,8 @@ class Uplink:
     lrn_infos: str
     body: bytes
     _document: dict[str, Any] | None = field(default=None, repr=False)
+    recipient: str | None = None
+    handed_on: bool = False
 
     @property
     def document(self) -> dict[str, Any]:
@@ -51,31 +45,22 @@ class Uplink:
             self._document = parsed if type(parsed) is dict else {}
         return self._document
 
-    @property
-    def recipient(self) -> str | None:
-        """The one connection that this report is for, such as the answer to a command; None: it is for all."""
-        if not self.lrn_infos.startswith(ADDRESSED):
-            return None
-        return self.lrn_infos.removeprefix(ADDRESSED).partition(_HANDED_ON)[0]
-
-    @property
-    def handed_on(self) -> bool:
-        """Another connection delivered it and handed it on to its recipient."""
-        return self.lrn_infos.startswith(ADDRESSED) and _HANDED_ON in self.lrn_infos
-
     def handed_on_to(self, connection: str) -> Uplink:
-        """This report, for one connection alone and not stored yet; the LRC's `LrnInfos` stay known."""
-        to = ADDRESSED + connection
-        if self.handed_on or self.recipient is None:
-            to += _HANDED_ON + self.sender_infos
-        return Uplink(0, self.received_ms, self.kind, self.lane, to, self.body, self._document)
+        """This report, for one connection alone and not stored yet.
 
-    @property
-    def sender_infos(self) -> str:
-        """The `LrnInfos` that the LRC gave, "" when it gave none."""
-        if not self.lrn_infos.startswith(ADDRESSED):
-            return self.lrn_infos
-        return self.lrn_infos.partition(_HANDED_ON)[2]
+        What was a message of a far end stays one, however often it is handed on.
+        """
+        return Uplink(
+            0,
+            self.received_ms,
+            self.kind,
+            self.lane,
+            self.lrn_infos,
+            self.body,
+            self._document,
+            connection,
+            self.handed_on or self.recipient is None,
+        )
 
     @property
     def fields(self) -> dict[str, Any]:

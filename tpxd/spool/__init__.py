@@ -5,6 +5,7 @@ underway, recent, newest    its memories: what is being stored, duplicates, the 
 rounds, writer, keeping     the one thread: group commit, then room, retention, recounting
 room                        what goes when room is short                                     pure
 journal, reading, ledger    what the thread does with SQLite
+fates                       what became of each uplink, for those who look back
 rows, state, ahead          what is stored, and the arithmetic of the ledger                 pure
 database, starting          the file: made, opened, checked, locked
 commands                    commands and their counters, beside the journal
@@ -14,8 +15,9 @@ damage                      what can be read when bytes on the disk have changed
 from tpxd.spool.commands import CommandState, CommandStore, LoadedCommands, StoredCommand
 from tpxd.spool.contract import Appended, KeptQueue, NewReport, SpoolStatistics
 from tpxd.spool.cursor import Cursor
+from tpxd.spool.fates import Outcome
 from tpxd.spool.keeping import SpoolLimits
-from tpxd.spool.rows import DeadLetter, Rejected, Settled, Verdict
+from tpxd.spool.rows import DeadLetter, Filtered, Rejected, Settled, Verdict
 from tpxd.spool.spool import Spool, open_spool
 from tpxd.spool.state import Ledger
 
@@ -25,10 +27,12 @@ __all__ = [
     "CommandStore",
     "Cursor",
     "DeadLetter",
+    "Filtered",
     "KeptQueue",
     "Ledger",
     "LoadedCommands",
     "NewReport",
+    "Outcome",
     "Rejected",
     "Settled",
     "Spool",

@@ -189,7 +189,9 @@ class CommandStore:
         """
         notes = {f"{COUNTS}{id}": orjson.dumps(one).decode() for id, one in counts.items()}
         now_ms = self._spool.now_ms()
-        handed = [(REPORT, Uplink(0, now_ms, r.kind, r.lane, r.lrn_infos, r.body, r.document)) for r in reports]
+        handed = [
+            (REPORT, Uplink(0, now_ms, r.kind, r.lane, r.lrn_infos, r.body, r.document, r.recipient)) for r in reports
+        ]
 
         def run(journal: Journal) -> tuple[int, ...]:
             journal.put_commands(rows)

@@ -11,7 +11,7 @@ class NewReport:
     """A report that intake accepted. Not frozen: one is made for each report on the hot path.
 
     Attributes:
-        kind, lane, lrn_infos, body: as in `Uplink`.
+        kind, lane, lrn_infos, body, recipient: as in `Uplink`.
         document: the parsed body; connections that are not behind read it without parsing again.
         repeatable: equal ones are different reports, however soon they come.
     """
@@ -22,6 +22,7 @@ class NewReport:
     body: bytes
     document: dict[str, Any] | None = None
     repeatable: bool = False
+    recipient: str | None = None
 
 
 class Appended(NamedTuple):

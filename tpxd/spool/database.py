@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tpxd.errors import SpoolUnavailable
-from tpxd.spool.rows import APPLICATION_ID, COLUMNS, FORMAT, LATER, SCHEMA, with_crc
+from tpxd.spool.rows import APPLICATION_ID, COLUMNS, FORMAT, JOURNAL_ADDED, JOURNAL_BEFORE, LATER, SCHEMA, with_crc
 
 CACHE_KIB = 4_096
 WAL_BYTES = 16 << 20
@@ -225,7 +225,7 @@ def header_problem(header: bytes) -> str | None:
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Give a file of an older format the tables that came later."""
+    """Give a file of an older format the tables and columns that came later; no row is rewritten."""
     (((version,),), found) = connection.execute("PRAGMA user_version").fetchall(), _tables(connection)
     missing = SCHEMA.keys() - found.keys()
     if version == FORMAT or not missing <= LATER:
@@ -233,6 +233,9 @@ def upgrade(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for name in missing:
         connection.execute(SCHEMA[name])
+    if found["journal"] == JOURNAL_BEFORE:
+        for column in JOURNAL_ADDED:
+            connection.execute(f"ALTER TABLE journal ADD COLUMN {column}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute("COMMIT")
 

@@ -20,8 +20,9 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.ahead import NOTHING, Ahead
 from tpxd.spool.database import Damaged, connect, insertion, sidecars, translated, upgrade, verify
+from tpxd.spool.fates import SINCE, Fates
 from tpxd.spool.reading import Reader
-from tpxd.spool.rows import FORMAT, CursorRow, Field, Hole, checked, journal_crc, with_crc
+from tpxd.spool.rows import FORMAT, TO_ALL, CursorRow, Field, Hole, address_of, checked, journal_crc, with_crc
 from tpxd.spool.state import State
 
 CHUNK = 64
@@ -37,6 +38,7 @@ class Journal:
     Attributes:
         state: for everyone to read; it changes inside a transaction only.
         evicted: dead letters that had to make room for newer ones, ever.
+        fates: what became of each uplink.
         touched: cursors that changed, or may have; whoever publishes them empties it.
         closed: nothing can be done with it any more.
     """
@@ -47,6 +49,7 @@ class Journal:
         self.state = State()
         self.evicted = 0
         self.touched: set[str] = set()
+        self.fates = Fates(connection)
         self._connection = connection
         self._before = self.state
         self._changed_cursors: set[str] = set()
@@ -86,6 +89,7 @@ class Journal:
             if not committed:
                 self.state = before
                 self._unclean = True
+                self.fates.undo()
                 with translated(self.path):
                     if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
@@ -95,6 +99,7 @@ class Journal:
         self._insert("cursors", [state.cursors[id].to_row() for id in self._changed_cursors if id in state.cursors])
         for id in self._changed_cursors:
             self._write_ahead(id)
+        self._insert("fates", self.fates.changed())
         if self._changed_ids:
             # A second place for the ids, in another page, tells a repair which cursors are missing.
             self.put_meta("cursors", orjson.dumps(sorted(state.cursors)).decode())
@@ -126,9 +131,10 @@ class Journal:
             flat: list[Field] = []
             for uplink in chunk:
                 kind, lane, lrn_infos = uplink.kind, uplink.lane, uplink.lrn_infos
-                received_ms, body = uplink.received_ms, uplink.body
-                crc = journal_crc(seq, received_ms, kind.encode(), lane.encode(), lrn_infos.encode(), body)
-                flat += (seq, received_ms, kind, lane, lrn_infos, crc, body)
+                received_ms, body, recipient = uplink.received_ms, uplink.body, uplink.recipient
+                address = TO_ALL if recipient is None else address_of(recipient.encode(), uplink.handed_on)
+                crc = journal_crc(seq, received_ms, kind.encode(), lane.encode(), lrn_infos.encode(), body, address)
+                flat += (seq, received_ms, kind, lane, lrn_infos, crc, body, recipient, int(uplink.handed_on))
                 seq += 1
             self._connection.execute(_INSERT_UPLINKS[len(chunk)], flat)
         packed = array("q", digests).tobytes()
@@ -153,6 +159,7 @@ class Journal:
         self._connection.execute("DELETE FROM cursors WHERE n = ?", (row.n,))
         blocks = (row.block_key(0), replace(row, n=row.n + 1).block_key(0))
         self._connection.execute("DELETE FROM ahead WHERE n >= ? AND n < ?", blocks)
+        self.fates.delete(row.n, id)
         self._changed_ids = True
 
     def put_meta(self, key: str, value: str) -> None:
@@ -197,6 +204,7 @@ class Journal:
             self._connection.execute("DELETE FROM holes WHERE last_seq <= ?", (seq,))
             state.holes = tuple(hole for hole in state.holes if hole.last > seq)
         state.first_seq = seq + 1
+        self.fates.delete_before(state.first_seq)
         self.put_meta("first_seq", str(state.first_seq))
 
     def add_dead_letters(self, id: str, reasons: dict[int, str], at_ms: int) -> None:
@@ -283,6 +291,7 @@ def open_journal(path: Path) -> Journal:
         if journal.state.meta["format"] != str(FORMAT):
             with journal.transaction():
                 journal.put_meta("format", str(FORMAT))
+                journal.put_meta(SINCE, str(journal.state.last_seq))
     except (Damaged, SpoolUnavailable):
         connection.close()
         raise

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.ahead import BLOCK, MAX_BLOCKS, NOTHING
+from tpxd.spool.fates import DROPPED, OUTCOMES, REJECTED, SINCE, WAITING, Outcome, digit_of, outcome
 from tpxd.spool.journal import Journal
 from tpxd.spool.reading import Page
 from tpxd.spool.rows import CursorRow, Hole, Rejected, Settled, Verdict
@@ -71,36 +72,58 @@ def settle(
         fates = {seq: fate for seq, fate in fates.items() if seq not in row.ahead}
     if not fates:
         return ()
-    counts = dict.fromkeys(Verdict, 0)
-    rejected: dict[int, str] = {}
-    for seq, fate in fates.items():
-        if isinstance(fate, Rejected):
-            rejected[seq] = fate.reason
-        else:
-            counts[fate] += 1
+    others = {seq: fate for seq, fate in fates.items() if fate is not Verdict.DELIVERED}
+    if others:
+        journal.fates.note(row.n, id, {seq: digit_of(fate) for seq, fate in others.items()})
+    rejected = {seq: fate.reason for seq, fate in others.items() if isinstance(fate, Rejected)}
     if rejected:
         journal.add_dead_letters(id, rejected, at_ms)
+    expired = sum(fate is Verdict.EXPIRED for fate in others.values())
     row = replace(
         row,
-        delivered=row.delivered + counts[Verdict.DELIVERED],
-        filtered=row.filtered + counts[Verdict.FILTERED],
-        expired=row.expired + counts[Verdict.EXPIRED],
+        delivered=row.delivered + len(fates) - len(others),
+        filtered=row.filtered + len(others) - expired - len(rejected),
+        expired=row.expired + expired,
         rejected=row.rejected + len(rejected),
     )
     if in_order:
         through = max(fates)
         skipped = state.waiting_between(row, row.position, through) - len(fates)
+        if skipped:
+            _note_dropped(journal, row, through, fates)
         journal.put_cursor(_moved(state, replace(row, dropped=row.dropped + skipped), through))
     else:
-        journal.put_cursor(_bounded(state, state.moved_on(replace(row, ahead=row.ahead.adding(fates)))))
+        journal.put_cursor(_bounded(journal, state.moved_on(replace(row, ahead=row.ahead.adding(fates)))))
     return fates
+
+
+def fates_of(journal: Journal, seqs: Sequence[int]) -> dict[int, dict[str, Outcome]]:
+    """What became of uplinks, by seq and by connection; those that came before a queue began are left out of it."""
+    state = journal.state
+    since = int(state.meta.get(SINCE, "0"))
+    found: dict[int, dict[str, Outcome]] = {seq: {} for seq in seqs}
+    for id, row in sorted(state.cursors.items()):
+        for seq, digit in journal.fates.of(row.n, [seq for seq in seqs if seq > row.base]).items():
+            done = seq <= row.position or seq in row.ahead
+            found[seq][id] = outcome(digit, seq, since) if done else WAITING
+        rejected = [seq for seq in seqs if found[seq].get(id) == OUTCOMES[REJECTED]]
+        for seq, reason in journal.reader.reasons(id, rejected).items() if rejected else ():
+            found[seq][id] = replace(found[seq][id], why=reason)
+    return found
+
+
+def _note_dropped(journal: Journal, row: CursorRow, through: int, besides: Collection[int]) -> None:
+    """Note what lies between a cursor and a seq, and is neither settled nor among these, as dropped."""
+    passed = range(row.position + 1, through + 1)
+    digits = dict.fromkeys([seq for seq in passed if seq not in besides and seq not in row.ahead], DROPPED)
+    journal.fates.note(row.n, row.id, digits)
 
 
 def _moved(state: State, row: CursorRow, through: int) -> CursorRow:
     return state.moved_on(replace(row, position=through, ahead=row.ahead.without(0, through)))
 
 
-def _bounded(state: State, row: CursorRow) -> CursorRow:
+def _bounded(journal: Journal, row: CursorRow) -> CursorRow:
     """The cursor, moved over its oldest gaps where it has settled too much beyond them; what is lost by it is dropped.
 
     Only a cursor that was lost and put back at the oldest row, while its connection went on, comes as far.
@@ -108,7 +131,9 @@ def _bounded(state: State, row: CursorRow) -> CursorRow:
     blocks = sorted(row.ahead.blocks)
     if len(blocks) <= 2 * MAX_BLOCKS:
         return row
+    state = journal.state
     through = blocks[-2 * MAX_BLOCKS] * BLOCK - 1
+    _note_dropped(journal, row, through, ())
     lost = state.waiting_between(row, row.position, through)
     return _moved(state, replace(row, dropped=row.dropped + lost), through)
 

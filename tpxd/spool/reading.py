@@ -17,7 +17,7 @@ from typing import Any
 
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.database import Damaged, page_bytes, translated
-from tpxd.spool.rows import DeadLetter, Field, checked, journal_crc
+from tpxd.spool.rows import DeadLetter, Field, address_before, address_of, checked, journal_crc
 from tpxd.spool.state import State
 
 PAGE_ROWS = 256
@@ -30,6 +30,8 @@ _SIZES = """
 _ROWS = """
     SELECT group_concat(
         seq || ' ' || cast(coalesce(received_ms, 0) AS INTEGER) || ' ' || cast(coalesce(crc, 0) AS INTEGER) || ' '
+        || iif(handed_on IS NULL, '-', cast(handed_on AS INTEGER)) || ' '
+        || iif(recipient IS NULL, '-', hex(recipient)) || ' '
         || hex(kind) || ' ' || hex(lane) || ' ' || hex(lrn_infos) || ' ' || hex(body), char(10))
     FROM (SELECT * FROM journal WHERE seq > ? ORDER BY seq LIMIT ?)"""
 _ARRIVALS = """
@@ -39,6 +41,7 @@ _OF_LANE = "SELECT group_concat(seq) FROM (SELECT seq FROM journal WHERE seq > ?
 _LANES = """
     SELECT group_concat(seq || ' ' || hex(lane), char(10))
     FROM (SELECT seq, lane FROM journal WHERE seq > ? AND seq <= ?)"""
+_LETTERS = "SELECT * FROM dead_letters WHERE connection = ?"
 _DONE_BEFORE = """
     SELECT coalesce(max(last_seq), 0) || ''
     FROM (SELECT last_seq, stored_ms FROM commits ORDER BY last_seq LIMIT 256) WHERE stored_ms < ?"""
@@ -169,6 +172,18 @@ class Reader:
                     letters.append(DeadLetter(id, texts[0], seq, ms, texts[1], texts[2], texts[3], at, body))
         return letters, len(rows) - len(letters)
 
+    def reasons(self, connection: str, seqs: Sequence[int]) -> dict[int, str]:
+        """Why uplinks became dead letters of one connection, by seq, where those letters are still there."""
+        places = ",".join("?" * len(seqs))
+        with translated(self._path):
+            rows = self._connection.execute(f"{_LETTERS} AND seq IN ({places})", (connection, *seqs)).fetchall()
+        found = {}
+        for row in rows:
+            match checked("dead_letters", row):
+                case (_, _, int(seq), _, _, _, bytes(reason), *_):
+                    found[seq] = reason.decode()
+        return found
+
     def commands(self) -> list[tuple[Any, ...]]:
         """All rows of commands as they are stored, oldest first; unchecked."""
         with translated(self._path):
@@ -206,9 +221,16 @@ class Reader:
 
 def _parsed(line: bytes) -> tuple[int, Uplink | None]:
     """The seq of a row, and the row unless its checksum does not hold."""
-    seq_text, ms_text, crc_text, *hexed = line.split(b" ")
+    seq_text, ms_text, crc_text, handed_text, to_text, *hexed = line.split(b" ")
     kind, lane, lrn_infos, body = map(unhexlify, hexed)
     seq, received_ms = int(seq_text), int(ms_text)
-    if journal_crc(seq, received_ms, kind, lane, lrn_infos, body) != int(crc_text):
+    recipient = None if to_text == b"-" else unhexlify(to_text)
+    handed_on = None if handed_text == b"-" else int(handed_text)
+    address = address_of(recipient, handed_on)
+    if journal_crc(seq, received_ms, kind, lane, lrn_infos, body, address) != int(crc_text):
         return seq, None
-    return seq, Uplink(seq, received_ms, kind.decode(), lane.decode(), lrn_infos.decode(), body)
+    if handed_on is None:
+        lrn_infos, recipient, handed_on = address_before(lrn_infos)
+    to = None if recipient is None else recipient.decode()
+    texts = kind.decode(), lane.decode(), lrn_infos.decode()
+    return seq, Uplink(seq, received_ms, *texts, body, recipient=to, handed_on=bool(handed_on))

@@ -14,14 +14,16 @@ from enum import Enum
 
 from tpxd.spool.ahead import NOTHING, Ahead
 
-FORMAT = 2
-"""1 had no `LATER` tables; it is read, and made to be 2, when it is opened."""
+FORMAT = 3
+"""Older ones are made to be this when they are opened: 1 had no table `commands`; 1 and 2 had no `fates`, and in the
+journal no column for the recipient, which stood in `lrn_infos` instead."""
 
 APPLICATION_ID = 0x74707864
 """`tpxd` in ASCII."""
 
 SCHEMA = {
-    "journal": "CREATE TABLE journal(seq INTEGER PRIMARY KEY, received_ms, kind, lane, lrn_infos, crc, body)",
+    "journal": "CREATE TABLE journal(seq INTEGER PRIMARY KEY, received_ms, kind, lane, lrn_infos, crc, body,"
+    " recipient, handed_on)",
     "commits": "CREATE TABLE commits(last_seq INTEGER PRIMARY KEY, first_seq, stored_ms, digests, crc)",
     "cursors": "CREATE TABLE cursors(n INTEGER PRIMARY KEY, id, base, position, delivered, filtered, expired, rejected,"
     " dropped, retried, retired_ms, crc)",
@@ -32,11 +34,19 @@ SCHEMA = {
     "commands": "CREATE TABLE commands(id INTEGER PRIMARY KEY, version, connection, received_ms, state, acknowledged,"
     " details, as_key, crc)",
     "ahead": "CREATE TABLE ahead(n INTEGER PRIMARY KEY, id, base, block, bits, crc)",
+    "fates": "CREATE TABLE fates(n INTEGER PRIMARY KEY, id, block, digits, crc)",
 }
-"""Each table has its own number of columns: 7, 5, 12, 4, 3, 10, 9 and 6. `damage.scan` tells them apart by it."""
 
-LATER = frozenset({"commands", "ahead"})
-"""Tables that a file of format 1 may lack."""
+LATER = frozenset({"commands", "ahead", "fates"})
+"""Tables that a file of an older format may lack."""
+
+JOURNAL_BEFORE = "CREATE TABLE journal(seq INTEGER PRIMARY KEY, received_ms, kind, lane, lrn_infos, crc, body)"
+"""The journal up to format 2."""
+
+JOURNAL_ADDED = ("recipient", "handed_on")
+"""Its rows are not rewritten for these: they have no `handed_on`, and their recipient is still in `lrn_infos`."""
+
+JOURNAL_COLUMNS_BEFORE = JOURNAL_BEFORE.count(",") + 1
 
 COLUMNS = {name: text.count(",") + 1 for name, text in SCHEMA.items()}
 """How many columns each table has, the key included."""
@@ -64,7 +74,18 @@ class Rejected:
     hint: str | None = field(default=None, compare=False)
 
 
-Settled = Verdict | Rejected
+class Filtered(Enum):
+    """Why a connection did not take an uplink, for people; it counts as `Verdict.FILTERED`, which says nothing more."""
+
+    FLOW = "its flow does not take it"
+    FORMAT = "sendMetadata carries nothing but DevEUI_uplink"
+    RECIPIENT = "it is for another connection alone"
+    CHAIN = "the connection takes only what others hand on to it"
+    TWICE = "it came to the connection straight from the LRC too"
+    UNREGISTERED = "its device is not registered, and createDevices is false"
+
+
+Settled = Verdict | Filtered | Rejected
 """The fate of one uplink on one connection."""
 
 
@@ -148,13 +169,43 @@ class DeadLetter:
     body: bytes
 
 
-def journal_crc(seq: int, received_ms: int, kind: bytes, lane: bytes, lrn_infos: bytes, body: bytes) -> int:
+ADDRESSED = b"tpxd:to="
+"""Began the `lrn_infos` of what was for one connection alone, up to format 2."""
+
+_HANDED_ON = b";"
+
+TO_ALL = b"-"
+"""The address of what is for all connections; see `address_of`."""
+
+UNADDRESSED = b""
+"""The address of a row of format 2 or before."""
+
+
+def address_of(recipient: bytes | None, handed_on: int | None) -> bytes:
+    """How the checksum of a row covers whom it is for."""
+    if recipient is None and not handed_on:
+        return UNADDRESSED if handed_on is None else TO_ALL
+    mark = -1 if handed_on is None else handed_on
+    return b"=%d - " % mark if recipient is None else b"=%d %d %b" % (mark, len(recipient), recipient)
+
+
+def address_before(lrn_infos: bytes) -> tuple[bytes, bytes | None, bool]:
+    """The LRC's `lrn_infos`, the recipient, and whether it was handed on, out of a row of format 2 or before."""
+    if not lrn_infos.startswith(ADDRESSED):
+        return lrn_infos, None, False
+    recipient, mark, sender_infos = lrn_infos.removeprefix(ADDRESSED).partition(_HANDED_ON)
+    return sender_infos, recipient, bool(mark)
+
+
+def journal_crc(
+    seq: int, received_ms: int, kind: bytes, lane: bytes, lrn_infos: bytes, body: bytes, address: bytes = TO_ALL
+) -> int:
     """The checksum of one row of the journal; the texts as UTF-8.
 
     The lengths are part of it, so that no byte can move from one column to the next unnoticed.
     """
     head = b"%d %d %d %d %d " % (seq, received_ms, len(kind), len(lane), len(lrn_infos))
-    return zlib.crc32(body, zlib.crc32(head + kind + lane + lrn_infos))
+    return zlib.crc32(body, zlib.crc32(head + kind + lane + lrn_infos + address))
 
 
 def with_crc(table: str, fields: tuple[Field, ...]) -> tuple[Field, ...]:

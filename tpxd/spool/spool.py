@@ -20,6 +20,7 @@ from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import ledger
 from tpxd.spool.contract import Appended, KeptQueue, NewReport, SpoolStatistics
 from tpxd.spool.cursor import Cursor
+from tpxd.spool.fates import Outcome
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, SpoolLimits, free_bytes
 from tpxd.spool.newest import Newest
@@ -236,6 +237,17 @@ class Spool:
             found += await self.look(find)
             through = after
         return found
+
+    async def fates_of(self, seqs: Sequence[int]) -> dict[int, dict[str, Outcome]]:
+        """What became of uplinks that are still kept, by seq, then by connection.
+
+        A connection whose queue began later is left out; what is for another connection alone is `filtered`. Removed
+        connections are among it as long as their queues are kept.
+
+        Raises:
+            SpoolUnavailable: the disk cannot be read.
+        """
+        return await self.look(partial(ledger.fates_of, seqs=tuple(seqs)))
 
     async def remember(self, key: str, value: str) -> None:
         """Store a small text under a key, durably."""

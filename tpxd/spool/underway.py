@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 
 from tpxd.errors import SpoolUnavailable
-from tpxd.lorawan.uplink import ADDRESSED, Uplink
+from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.contract import NewReport
 from tpxd.spool.recent import Recent
 from tpxd.spool.rounds import Pending
@@ -35,10 +35,10 @@ class Underway:
         Raises:
             UnicodeEncodeError: a text is not Unicode.
         """
-        if not report.lrn_infos.startswith(ADDRESSED):
+        if report.recipient is None:
             return self.recent.digest(report.kind, report.lane, report.body)
-        recipient = report.lrn_infos.partition(";")[0]
-        return self.recent.digest(report.kind, f"{report.lane}\0{recipient}", report.body)
+        # in these words from the first format on, so that what was handed on before an upgrade is known after it
+        return self.recent.digest(report.kind, f"{report.lane}\0tpxd:to={report.recipient}", report.body)
 
     def find(self, digest: int) -> Pending | None:
         """An equal report that is on its way."""
@@ -52,9 +52,10 @@ class Underway:
         """
         if len(self._pending) >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
             raise SpoolUnavailable("too many reports wait for the disk", hint="the disk is slower than the LRC")
-        return self._add(
-            Uplink(0, now_ms, report.kind, report.lane, report.lrn_infos, report.body, report.document), digest
+        uplink = Uplink(
+            0, now_ms, report.kind, report.lane, report.lrn_infos, report.body, report.document, report.recipient
         )
+        return self._add(uplink, digest)
 
     def hand_on(self, handed: Sequence[tuple[int, Uplink]], now_ms: int) -> list[tuple[int, Pending]]:
         """What connections hand on is on its way, but for what its recipient got already within the window."""

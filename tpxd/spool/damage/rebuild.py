@@ -15,6 +15,7 @@ import orjson
 from tpxd.spool.ahead import BLOCK, Ahead
 from tpxd.spool.damage.scan import Found
 from tpxd.spool.database import fresh_meta, insertion
+from tpxd.spool.fates import SINCE, row_of
 from tpxd.spool.rows import FORMAT, CursorRow, Field, Hole, with_crc
 from tpxd.spool.state import State
 
@@ -50,6 +51,7 @@ class Rebuild:
         self._holes: set[Hole] = set()
         self._ahead: defaultdict[tuple[str, int, int], int] = defaultdict(int)
         self._commands: dict[int, tuple[Field, ...]] = {}
+        self._fates: dict[tuple[str, int], str] = {}
 
     @property
     def lost_count(self) -> int:
@@ -80,7 +82,7 @@ class Rebuild:
                 case "journal", (int(seq), *_) if seq <= self._leave_out:
                     pass
                 case "journal", fields:
-                    yield "journal", _texts(fields, (2, 3, 4))
+                    yield "journal", _texts(fields, (2, 3, 4) if fields[7] is None else (2, 3, 4, 7))
                 case "dead_letters", fields:
                     yield "dead_letters", with_crc("dead_letters", _texts(fields, (1, 4, 5, 6)))
                 case "commits", fields:
@@ -90,6 +92,9 @@ class Rebuild:
                 case "ahead", (_, bytes(id), int(base), int(block), bytes(bits)):
                     # Bits are only ever added until the position has passed them, so every version is right.
                     self._ahead[id.decode(), base, block] |= int.from_bytes(bits, "little")
+                case "fates", (_, bytes(id), int(block), bytes(digits)):
+                    if not one.weak or (id.decode(), block) not in self._fates:
+                        self._fates[id.decode(), block] = digits.hex()
                 case "cursors", fields:
                     self._see_cursor(CursorRow(*_all_texts(fields)), weak=one.weak)
                 case "commands", (int(id), int(version), *_) as fields:
@@ -175,10 +180,13 @@ class Rebuild:
             for n, row in enumerate(sorted(self._cursors.values(), key=_id_of), 1)
         ]
         own = {"first_seq": str(state.first_seq), "cursors": orjson.dumps(sorted(self._cursors)).decode()}
+        own[SINCE] = str(state.last_seq)
+        kept = {row.id: row.n for row in cursors}
         meta = {**fresh_meta(), **self._meta, **own, "format": str(FORMAT)}
         tables: dict[str, list[tuple[Field, ...]]] = {
             "cursors": [row.to_row() for row in cursors],
             "ahead": [row.block_row(block) for row in cursors for block in row.ahead.blocks],
+            "fates": [row_of(kept[id], id, block, digits) for (id, block), digits in self._fates.items() if id in kept],
             "holes": [with_crc("holes", (hole.first, hole.last)) for hole in state.holes],
             "commands": [with_crc("commands", fields) for fields in self._commands.values()],
             "meta": [with_crc("meta", (n, key, value)) for n, (key, value) in enumerate(meta.items(), 1)],

@@ -11,12 +11,12 @@ Source: the SQLite file format, sections 1.6 "B-tree Pages" and 2.1 "Record Form
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tpxd.spool.damage.old_file import Content
 from tpxd.spool.damage.wal import Frame
-from tpxd.spool.rows import COLUMNS, Field, checked, journal_crc
+from tpxd.spool.rows import COLUMNS, JOURNAL_COLUMNS_BEFORE, Field, address_of, checked, journal_crc
 
 LEAF = 0x0D
 INTERIOR = 0x05
@@ -25,7 +25,11 @@ MAX_PAYLOAD = 256 << 20
 MAX_SEARCHED = 4_096
 """Pages that are searched at every offset: ten milliseconds each."""
 
-TABLES = {columns: name for name, columns in COLUMNS.items()}
+TABLES: Mapping[int, Sequence[str]] = {
+    **{columns: [name for name in COLUMNS if COLUMNS[name] == columns] for columns in COLUMNS.values()},
+    JOURNAL_COLUMNS_BEFORE: ["journal"],
+}
+"""The tables that have so many columns, in this format or an older one; the checksum tells them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +141,8 @@ def _row(key: int, payload: bytes, head: int, *, weak: bool) -> Found | None:
     while at < head:
         kind, at = _varint(payload, at)
         types.append(kind)
-    table = TABLES.get(len(types))
-    if table is None or types[0] != 0:
+    tables = TABLES.get(len(types))
+    if tables is None or types[0] != 0:
         return None
     values: list[Field] = [key]
     at = head
@@ -148,17 +152,27 @@ def _row(key: int, payload: bytes, head: int, *, weak: bool) -> Found | None:
             return None
         values.append(_value(kind, payload[at : at + width]))
         at += width
-    fields = checked_row(table, tuple(values))
-    return None if fields is None else Found(table, fields, weak)
+    for table in tables:
+        fields = checked_row(table, tuple(values))
+        if fields is not None:
+            return Found(table, fields, weak)
+    return None
 
 
 def checked_row(table: str, values: tuple[Field, ...]) -> tuple[Field, ...] | None:
-    """What a stored row holds, as in `Found`; None when its checksum does not hold."""
+    """What a stored row holds, as in `Found`; None when its checksum does not hold.
+
+    A row of the journal from an older format has what it lacks as NULL, as SQLite reads it.
+    """
     if table != "journal":
         return checked(table, values)
-    match values:
-        case (int(seq), int(ms), bytes(kind), bytes(lane), bytes(lrn_infos), int(crc), bytes(body)):
-            return values if journal_crc(seq, ms, kind, lane, lrn_infos, body) == crc else None
+    whole = (*values, None, None) if len(values) == JOURNAL_COLUMNS_BEFORE else values
+    match whole:
+        case (int(seq), int(ms), bytes(kind), bytes(lane), bytes(lrn_infos), int(crc), bytes(body), to, handed_on):
+            if not isinstance(to, bytes | None) or not isinstance(handed_on, int | None):
+                return None
+            address = address_of(to, handed_on)
+            return whole if journal_crc(seq, ms, kind, lane, lrn_infos, body, address) == crc else None
     return None
 
 
