@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.engine.doubles import MemoryCursor, Peer, make_live, running
+from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink, running
+from tpxd.connector import Outgoing, Receipts
 from tpxd.engine.backoff import BURST_S, JITTER_S, TABLES, Backoff, Strategy
-from tpxd.errors import ConnectFailed
+from tpxd.errors import ConnectFailed, LinkLost
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -113,3 +115,21 @@ async def test_calm_gives_up_and_says_how_to_go_on(autojump_clock: MockClock) ->
         live.nudge()
         await trio.sleep(5)
         assert len(peer.opens) > opens + 1, "the burst begins anew"
+
+
+async def test_a_receipt_of_long_ago_keeps_no_connection_in_its_burst(autojump_clock: MockClock) -> None:
+    """It resets the burst once; after five minutes without another one, the table holds."""
+
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        if len(peer.opens) == 1:
+            receipts.delivered(0)
+        raise LinkLost("closed by the far end")
+
+    peer, cursor = Peer(sending=sending), MemoryCursor()
+    cursor.add(*map(make_uplink, range(1, 101)))
+    async with running(make_live(peer, cursor)):
+        await trio.sleep(BURST_S + 60)
+        in_burst = len(peer.opens)
+        await trio.sleep(3_000)
+    assert in_burst > 10
+    assert len(peer.opens) - in_burst == pytest.approx(10, abs=2), "every five minutes"

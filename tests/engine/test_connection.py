@@ -337,3 +337,25 @@ async def test_replaced_characters_are_counted_once(autojump_clock: MockClock) -
     async with running(make_live(peer, cursor)) as live:
         await trio.sleep(40)
         assert live.health.to_document()["replacedCharacters"] == 10
+
+
+async def test_what_has_its_receipt_is_committed_also_while_all_is_cancelled(autojump_clock: MockClock) -> None:
+    """The disk refused until now; the last try is not cancelled with the rest."""
+    cursor = MemoryCursor()
+    cursor.add(make_uplink(1), make_uplink(2))
+    cursor.refuses = SpoolUnavailable("the disk is full")
+    async with running(make_live(Peer(), cursor)):
+        await trio.sleep(0.5)
+        cursor.refuses = None
+    assert delivered(cursor) == [1, 2]
+
+
+async def test_the_last_commit_has_two_seconds(autojump_clock: MockClock) -> None:
+    cursor = MemoryCursor()
+    cursor.add(make_uplink(1))
+    cursor.refuses = SpoolUnavailable("the disk is full")
+    async with running(make_live(Peer(), cursor)):
+        await trio.sleep(0.5)
+        ends = trio.current_time()
+    assert trio.current_time() - ends == pytest.approx(2.0)
+    assert delivered(cursor) == []

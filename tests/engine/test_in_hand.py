@@ -12,7 +12,7 @@ from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink, run
 from tpxd.connector import Outgoing, Receipts
 from tpxd.engine.connection import context_of
 from tpxd.errors import ConnectFailed, LinkLost, Throttled
-from tpxd.spool import Verdict
+from tpxd.spool import Rejected, Verdict
 from tpxd.timing import ClockWatch
 
 
@@ -172,3 +172,31 @@ async def test_debug_mode_logs_what_became_of_each(
         await trio.sleep(1)
     logged = [message for message in caplog.messages if ": delivered; the batch of 2" in message]
     assert [f"debugMode: seq {seq}, " in line for seq, line in enumerate(logged, 1)] == [True] * 2 * wanted
+
+
+async def test_a_second_word_about_an_uplink_is_not_heard(autojump_clock: MockClock) -> None:
+    """Late or doubled, it changes neither the fate nor how many are under way."""
+
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        receipts.delivered(0)
+        receipts.rejected(1, "400 Bad Request")
+        receipts.filtered(2, "not registered")
+        for index in range(3):
+            receipts.delivered(index)
+            receipts.rejected(index, "too late")
+            receipts.filtered(index, "too late")
+        assert live.flight.sending == 1
+        await trio.sleep(1)
+        receipts.delivered(3)
+
+    cursor = MemoryCursor()
+    cursor.add(*map(make_uplink, range(1, 5)))
+    live = make_live(Peer(sending=sending), cursor)
+    async with running(live):
+        await trio.sleep(5)
+    assert cursor.fates == [
+        (1, Verdict.DELIVERED),
+        (2, Rejected("400 Bad Request")),
+        (3, Verdict.FILTERED),
+        (4, Verdict.DELIVERED),
+    ]

@@ -341,3 +341,21 @@ async def test_what_is_in_hand_makes_no_backlog_for_the_next_version_of_the_file
             seq = site.arrive("NEW")
             await trio.sleep(0.5)
             assert seq in site.sent
+
+
+async def test_what_joined_the_backlog_holds_the_next_of_its_device(autojump_clock: MockClock) -> None:
+    """Its last uplink of before the border is sent, and one that came behind it still waits."""
+    site = Site(backlog=0)
+    for n in range(100):
+        site.arrive("JOINS" if n == 19 else "REST")
+    async with running(site.live(uplinkRateLimiter=5)):
+        await trio.sleep(1)
+        joined = site.arrive("JOINS")
+        await trio.sleep(9)
+        assert 20 in site.sent
+        next_of_it, new = site.arrive("JOINS"), site.arrive("NEW")
+        await trio.sleep(2)
+        assert new in site.sent
+        await trio.sleep(60)
+    order = [seq for seq in site.sent if seq in (20, joined, next_of_it)]
+    assert order == [20, joined, next_of_it]
