@@ -11,7 +11,8 @@ from typing import Final
 
 MASK: Final = "*****"
 
-_SIGNS: Final = ("token", "as_key", "askey", "authorization", "@")
+_OF_TOKENS: Final = ("token=", "token\\", "token'", 'token" ', 'token":"', 'token": ')
+_SIGNS: Final = (*_OF_TOKENS, "as_key", "askey", "authorization", "@", "downlinkmessages/")
 """Without one of these, in small letters, there is nothing to mask: long documents are passed on quickly."""
 
 _IS: Final = r"""(?:\s*[:=]\s*|\\*["']\s*[:=]\s*\\*["'])"""
@@ -20,6 +21,7 @@ _SECRETS: Final = re.compile(
     rf"""
     (?P<name> \b\w*token (?: = | \\*["']\s*[:=]\s*\\*["'] ) | \bas_?key{_IS} (?= [0-9a-f-]{{8}} ) ) {_WORD}
     | (?P<login> \b(?:proxy-)?authorization{_IS} ) (?! (?:basic|bearer) \\*["'] ) (?: [a-z][\w-]*\s+ )? {_WORD}
+    | (?P<address> downlinkMessages/ ) {_WORD}
     | (?P<scheme> :// ) [^\s/"'\\@]+ (?=@)
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -27,8 +29,13 @@ _SECRETS: Final = re.compile(
 
 
 def masked(text: str) -> str:
-    """The text as it may be shown; `Token=`, `AS_KEY`, `Authorization` and logins in URLs lose their values."""
+    """The text as it may be shown; `Token=`, `AS_KEY`, `Authorization`, downlink addresses and logins in URLs lose
+    their values."""
     small = text.lower()
     if not any(sign in small for sign in _SIGNS):
         return text
-    return _SECRETS.sub(lambda found: (found["name"] or found["login"] or found["scheme"]) + MASK, text)
+    return _SECRETS.sub(_without_value, text)
+
+
+def _without_value(found: re.Match[str]) -> str:
+    return (found["name"] or found["login"] or found["address"] or found["scheme"]) + MASK

@@ -24,6 +24,7 @@ DEVICE = DEVICES[0]
 MARK = "c4n4ry"
 KEY = "c4c4" * 8
 UUID = f"{MARK}-000-uuid-0000-0000"
+OTHER_UUID = f"{MARK}-000-other-0000-0000"
 PEM = f"-----BEGIN PRIVATE KEY-----\n{MARK}000pem\n-----END PRIVATE KEY-----\n"
 
 
@@ -39,11 +40,14 @@ class Echo:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                echo.bodies.append(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+                sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                echo.bodies.append(sent)
                 echo.tokens.update(parse_qs(urlsplit(self.path).query).get("Token", ()))
                 headers = {name: value for name, value in self.headers.items() if name != "Host"}
                 said = json.dumps({"headers": headers, "path": self.path, "why": f"AS_KEY={KEY} is not known"})
                 body = (self.path if "Token" in self.path else said).encode()
+                if self.path.startswith("/body"):  # what it repeats is cut, and its own address stands at the end
+                    body = sent[-150:]
                 self.send_response(422)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -84,6 +88,7 @@ def good_files(echo: Echo, secrets: Path) -> dict[str, str]:
         "headers": http_file(f"{echo.url}/in?token={MARK}-query", headers=headers),
         "strict": http_file(echo.url, headers=headers, strictMode=True),
         "signed": http_file(echo.url, downlinkUuid=UUID, **signing),
+        "body": http_file(f"{echo.url}/body", downlinkUuid=OTHER_UUID),
         "broker": connection_file("actility-mqtt-iot", mqtt | {"username": "u", "password": f"{MARK}-password"}),
     }
 

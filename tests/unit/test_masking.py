@@ -28,6 +28,7 @@ ECHOES = [
     f"asKey: {HEX}",
     f"redirected to https://user:{CANARY}@as.example.net/in",
     f"amqp://{CANARY}@broker",
+    f'{{"DevEUI_uplink": {{}}, "downlinkUrl": "http://127.0.0.1:8090/iot-flow/downlinkMessages/{CANARY}"}}',
 ]
 
 
