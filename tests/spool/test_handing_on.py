@@ -72,21 +72,52 @@ async def test_two_cursors_hand_one_report_on_once_to_each(house: House) -> None
         assert spool.imbalance("a") == spool.imbalance("b") == 0
 
 
-async def test_without_room_nothing_is_settled_and_it_works_later(house: House) -> None:
+@pytest.mark.parametrize("refuse", [True, False])
+async def test_a_full_spool_with_a_chain_drains_by_what_is_settled(house: House, refuse: bool) -> None:
+    """What the receipts free is the room for what is handed on, so nobody loses anything."""
+    house.limits = SpoolLimits(max_bytes=1 << 20, min_free_bytes=0, refuse_when_full=refuse, page_size=4_096)
+    async with house.open() as spool:
+        first, last = await spool.cursor("first"), await spool.cursor("last")
+        for n in range(1_000 if refuse else 24):
+            try:
+                await spool.append(report(n, size=20_000))
+            except SpoolUnavailable:
+                break
+        while waiting := await first.next_batch(4, 1 << 20, wait=False):
+            await last.commit([(uplink.seq, Verdict.FILTERED) for uplink in waiting if uplink.recipient is None])
+            handed = [(each.seq, each.handed_on_to("last")) for each in waiting if each.recipient is None]
+            await first.commit(delivered(*[uplink.seq for uplink in waiting]), handed)
+            await last.commit([(each.seq, Verdict.DELIVERED) for each in waiting if each.recipient is not None])
+        count = first.ledger.received // 2
+        assert count >= 20
+        assert (first.ledger.delivered, first.ledger.dropped) == (2 * count, 0)
+        assert (last.ledger.dropped, last.ledger.filtered) == (0, count)
+        assert (await spool.append(report(5_000, size=20_000))).seq > count
+
+
+async def test_a_receipt_stands_though_there_is_no_room_for_what_is_handed_on(house: House) -> None:
     house.limits = SpoolLimits(max_bytes=1 << 20, min_free_bytes=0, refuse_when_full=True)
     async with house.open() as spool:
-        cursor = await spool.cursor("a")
+        first, last = await spool.cursor("first"), await spool.cursor("last")
         with pytest.raises(SpoolUnavailable, match="full"):
             await fill(spool)
-        stored = cursor.ledger.received
-        uplinks = await take(cursor)
-        with pytest.raises(SpoolUnavailable, match="full"):
-            await cursor.commit(delivered(1), [(1, uplinks[0].handed_on_to("b"))])
-        assert (cursor.position, cursor.ledger.delivered) == (0, 0)
-        await cursor.commit(delivered(*range(1, 5)))
-        await cursor.commit(delivered(5), [(5, uplinks[4].handed_on_to("b"))])
-        assert (cursor.position, cursor.ledger.received) == (5, stored + 1)
-        assert spool.imbalance("a") == 0
+        stored = first.ledger.received
+        uplinks = await take(first)
+        handed = [(each.seq, each.handed_on_to(to)) for each in uplinks[:3] for to in ("last", "nobody")]
+        await first.commit(delivered(1, 2, 3), handed)
+        assert (first.position, first.ledger.delivered, first.ledger.received) == (3, 3, stored)
+        assert (last.ledger.received, last.ledger.dropped, last.ledger.waiting) == (stored + 3, 3, stored)
+        assert spool.imbalance("first") == spool.imbalance("last") == 0
+        await first.commit(delivered(1, 2, 3), handed)
+        assert last.ledger.dropped == 3, "once"
+        with trio.fail_after(5):
+            while len(house.events) < 3:
+                await spool.look(lambda journal: None)
+    told = {event.connection: event.more for event in house.events if event.kind == "dropped"}
+    assert told == {"last": {"count": 3}, "nobody": {"count": 3}}
+    async with house.open() as spool:
+        assert spool.imbalance("last") == 0
+        assert (await spool.cursor("first")).position == 3
 
 
 async def test_a_new_report_beside_it_is_refused_alone_or_stored(house: House) -> None:

@@ -151,8 +151,10 @@ class Transactions(Protocol):
     async def write(self, run: Any) -> Any:
         """Run something in the writer's next transaction; returns when it is durable."""
 
-    async def settle(self, run: Callable[[Journal], Collection[int]], handed: Sequence[tuple[int, Uplink]]) -> None:
-        """The same, and append the reports whose number is among those that `run` returns."""
+    async def settle(
+        self, run: Callable[[Journal], Collection[int]], handed: Sequence[tuple[int, Uplink]], *, whole: bool = False
+    ) -> None:
+        """The same, and append the reports whose number is among those that `run` returns; `whole`: both or nothing."""
 
 
 class CommandStore:
@@ -200,7 +202,7 @@ class CommandStore:
                 journal.put_meta(key, value)
             return (REPORT,)
 
-        await self._spool.settle(run, handed)
+        await self._spool.settle(run, handed, whole=True)
 
 
 def _load(journal: Journal) -> LoadedCommands:

@@ -155,11 +155,12 @@ class Cursor:
             settled: (seq, fate) in ascending order, beginning with the first after the position that is not settled.
                 What the spool had to drop meanwhile is left out of account.
             handed: (seq, report) what is appended to the journal with it, each unless its seq was settled before; one
-                that its recipient got within the duplicate window is not.
+                that its recipient got within the duplicate window is not. Where there is no room for them, they count
+                as received and dropped there.
             in_order: False takes them in any order; the position moves as far as there is no gap.
 
         Raises:
-            SpoolUnavailable: the disk refuses, or there is no room for what is handed on; nothing has changed.
+            SpoolUnavailable: the disk refuses; nothing has changed.
 
         Cancellation: it may have been stored or not.
         """

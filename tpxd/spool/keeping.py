@@ -117,7 +117,7 @@ class Keeping:
         self._spare_bytes = 0
         self._unmeasured = 0
         self._given: Given | None = None
-        self._notices = DropNotices()
+        self._notices, self._not_handed_on = DropNotices(), DropNotices()
         self._evicted = 0
         self._recounted_through: int | None = 0
         self._recounted_at_s = time.monotonic()
@@ -248,10 +248,15 @@ class Keeping:
                 self.events.append(Event("forgotten", text, row.id, more={"waiting": waiting}))
 
     def _notice(self, journal: Journal) -> None:
-        self._notices.note(journal.state.dropped)
-        journal.state.dropped = {}
+        state = journal.state
+        self._notices.note(state.dropped)
+        self._not_handed_on.note(state.not_handed_on)
+        state.dropped, state.not_handed_on = {}, {}
         for id, count in self._notices.due(time.monotonic()).items():
             text = f"the spool is full: {count} uplinks that waited for {id} were dropped, the oldest first"
+            self.events.append(Event("dropped", text, id, logging.WARNING, more={"count": count}))
+        for id, count in self._not_handed_on.due(time.monotonic()).items():
+            text = f"the spool is full: {count} uplinks that were to be handed on to {id} were dropped"
             self.events.append(Event("dropped", text, id, logging.WARNING, more={"count": count}))
         if journal.evicted > self._evicted:
             text = f"too many dead letters: the oldest {journal.evicted - self._evicted} were deleted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -149,6 +150,16 @@ def lanes_waiting(journal: Journal, id: str, after: int, through: int, besides: 
     ahead = NOTHING if row is None else row.ahead
     found = journal.reader.lanes(after, through)
     return {lane: seq for seq, lane in found if seq not in ahead and seq not in besides}
+
+
+def drop_handed_on(journal: Journal, recipients: Sequence[str | None]) -> None:
+    """There was no room for what is handed on to these, once for each: count it as received and dropped there."""
+    state = journal.state
+    counts = Counter(recipient for recipient in recipients if recipient is not None)
+    for id, count in counts.items():
+        if (row := state.cursors.get(id)) is not None:
+            journal.put_cursor(replace(row, retried=row.retried + count, dropped=row.dropped + count))
+    state.not_handed_on = Counter(state.not_handed_on) + counts
 
 
 def pass_over(journal: Journal, through: int, *, expired: bool) -> dict[str, int]:

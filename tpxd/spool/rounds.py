@@ -37,12 +37,14 @@ class Call:
     Attributes:
         handed: what else is appended in this transaction, each under a seq of the journal; only those whose seq is
             among the ones that `run` returns.
+        whole: where there is no room for what is handed on, nothing of the call is done; else that alone is dropped.
     """
 
     run: Callable[[Journal], Any]
     writes: bool
     waiter: trio.lowlevel.Task | None
     handed: Sequence[tuple[int, Pending]] = ()
+    whole: bool = False
     result: Any = None
     error: SpoolUnavailable | None = None
 

@@ -98,7 +98,8 @@ class CursorRow:
         base: the journal's last seq when the queue began: `received` counts from here.
         position: the connection is done with everything up to here.
         ahead: what it is done with beyond; never the very next row, never one in a hole.
-        retried: dead letters that were put in again.
+        retried: what it received beside the journal: dead letters that were put in again, and what was to be handed on
+            to it and found no room.
         retired_ms: when the connection's file was removed; None while it is there.
     """
 

@@ -291,9 +291,15 @@ class Spool:
         """Run something in the writer's next transaction; returns when it is durable."""
         return await self._call(run, writes=True)
 
-    async def settle(self, run: Callable[[Journal], Collection[int]], handed: Sequence[tuple[int, Uplink]]) -> None:
-        """Settle uplinks, see `ledger.settle`, and append what is handed on of them, in one transaction."""
-        await self._call(run, writes=True, handed=self._underway.hand_on(handed, self.now_ms()) if handed else ())
+    async def settle(
+        self, run: Callable[[Journal], Collection[int]], handed: Sequence[tuple[int, Uplink]], *, whole: bool = False
+    ) -> None:
+        """Settle uplinks, see `ledger.settle`, and append what is handed on of them, in one transaction.
+
+        Where there is no room for what is handed on, that is dropped, or with `whole` nothing is done at all.
+        """
+        entered = self._underway.hand_on(handed, self.now_ms()) if handed else ()
+        await self._call(run, writes=True, handed=entered, whole=whole)
 
     async def read(self, after: int) -> Page:
         """Read a page of the journal from the disk; rows that are damaged become holes."""
@@ -312,9 +318,14 @@ class Spool:
         await self._arrivals.park()
 
     async def _call(
-        self, run: Callable[[Journal], T], *, writes: bool, handed: Sequence[tuple[int, Pending]] = ()
+        self,
+        run: Callable[[Journal], T],
+        *,
+        writes: bool,
+        handed: Sequence[tuple[int, Pending]] = (),
+        whole: bool = False,
     ) -> T:
-        call = Call(run, writes, trio.lowlevel.current_task(), handed)
+        call = Call(run, writes, trio.lowlevel.current_task(), handed, whole)
         self.writer.calls.append(call)
         self.writer.ring()
 

@@ -54,6 +54,7 @@ class State:
             at the oldest row.
         dropped: what was dropped to make room and not told yet, by cursor; not on disk, here so that it is undone with
             its transaction.
+        not_handed_on: the same for what could not be handed on, by recipient.
     """
 
     first_seq: int = 1
@@ -67,6 +68,7 @@ class State:
     last_dead_letter: int = 0
     orphaned: bool = False
     dropped: Mapping[str, int] = field(default_factory=dict)
+    not_handed_on: Mapping[str, int] = field(default_factory=dict)
 
     def copy(self) -> State:
         """A copy that further changes do not reach."""

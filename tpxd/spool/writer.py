@@ -22,6 +22,7 @@ from typing import NamedTuple, TypeVar
 
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
+from tpxd.spool import ledger
 from tpxd.spool.database import Damaged, Distrusted
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, NoRoom
@@ -181,17 +182,25 @@ class Writer:
         self._publish(stored, refused, stored_ms, writes)
 
     def _transact(self, appends: list[Pending], writes: list[Call], stored_ms: int) -> Stored:
-        """One transaction. A call that hands something on for which there is no room gets the error alone."""
+        """One transaction.
+
+        What a receipt settles is settled first, which may make the room for what is handed on of it; the receipt stands
+        though there be none.
+        """
         journal = self._journal
         rows: list[Pending] = []
         with journal.transaction():
             for call in writes:
                 call.error = None
-                if call.handed and (no_room := self._make_room([pending for _, pending in call.handed])):
+                if call.whole and call.handed and (no_room := self._make_room([pending for _, pending in call.handed])):
                     call.error = _unavailable(no_room)
                     continue
                 call.result = call.run(journal)
-                rows += [pending for seq, pending in call.handed if seq in call.result]
+                handed = [pending for seq, pending in call.handed if seq in call.result]
+                if handed and not call.whole and self._make_room(handed):
+                    ledger.drop_handed_on(journal, [pending.uplink.recipient for pending in handed])
+                else:
+                    rows += handed
             no_room = self._make_room(appends) if appends else None
             if no_room is None:
                 rows = rows + appends if rows else appends
