@@ -259,7 +259,8 @@ class ConnectorConfig(Part):
         None, description="Has no effect here, where no far end registers devices; exported files carry it."
     )
     debugMode: bool = Field(
-        False, description="true logs each uplink with its fate; ends by itself after two days; default false."
+        False,
+        description="true logs each uplink, where it went and its fate; ends by itself after two days; default false.",
     )
     reconnectStrategy: ReconnectStrategy = Field(
         "NORMAL",

@@ -46,11 +46,14 @@ class Outgoing:
         body: already in the format that its file asks for.
         replaced: how many characters of the uplink's values were replaced in topic, key or headers, since they would
             have broken out of their place; the transport notes it, the engine counts it.
+        place: the topic, the routing key, or the names of the headers with which it goes; the transport notes it, for
+            debugMode.
     """
 
     uplink: Uplink
     body: bytes
     replaced: int = 0
+    place: str = ""
 
 
 class Receipts(Protocol):

@@ -82,6 +82,7 @@ class UplinkTopics:
             pattern = self._by_port.get(str(item.uplink.fields.get("FPort"))) or pattern
         try:
             topic, item.replaced = pattern.render(item.uplink)
+            item.place = topic
         except Unresolvable as error:
             raise PatternError(f"{error}, which {name} asks for", hint=error.hint) from error
         except TooSlow as error:

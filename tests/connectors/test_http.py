@@ -60,6 +60,16 @@ async def test_a_file_may_set_the_headers_that_have_a_default(server: Server, nu
     assert b"user-agent: 70b3d5e75e00a1c4" in head
 
 
+async def test_an_uplink_notes_the_names_of_its_headers_and_none_of_their_values(
+    server: Server, nursery: trio.Nursery
+) -> None:
+    batch = [outgoing(5)]
+    headers = {"Authorization": "Bearer s3cr3t", "X-Device": "{DevEUI}"}
+    async with sending(server, batch, nursery, headers=headers):
+        await server.answer(0, "200 OK")
+    assert batch[0].place == "headers Host, Content-Type, Accept, User-Agent, Authorization, X-Device"
+
+
 @pytest.mark.parametrize(
     ("url", "endpoint", "host"),
     [

@@ -63,6 +63,12 @@ def test_reports_about_commands_go_to_a_topic_of_their_own(connector: str) -> No
         assert plain(made.render(report(kind))) == f"plant/{LANE}/up"
 
 
+def test_an_uplink_notes_its_topic_for_whoever_looks(connector: str) -> None:
+    item = report()
+    UplinkTopics(config(connector)).render(item)
+    assert plain(item.place) == f"plant/{LANE}/up"
+
+
 def test_without_one_they_go_where_uplinks_go(connector: str) -> None:
     made = UplinkTopics(config(connector, topics=[{"fPort": 5, "uplinkTopicPattern": "plant/five"}]))
     assert plain(made.render(report("DevEUI_downlink_Sent", FPort=5))) == "plant/five"

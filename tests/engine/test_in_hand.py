@@ -200,3 +200,30 @@ async def test_a_second_word_about_an_uplink_is_not_heard(autojump_clock: MockCl
         (3, Verdict.FILTERED),
         (4, Verdict.DELIVERED),
     ]
+
+
+@pytest.mark.parametrize("error", [Throttled("busy", retry_after_s=5.0), LinkLost("503 Service Unavailable")])
+async def test_debug_mode_logs_where_each_went_and_every_refusal_that_holds(
+    error: Exception, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def sending(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        for index, item in enumerate(batch):
+            item.place = f"plant/{item.uplink.seq}\x1b[2J"
+            if index == 1 and len(peer.batches) < 3:
+                raise error
+            receipts.delivered(index)
+
+    caplog.set_level("INFO", "tpxd.engine.debug_log")
+    peer, cursor = Peer(sending=sending), MemoryCursor()
+    cursor.add(*(make_uplink(n) for n in range(1, 4)))
+    async with running(make_live(peer, cursor, debugMode=True)):
+        await trio.sleep(120)
+    assert peer.batches == [[1, 2, 3], [2, 3], [3]]
+    lines = [message.partition("debugMode: ")[2] for message in caplog.messages if "debugMode: " in message]
+    lane = make_uplink(1).lane
+    shown = [line.partition(" bytes")[2] for line in lines if line.startswith("seq ")]
+    assert [line.partition(":")[0] for line in shown] == [f" with plant/{n}\\x1b[2J" for n in (1, 2, 3)]
+    assert [line for line in lines if line.startswith("held")] == [
+        f"held: {error}; 2 of 3 wait, the oldest is seq 2 of {lane} with plant/2\\x1b[2J",
+        f"held: {error}; 1 of 2 wait, the oldest is seq 3 of {lane} with plant/3\\x1b[2J",
+    ]

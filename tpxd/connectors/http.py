@@ -205,6 +205,9 @@ class HttpTransport:
         self._head = self._begin + self._end
         self._comply = _compliance(config)
         self._patterns = [(name.encode(), value) for name, value in config.headers.items() if value.names]
+        self._place = "headers " + ", ".join(
+            _names(self._head + header_lines([(name, b"") for name, _ in self._patterns]))
+        )
 
     async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
         """See `connector.Transport.send`; the first error ends it as soon as the requests under way have their end."""
@@ -246,6 +249,7 @@ class HttpTransport:
             # its text would show the pattern, which may hold a password
             receipts.rejected(index, "the uplink makes a header too long")
             return
+        item.place = self._place
         answer = await self._client.post(head, item.body)
         refusal = self._judge(answer)
         if refusal is None:
@@ -273,6 +277,11 @@ def _by_lane(batch: Sequence[Outgoing]) -> list[list[int]]:
     for index, item in enumerate(batch):
         lanes.setdefault(item.uplink.lane, []).append(index)
     return list(lanes.values())
+
+
+def _names(head: bytes) -> list[str]:
+    """The names of the headers of a request."""
+    return [line.partition(b":")[0].decode("latin-1") for line in head.split(b"\r\n")[1:] if line]
 
 
 def _compliance(config: HttpConfig) -> Callable[[Uplink], bytes] | None:

@@ -1,4 +1,6 @@
-"""`debugMode`: a log line for each uplink and its fate, for two days, also across restarts.
+"""`debugMode`: a log line for each uplink, where it went, and its fate, and for each refusal that holds some.
+
+It lasts for two days, also across restarts.
 
 Source: ThingPark X IoT Flow, HTTP connector, Debug Mode: it ends by itself after two days.
 """
@@ -13,18 +15,20 @@ from typing import Final
 
 from tpxd.connector import Memory
 from tpxd.engine.flight import InFlight
-from tpxd.errors import SpoolUnavailable
+from tpxd.errors import SpoolUnavailable, TransportError
+from tpxd.log import visible
 from tpxd.spool import Filtered, Rejected, Settled, Verdict
 
 logger = logging.getLogger(__name__)
 
 LASTS_S: Final = 2 * 86_400.0
 NEVER: Final = float("-inf")
+MOST_SHOWN: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
 class DebugLog:
-    """What is logged of each uplink until `until`, in seconds since the epoch."""
+    """What is logged until `until`, in seconds since the epoch."""
 
     id: str = ""
     until: float = NEVER
@@ -42,10 +46,26 @@ class DebugLog:
             reason = reason or item.reason
             text = f"{word}, {reason}" if reason else word
             logger.info(
-                "%s: debugMode: seq %d, %s of %s, %d bytes: %s; the batch of %d took %.0f ms",
-                self.id, uplink.seq, uplink.kind, uplink.lane, len(item.body), text, len(items), seconds * 1000,
-                extra={"connection": self.id},
+                "%s: debugMode: seq %d, %s of %s, %d bytes%s: %s; the batch of %d took %.0f ms",
+                self.id, uplink.seq, uplink.kind, uplink.lane, len(item.body), _place(item), text, len(items),
+                seconds * 1000, extra={"connection": self.id},
             )  # fmt: skip
+
+    def held(self, items: Sequence[InFlight], seconds: float, error: TransportError) -> None:
+        """Log why those of a batch that are not settled have to wait, and the fate of the others."""
+        self.batch([item for item in items if item.settled is not None], seconds)
+        waiting = [item for item in items if item.settled is None]
+        for oldest in waiting[:1]:
+            logger.info(
+                "%s: debugMode: held: %s; %d of %d wait, the oldest is seq %d of %s%s",
+                self.id, error.message, len(waiting), len(items), oldest.uplink.seq, oldest.uplink.lane,
+                _place(oldest), extra={"connection": self.id},
+            )  # fmt: skip
+
+
+def _place(item: InFlight) -> str:
+    """Where an uplink went, as far as it came; what devices wrote may stand in it."""
+    return f" with {visible(item.place[:MOST_SHOWN])}" if item.place else ""
 
 
 def _words(fate: Settled | None) -> tuple[str, str | None]:

@@ -19,7 +19,7 @@ from tpxd.engine.live_first import LiveFirst
 from tpxd.engine.outbound import Outbound
 from tpxd.engine.pace import Pace
 from tpxd.engine.stopping import Stopping
-from tpxd.errors import SpoolUnavailable, Throttled
+from tpxd.errors import SpoolUnavailable, Throttled, TransportError
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor
 
@@ -82,11 +82,17 @@ async def deliver(
             await transport.send(batch, BatchReceipts(flight, batch))
         except Throttled as patience:
             flight.sending = 0
+            if debug_log.on:
+                debug_log.held(batch, trio.current_time() - begun, patience)
             health.throttled(patience)
             with stopping.interrupts():
                 await trio.sleep(patience.retry_after_s)
             health.throttled(None)
             continue
+        except TransportError as error:
+            if debug_log.on:
+                debug_log.held(batch, trio.current_time() - begun, error)
+            raise
         assert flight.sending == 0, "a transport returned from send without a receipt for each uplink"
         took_s = trio.current_time() - begun
         quiet_at = trio.current_time() + quiet_s
