@@ -67,8 +67,8 @@ class Receipts(Protocol):
         of whoever reads the reason."""
 
     def filtered(self, index: int, reason: str) -> None:
-        """By its file's rules this connection does not send this uplink, such as one of a device that it must not
-        register: it counts as filtered."""
+        """By its file's rules this connection does not send this uplink, since it must not register its device: it
+        counts as filtered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,9 +154,8 @@ class DaemonState:
     async def trace(self, dev_eui: str, limit: int) -> list[Document]:
         """See `ControlState`."""
         uplinks = await self.journal.uplinks_of(dev_eui, limit)
-        found = [self.journal.find_cursor(id) for id in self.journal.cursors()]
-        cursors = [cursor for cursor in found if cursor is not None]
-        return trace_document(uplinks, self.commands.book.of_device(dev_eui, limit), cursors)[-limit:]
+        fates = await self.journal.fates_of([uplink.seq for uplink in uplinks])
+        return trace_document(uplinks, self.commands.book.of_device(dev_eui, limit), fates)[-limit:]
 
     def events(self, count: int, connection: str | None) -> list[Document]:
         """See `ControlState`."""

@@ -214,14 +214,16 @@ UPLINK = {
     "received": "2026-11-20T09:59:00.000Z",
     "seq": 3,
     "fields": {"FPort": 2, "FCntUp": 4211, "payload_hex": "016700f1"},
-    "connections": {"plant": "done", "cloud": "waiting"},
+    "connections": {"plant": "delivered", "cloud": "filtered", "office": "waiting"},
+    "why": {"cloud": "why"},
 }
 REFUSED = {
     "type": "DevEUI_downlink_Rejected",
     "received": "2026-11-20T10:00:01.000Z",
     "seq": 4,
     "fields": {"FPort": 5, "DownlinkRejectionCause": "bad\x1b[2J"},
-    "connections": {"plant": "done"},
+    "connections": {"plant": "delivered"},
+    "why": {},
 }
 
 
@@ -238,13 +240,13 @@ async def test_a_trace_as_a_table(tmp_path: Path) -> None:
     assert "\x1b" not in result.stdout
     assert [" ".join(line.split()) for line in result.stdout.splitlines()] == [
         "RECEIVED TYPE FPORT FCNT PAYLOAD WHAT BECAME OF IT",
-        "2026-11-20T09:59:00.000Z DevEUI_uplink 2 4211 016700f1 plant done, cloud waiting",
+        "2026-11-20T09:59:00.000Z DevEUI_uplink 2 4211 016700f1 plant delivered, cloud filtered (why), office waiting",
         "2026-11-20T10:00:00.000Z DevEUI_downlink 5 318 02ff sent; transmitted",
         "2026-11-20T10:00:00.000Z DevEUI_downlink 5 - - doubtful: no answer; written 1 times without an answer",
-        "2026-11-20T10:00:01.000Z DevEUI_downlink_Rejected 5 - - plant done: bad\\x1b[2J",
+        "2026-11-20T10:00:01.000Z DevEUI_downlink_Rejected 5 - - plant delivered: bad\\x1b[2J",
         (
-            "2026-11-20T09:59:00.000Z DevEUI_downlink_Sent 2 4211 016700f1 plant done, cloud waiting: "
-            "not transmitted: RX1 D0, the duty cycle"
+            "2026-11-20T09:59:00.000Z DevEUI_downlink_Sent 2 4211 016700f1 plant delivered, cloud filtered (why), "
+            "office waiting: not transmitted: RX1 D0, the duty cycle"
         ),
         "2026-11-20T09:59:00.000Z DevEUI_uplink - - - no connection",
     ]

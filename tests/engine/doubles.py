@@ -26,7 +26,7 @@ from tpxd.engine.outbound import Outbound, format_of
 from tpxd.events import EventLog
 from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Ledger, LoadedCommands, Rejected, Settled, Verdict
+from tpxd.spool import Cursor, Filtered, Ledger, LoadedCommands, Rejected, Settled, Verdict
 from tpxd.timing import ClockWatch
 from tpxd.wire.tls import TlsContextCache
 
@@ -113,7 +113,8 @@ class MemoryCursor:
     def ledger(self) -> Ledger:
         """See `spool.Cursor`."""
         waiting = len(self._between(self.position, self.newest_seq))
-        fates = Counter(fate if isinstance(fate, Verdict) else Rejected for _, fate in self.fates)
+        kinds = {Filtered: Verdict.FILTERED, Rejected: Rejected}
+        fates = Counter(kinds.get(type(fate), fate) for _, fate in self.fates)
         delivered, filtered, expired = (fates[v] for v in (Verdict.DELIVERED, Verdict.FILTERED, Verdict.EXPIRED))
         return Ledger(len(self.rows), delivered, filtered, expired, fates[Rejected], 0, waiting)
 

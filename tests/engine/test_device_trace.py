@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import pytest
@@ -16,18 +16,8 @@ from tpxd.engine.device_trace import trace_document
 from tpxd.engine.verdicts import MAX_FIELD, command_document
 from tpxd.lorawan.downlinks import DownlinkError
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import CommandState, Cursor, StoredCommand
-
-
-class Queue:
-    """What is asked of a cursor."""
-
-    def __init__(self, id: str, *done: int) -> None:
-        self.id, self._done = id, done
-
-    def is_done(self, seq: int) -> bool:
-        """See `spool.Cursor`."""
-        return seq in self._done
+from tpxd.spool import CommandState, Filtered, Outcome, StoredCommand
+from tpxd.spool.fates import DELIVERED, WAITING
 
 
 def doubted(book: CommandBook, command: StoredCommand) -> None:
@@ -96,11 +86,17 @@ def test_reports_and_commands_come_in_the_order_of_their_arrival() -> None:
     at_ms = int(NOW_S * 1000)
     verdict = Uplink(9, at_ms + 2, "DevEUI_uplink", DEV_EUI, "", b'{"DevEUI_uplink":{}}', recipient="plant")
     uplinks = [make_uplink(8, received_ms=at_ms + 1, FPort=2), verdict, make_uplink(7, received_ms=at_ms - 1)]
-    cursors = cast("list[Cursor]", [Queue("plant", 7), Queue("office", 7, 8)])
-    document: list[Any] = trace_document(uplinks, [command], cursors)
+    rejected = Outcome("rejected", "404 Not Found")
+    fates = {
+        7: {"plant": DELIVERED, "office": rejected},
+        8: {"plant": WAITING, "office": DELIVERED},
+        9: {"plant": WAITING, "office": Outcome("filtered", Filtered.RECIPIENT.value)},
+    }
+    document: list[Any] = trace_document(uplinks, [command], fates)
     assert [entry["type"] for entry in document] == ["DevEUI_uplink", "DevEUI_downlink", *["DevEUI_uplink"] * 2]
-    assert document[0]["connections"] == {"plant": "done", "office": "done"}
-    assert document[2]["connections"] == {"plant": "waiting", "office": "done"}
+    assert document[0]["connections"] == {"plant": "delivered", "office": "rejected"}
+    assert document[0]["why"] == {"office": "404 Not Found"}
+    assert document[2]["connections"] == {"plant": "waiting", "office": "delivered"}
     assert document[3]["connections"] == {"plant": "waiting"}
     assert document[2]["fields"] == {"FPort": 2, "FCntUp": 8}
     sent = {"DeliveryStatus": 0, "DeliveryFailedCause1": "A0", "Lrrid": "x" * MAX_FIELD}
@@ -113,6 +109,6 @@ def test_what_came_in_one_millisecond_keeps_its_order() -> None:
         book.enter("plant", right(), "", None)
     at_ms = int(NOW_S * 1000)
     uplinks = [make_uplink(seq, received_ms=at_ms) for seq in (9, 8, 7)]
-    document = trace_document(uplinks, book.of_device(DEV_EUI, 10), [])
+    document = trace_document(uplinks, book.of_device(DEV_EUI, 10), {})
     assert [entry["seq"] for entry in document if "seq" in entry] == [7, 8, 9]
     assert [entry["id"] for entry in document if "id" in entry] == [1, 2, 3]

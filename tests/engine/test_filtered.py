@@ -10,7 +10,7 @@ from tests.engine.doubles import make_uplink
 from tpxd.engine.debug_log import DebugLog
 from tpxd.engine.flight import BatchReceipts, Flight
 from tpxd.engine.poison import SUSPECT_AFTER
-from tpxd.spool import Verdict
+from tpxd.spool import Filtered, Verdict
 
 REASON = "the registry has no such device"
 
@@ -26,7 +26,7 @@ def test_it_is_settled_as_filtered_and_is_no_receipt() -> None:
     flight = flying(1, 2)
     receipts = BatchReceipts(flight, flight.next_batch(9))
     receipts.filtered(0, REASON)
-    assert flight.settled_prefix() == [(1, Verdict.FILTERED)]
+    assert flight.settled_prefix() == [(1, Filtered.UNREGISTERED)]
     assert (flight.sending, flight.receipted, flight.proven) == (1, False, False)
     assert flight.progress.is_set()
 

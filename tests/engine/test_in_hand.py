@@ -12,7 +12,7 @@ from tests.engine.doubles import MemoryCursor, Peer, make_live, make_uplink, run
 from tpxd.connector import Outgoing, Receipts
 from tpxd.engine.connection import context_of
 from tpxd.errors import ConnectFailed, LinkLost, Throttled
-from tpxd.spool import Rejected, Verdict
+from tpxd.spool import Filtered, Rejected, Verdict
 from tpxd.timing import ClockWatch
 
 
@@ -197,7 +197,7 @@ async def test_a_second_word_about_an_uplink_is_not_heard(autojump_clock: MockCl
     assert cursor.fates == [
         (1, Verdict.DELIVERED),
         (2, Rejected("400 Bad Request")),
-        (3, Verdict.FILTERED),
+        (3, Filtered.UNREGISTERED),
         (4, Verdict.DELIVERED),
     ]
 

@@ -232,7 +232,7 @@ async def test_the_key_of_a_command_shows_nowhere(autojump_clock: MockClock, cap
         assert any(AS_KEY.encode() in row for row in stored.rows.values()), "while it waits it has to be kept"
         await plant.settled()
         commands = plant.commands.book.of_device(DEV_EUI, 10)
-        shown = [orjson.dumps(trace_document([], commands, [])), *(orjson.dumps(v) for v in plant.disk.verdicts())]
+        shown = [orjson.dumps(trace_document([], commands, {})), *(orjson.dumps(v) for v in plant.disk.verdicts())]
         shown += [repr(command).encode() for command in commands]
         shown += [text.encode() for text in plant.events()]
         shown += [caplog.text.encode(), orjson.dumps(plant.sender.document())]

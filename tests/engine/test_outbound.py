@@ -15,7 +15,7 @@ from tpxd.engine.outbound import Format, Outbound, format_of, url_field
 from tpxd.flow import Flow
 from tpxd.lorawan.reports import DOWNLINK_REJECTED, DOWNLINK_SENT
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Verdict
+from tpxd.spool import Filtered
 from tpxd.timing import ClockWatch
 
 DEV_EUI = "70B3D5E75E00A1C4"
@@ -124,7 +124,7 @@ def test_a_verdict_goes_to_the_connection_of_its_command_alone(form: Format) -> 
     assert outbound(form).decide(verdict) == body
     assert outbound(form, flow=narrow).decide(verdict) == body, "whatever its flow takes"
     for other in ("office", "plan", "plant2", ""):
-        assert outbound(form, connection=other).decide(verdict) is Verdict.FILTERED
+        assert outbound(form, connection=other).decide(verdict) is Filtered.RECIPIENT
 
 
 @pytest.mark.parametrize("form", ["whole", "fields", "payload"])
@@ -137,7 +137,7 @@ def test_the_report_of_its_own_command_goes_out_as_it_is_whatever_the_flow_takes
         for id in ("A1", "A2")
     )
     assert plant.decide(own) == own.body
-    assert plant.decide(other) is Verdict.FILTERED
+    assert plant.decide(other) is Filtered.FLOW
 
 
 def test_a_verdict_of_the_lrc_itself_goes_where_uplinks_go() -> None:

@@ -21,7 +21,7 @@ from tpxd.engine.validity import emitted_s
 from tpxd.errors import SpoolUnavailable
 from tpxd.flow import Flow
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Verdict
+from tpxd.spool import Filtered, Verdict
 from tpxd.timing import ClockWatch
 
 NOW = 1_700_000_000.0
@@ -111,7 +111,7 @@ def test_the_whole_report_goes_out_byte_for_byte() -> None:
 
 def test_fields_alone_for_uplinks_alone() -> None:
     assert outbound("fields").decide(report("DevEUI_uplink", FPort=5)) == b'{"DevEUI":"70B3D5E75E00A1C4","FPort":5}'
-    assert outbound("fields").decide(report("DevEUI_downlink_Sent")) is Verdict.FILTERED
+    assert outbound("fields").decide(report("DevEUI_downlink_Sent")) is Filtered.FORMAT
 
 
 def test_the_decoded_payload_alone_where_there_is_one() -> None:
@@ -122,7 +122,7 @@ def test_the_decoded_payload_alone_where_there_is_one() -> None:
 
 def test_a_flow_filters_before_anything_else() -> None:
     flow = Flow.model_validate({"matchers": [{"type": "fPort", "ports": [9]}]})
-    assert outbound(validity_s=1.0, flow=flow).decide(make_uplink(1, received_ms=0, FPort=5)) is Verdict.FILTERED
+    assert outbound(validity_s=1.0, flow=flow).decide(make_uplink(1, received_ms=0, FPort=5)) is Filtered.FLOW
 
 
 @pytest.mark.parametrize(("age_s", "expired"), [(5.0, False), (15.0, True), (6 * 86_400.0, True)])

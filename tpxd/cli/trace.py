@@ -27,8 +27,8 @@ def trace(
 ) -> None:
     """Show the newest reports and commands of a device, and what became of each.
 
-    A report is `done` for a connection that delivered it or decided not to; `[spool] retention` says how long delivered
-    ones are kept. Of commands, the newest ten thousand of all devices are.
+    Reports: what became of them on each connection, and why; `[spool] retention` says how long delivered ones are kept.
+    Of commands, the newest ten thousand of all devices are.
     """
     response = ask(config, "GET", f"/trace/{quote(dev_eui, safe='')}?limit={limit}")
     if response.status_code != 200:
@@ -66,7 +66,9 @@ def _cells(entry: dict[str, Any]) -> list[str]:
     else:
         fields = entry["fields"]
         counter = fields.get("FCntUp", fields.get("FCntDn", "-"))
-        became = ", ".join(f"{id} {how}" for id, how in entry["connections"].items()) or "no connection"
+        why = {id: f" ({reason})" for id, reason in entry["why"].items()}
+        fates = [f"{id} {word}{why.get(id, '')}" for id, word in entry["connections"].items()]
+        became = ", ".join(fates) or "no connection"
         became += f": {fields['DownlinkRejectionCause']}" if "DownlinkRejectionCause" in fields else ""
         became += f": {entry['onAir']}" if "onAir" in entry else ""
     shown = (fields.get("FPort"), counter, fields.get("payload_hex"))

@@ -43,7 +43,7 @@ class DebugLog:
         for item in items:
             uplink, fate = item.uplink, item.settled
             word, reason = _words(fate)
-            reason = reason or item.reason
+            reason = item.reason or reason
             text = f"{word}, {reason}" if reason else word
             logger.info(
                 "%s: debugMode: seq %d, %s of %s, %d bytes%s: %s; the batch of %d took %.0f ms",

@@ -18,7 +18,7 @@ import trio
 from tpxd.connector import MAX_BATCH, Outgoing
 from tpxd.engine.poison import CONVICTED, CONVICTED_HINT, Poison, Sending
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Rejected, Settled, Verdict
+from tpxd.spool import Cursor, Filtered, Rejected, Settled, Verdict
 
 Decide = Callable[[Uplink], Settled | bytes]
 """What becomes of an uplink, or the body to send; see `Outbound.decide`."""
@@ -153,7 +153,7 @@ class Flight:
 
     def leave_out(self, item: InFlight, reason: str) -> None:
         """The connector does not send `item`; that says nothing about the far end, nor about who is suspected."""
-        item.settled, item.reason = Verdict.FILTERED, reason
+        item.settled, item.reason = Filtered.UNREGISTERED, reason
         self.sending -= 1
         if self.poison.suspect == item.uplink.seq:
             self.poison.clear()

@@ -15,7 +15,7 @@ from tpxd.errors import TooSlow
 from tpxd.flow import Flow
 from tpxd.lorawan.reports import ABOUT_DOWNLINKS
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Rejected, Settled, Verdict
+from tpxd.spool import Filtered, Rejected, Settled, Verdict
 from tpxd.timing import ClockWatch
 
 Format = Literal["whole", "fields", "payload"]
@@ -59,12 +59,12 @@ class Outbound:
         if self._is_about_its_own(uplink):
             return uplink.body  # what became of its own command, or a message: whatever its flow, form and age
         try:
-            if not self._takes(uplink):
-                return Verdict.FILTERED
+            if (unwanted := self._unwanted(uplink)) is not None:
+                return unwanted
         except TooSlow as error:
             return Rejected(f"the flow: {error}", error.hint)
         if self.form == "fields" and uplink.kind != "DevEUI_uplink":
-            return Verdict.FILTERED
+            return Filtered.FORMAT
         if self.is_too_old(uplink):
             return Verdict.EXPIRED
         return self._body(uplink)
@@ -81,15 +81,14 @@ class Outbound:
             return uplink.recipient == self.connection and not uplink.handed_on
         return uplink.kind in ABOUT_DOWNLINKS and self.own(uplink)
 
-    def _takes(self, uplink: Uplink) -> bool:
+    def _unwanted(self, uplink: Uplink) -> Filtered | None:
         if uplink.recipient is not None:
             if uplink.recipient != self.connection:
-                return False
-            # where its flow takes it too, it came straight from the LRC
-            return not (self.flow.matchers and self.flow.takes(uplink))
+                return Filtered.RECIPIENT
+            return Filtered.TWICE if self.flow.matchers and self.flow.takes(uplink) else None
         if self.flow.matchers:
-            return self.flow.takes(uplink)
-        return not self.chains.names(self.connection)
+            return None if self.flow.takes(uplink) else Filtered.FLOW
+        return Filtered.CHAIN if self.chains.names(self.connection) else None
 
     def _body(self, uplink: Uplink) -> bytes:
         if self.form == "whole":
