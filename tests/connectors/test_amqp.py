@@ -31,6 +31,15 @@ DEV_EUI = LANES[0]
 # ---- against a scripted broker
 
 
+async def published_one_by_one(broker: ScriptedRabbit, count: int) -> list[str]:
+    """Confirm so many messages, each before the next one is asked for; returns their routing keys."""
+    keys = []
+    for tag in range(1, count + 1):
+        keys.append((await broker.expect_publish()).routing_key)
+        await broker.send(ack(tag))
+    return keys
+
+
 async def test_it_introduces_itself_and_delivers() -> None:
     async def script(broker: ScriptedRabbit) -> None:
         credentials = await broker.greet()
@@ -45,7 +54,9 @@ async def test_it_introduces_itself_and_delivers() -> None:
         declared = await broker.grant(Exchange.Declare, Exchange.DeclareOk())
         assert isinstance(declared, Exchange.Declare)
         assert declared.exchange == "IotFlowExchange"
-        messages = [await broker.expect_publish() for _ in range(2)]
+        messages = [await broker.expect_publish()]
+        await broker.send(ack(1))
+        messages.append(await broker.expect_publish())
         assert [(message.exchange, message.routing_key, message.body) for message in messages] == [
             ("IotFlowExchange", f"plant.{DEV_EUI}.up", b'{"n":1}'),
             ("IotFlowExchange", f"plant.{DEV_EUI}.up", b'{"n":2}'),
@@ -56,7 +67,7 @@ async def test_it_introduces_itself_and_delivers() -> None:
         ]
         assert messages[0].properties.timestamp is not None
         assert messages[0].properties.timestamp.timestamp() == 1_700_000_000
-        await broker.send(ack(2) + ack(1))
+        await broker.send(ack(2))
         await broker.goodbye()
 
     async with trio.open_nursery() as nursery:
@@ -64,7 +75,7 @@ async def test_it_introduces_itself_and_delivers() -> None:
         settings = config(virtualHost="plant", connectionTimeout=2_000)
         async with open_amqp_connection(settings, site.context) as transport:
             await transport.send([outgoing(1), outgoing(2)], receipts)
-    assert receipts.delivered_ == [1, 0]
+    assert receipts.delivered_ == [0, 1]
     assert site.dialled == [(Endpoint("broker.example.net", 5672), 2.0)]
     assert site.authenticated == 1
 
@@ -72,9 +83,9 @@ async def test_it_introduces_itself_and_delivers() -> None:
 async def test_routing_keys_per_port() -> None:
     async def script(broker: ScriptedRabbit) -> None:
         await accept(broker)
-        keys = [(await broker.expect_publish()).routing_key for _ in range(3)]
-        assert keys == ["two", f"plant.{DEV_EUI}.up", "two"]
-        await broker.send(ack(3, multiple=True))
+        assert await published_one_by_one(broker, 2) == ["two", f"plant.{DEV_EUI}.up"]
+        assert (await broker.expect_publish()).routing_key == "two"
+        await broker.send(ack(3))
         await broker.goodbye()
 
     settings = config(topics=[{"fPort": 2, "uplinkTopicPattern": "two"}])
@@ -88,9 +99,10 @@ async def test_routing_keys_per_port() -> None:
 async def test_reports_about_commands_have_a_key_of_their_own() -> None:
     async def script(broker: ScriptedRabbit) -> None:
         await accept(broker)
-        keys = [(await broker.expect_publish()).routing_key for _ in range(3)]
-        assert keys == [f"plant.{DEV_EUI}.up", f"plant.{DEV_EUI}.status", f"plant.{DEV_EUI}.status"]
-        await broker.send(ack(3, multiple=True))
+        status = f"plant.{DEV_EUI}.status"
+        assert await published_one_by_one(broker, 2) == [f"plant.{DEV_EUI}.up", status]
+        assert (await broker.expect_publish()).routing_key == status
+        await broker.send(ack(3))
         await broker.goodbye()
 
     batch = [outgoing(1)]
@@ -123,8 +135,9 @@ async def test_uplinks_without_a_legal_routing_key_are_rejected_and_the_rest_del
 
 async def return_the_second(broker: ScriptedRabbit) -> None:
     await accept(broker)
-    messages = [await broker.expect_publish() for _ in range(3)]
-    await broker.send(ack(1) + returned(messages[1]) + ack(3, multiple=True))
+    await published_one_by_one(broker, 1)
+    messages = [await broker.expect_publish() for _ in range(2)]
+    await broker.send(ack(3) + returned(messages[0]) + ack(2))
     await broker.goodbye()
 
 
@@ -151,7 +164,8 @@ async def test_an_unroutable_uplink_holds_everything_back() -> None:
     error, receipts = await refuse_to(return_the_second, re.escape(pattern))
     assert error.hint is not None
     assert 'unroutable = "count"' in error.hint
-    assert receipts.delivered_ == [0, 2]
+    # the third is of the same device: it goes again, behind the second
+    assert receipts.delivered_ == [0]
     assert receipts.rejected_ == {}
 
 
@@ -190,14 +204,59 @@ async def test_unroutable_uplinks_show_until_all_went_somewhere_for_a_minute(aut
 async def test_a_refused_uplink_holds_everything_back() -> None:
     async def script(broker: ScriptedRabbit) -> None:
         await accept(broker)
-        for _ in range(3):
+        await published_one_by_one(broker, 1)
+        for _ in range(2):
             await broker.expect_publish()
-        await broker.send(ack(1) + nack(3, multiple=True))
+        await broker.send(nack(2) + ack(3))
         await broker.goodbye()
 
     error, receipts = await refuse_to(script, "the broker could not take it")
     assert error.hint is not None
     assert receipts.delivered_ == [0]
+
+
+@pytest.mark.parametrize("routed_before", [False, True])
+async def test_what_is_behind_an_unroutable_uplink_of_its_device_does_not_go_before_it(routed_before: bool) -> None:
+    """Its FPort decides the routing key, and only the second one leads to a queue."""
+    keys: list[str] = []
+
+    async def script(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        if routed_before:
+            keys.extend(await published_one_by_one(broker, 1))
+        message = await broker.expect_publish()
+        keys.append(message.routing_key)
+        await broker.send(returned(message) + ack(1 + routed_before))
+        await broker.goodbye()
+
+    receipts, settings = Receipts(), config(uplinkTopicPattern="plant.{DevEUI}.{FPort}")
+    with pytest.RaisesGroup(Refused):
+        async with (
+            trio.open_nursery() as nursery,
+            open_amqp_connection(settings, amqp_site(nursery, script).context) as transport,
+        ):
+            if routed_before:
+                await transport.send([outgoing(0, LANES[1], FPort=2)], Receipts())
+            await transport.send([outgoing(1, FPort=1), outgoing(2, FPort=2), outgoing(3, FPort=2)], receipts)
+    assert keys[-1] == f"plant.{DEV_EUI}.1"
+    assert receipts.delivered_ == []
+
+
+async def test_nothing_of_any_device_goes_before_it_is_known_that_the_exchange_routes_at_all() -> None:
+    async def script(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        message = await broker.expect_publish()
+        await broker.send(returned(message) + ack(1))
+        await broker.goodbye()
+
+    receipts = Receipts()
+    with pytest.RaisesGroup(Refused):
+        async with (
+            trio.open_nursery() as nursery,
+            open_amqp_connection(config(), amqp_site(nursery, script).context) as transport,
+        ):
+            await transport.send([outgoing(n, LANES[n % 3]) for n in range(9)], receipts)
+    assert receipts.delivered_ == []
 
 
 @pytest.mark.parametrize(("code", "error"), [(403, AuthenticationFailed), (320, ConnectFailed), (530, ConnectFailed)])
@@ -268,7 +327,8 @@ async def test_a_lane_is_sent_in_order() -> None:
 
     async def script(broker: ScriptedRabbit) -> None:
         await accept(broker)
-        assert [(await broker.expect_publish()).body for _ in batch] == [item.body for item in batch]
+        await published_one_by_one(broker, 1)
+        assert [(await broker.expect_publish()).body for _ in batch[1:]] == [item.body for item in batch[1:]]
         await broker.send(ack(256, multiple=True))
         await broker.goodbye()
 

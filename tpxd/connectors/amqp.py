@@ -10,6 +10,7 @@ Source:   ThingPark X IoT Flow, "AMQP connector"; AMQP 0-9-1; RabbitMQ, "Publish
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queu
 from tpxd.wire.amqp_events import Delivery, Refusal
 from tpxd.wire.amqp_login import AmqpOptions
 from tpxd.wire.amqp_session import AmqpSession, Message, open_amqp
+
+ROUTED_KEYS = 50_000
+"""So many routing keys are known to lead to a queue; beyond it they are learnt anew."""
 
 ROUTED_AGAIN_S = 60.0
 """So long after the last unroutable uplink that was let go, this is called overcome."""
@@ -99,6 +103,38 @@ class AmqpConfig(TopicSources, LinkConfig):
         return self
 
 
+class _Addressed(NamedTuple):
+    """An uplink of a batch, its place there, and the routing key that it goes by."""
+
+    place: int
+    item: Outgoing
+    key: str
+
+    @property
+    def lane(self) -> str:
+        """Whose order it is part of."""
+        return self.item.uplink.lane
+
+
+class _InOrder:
+    """Reports receipts in each device's order: behind an uplink without one, none."""
+
+    def __init__(self, published: Sequence[_Addressed], receipts: Receipts) -> None:
+        self._published = published
+        self._receipts = receipts
+        self._delivered: dict[int, bool] = {}
+        self._lanes: dict[str, deque[int]] = {}
+        for number, one in enumerate(published):
+            self._lanes.setdefault(one.lane, deque()).append(number)
+
+    def settle(self, number: int, *, delivered: bool) -> None:
+        """The broker decided about this one."""
+        self._delivered[number] = delivered
+        lane = self._lanes[self._published[number].lane]
+        while lane and self._delivered.get(lane[0]):
+            self._receipts.delivered(self._published[lane.popleft()].place)
+
+
 @dataclass(slots=True)
 class AmqpTransport:
     """An open session, and the routing keys that uplinks go by.
@@ -113,6 +149,7 @@ class AmqpTransport:
     unroutable: int = 0
     _topics: UplinkTopics = field(init=False)
     _ports: CommandPorts = field(init=False)
+    _routed: set[str] = field(init=False, default_factory=set)
     _routed_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
@@ -120,29 +157,54 @@ class AmqpTransport:
         self._ports = CommandPorts(self.config)
 
     async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
-        """Publish in order; an uplink that has no legal routing key is rejected.
+        """Publish in each device's order; an uplink that has no legal routing key is rejected.
+
+        What the broker refuses holds back all that was not published yet, and what is behind it of its own device has
+        no receipt whatever the broker says: it goes again, after it.
 
         Raises:
-            Refused: the broker refused some, which have no receipt; those behind them may have one.
+            Refused: the broker refused some.
         """
-        messages: list[Message] = []
-        places: list[int] = []
+        waiting = [_Addressed(*one) for one in await self._topics.address(batch, receipts)]
+        while waiting:
+            now, waiting = self._next_round(waiting)
+            await self._publish(now, receipts)
+
+    def _next_round(self, waiting: Sequence[_Addressed]) -> tuple[list[_Addressed], list[_Addressed]]:
+        """What may go now, and the rest: of each device up to the first routing key that is not known to lead anywhere,
+        and of a new link the oldest uplink alone."""
+        if not self._routed:
+            return [*waiting[:1]], [*waiting[1:]]
+        now, later, full = [], [], set()
+        for one in waiting:
+            if one.lane in full:
+                later.append(one)
+                continue
+            now.append(one)
+            if one.key not in self._routed:
+                full.add(one.lane)
+        return now, later
+
+    async def _publish(self, now: Sequence[_Addressed], receipts: Receipts) -> None:
         held: list[tuple[str, Refusal]] = []
-        for index, item, key in await self._topics.address(batch, receipts):
-            messages.append(self._message(key, item))
-            places.append(index)
+        lanes = _InOrder(now, receipts)
 
         def delivered(number: int) -> None:
-            receipts.delivered(places[number])
+            if len(self._routed) >= ROUTED_KEYS:
+                self._routed.clear()
+            self._routed.add(now[number].key)
+            lanes.settle(number, delivered=True)
 
         def refused(number: int, refusal: Refusal) -> None:
-            key = messages[number].routing_key
-            if refusal.unroutable and self.config.unroutable == "count":
-                self._count(key)
-                receipts.delivered(places[number])
+            is_held = not refusal.unroutable or self.config.unroutable == "hold"
+            if is_held:
+                held.append((now[number].key, refusal))
+                lanes.settle(number, delivered=False)
             else:
-                held.append((key, refusal))
+                self._count(now[number].key)
+                delivered(number)
 
+        messages = [self._message(one.key, one.item) for one in now]
         timeout_s = self.config.actionTimeout / 1000
         await self.session.publish_all(messages, delivered, refused, receipt_timeout_s=timeout_s)
         if trio.current_time() >= self._routed_at:
