@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class MqttTransport:
 
     Attributes:
         ports: the FPorts of commands without one.
+        log: gets what no sender can be told.
         refusal: says why a topic or a body is not to be published, or None.
     """
 
@@ -53,9 +55,11 @@ class MqttTransport:
     topics: UplinkTopics
     ports: CommandPorts
     receipt_timeout_s: float
+    log: logging.LoggerAdapter[logging.Logger]
     qos: QoS = 1
     retain: bool = False
     refusal: Callable[[str, bytes], str | None] = topic_refusal
+    _told: int = 0
 
     async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
         """Publish in order; an uplink that has no legal topic is rejected."""
@@ -76,6 +80,11 @@ class MqttTransport:
     async def receive(self) -> Incoming:
         """Wait for the next message of the subscriptions."""
         message = await self.session.receive()
+        if self.session.dropped > self._told:
+            lost, self._told = self.session.dropped - self._told, self.session.dropped
+            self.log.warning(
+                "%d commands of QoS 0 came while too many waited, and are lost; send them with QoS 1", lost
+            )
         port = self.ports.of(message.topic)
         return Incoming(message.topic, message.body, message.duplicate, message.retained, port, receipt=message)
 

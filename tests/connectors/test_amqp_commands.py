@@ -21,7 +21,7 @@ from tests.wire.rabbit_link import publish, session_at
 from tests.wire.scripted_rabbit import ScriptedRabbit, closed_channel, deliver
 from tpxd.connector import Context, Incoming
 from tpxd.connectors.amqp import AmqpConfig, open_amqp_connection
-from tpxd.errors import SpoolUnavailable
+from tpxd.errors import LinkLost, SpoolUnavailable
 from tpxd.wire.amqp_declare import bind, declare_exchange, declare_queue
 
 DOWN = config(downlinkTopicPattern="plant.{DevEUI}.down")
@@ -102,6 +102,24 @@ async def test_bindings_follow_the_file(nursery: trio.Nursery) -> None:
     await open_once(nursery, memory, other, lambda b: declare(b, QUEUE, *changed))
     await open_once(nursery, memory, config(), lambda b: declare(b, "", (Queue.Unbind, "plant.commands")))
     await open_once(nursery, memory, config(), lambda b: declare(b, ""))
+
+
+async def test_bindings_are_remembered_before_they_are_made(nursery: trio.Nursery) -> None:
+    """A link lost between the two leaves the binding at the broker, where the next version of the file removes it."""
+    memory = Notebook()
+
+    async def lost_at_the_binding(broker: ScriptedRabbit) -> None:
+        await accept(broker)
+        await broker.grant(Queue.Declare, Queue.DeclareOk(QUEUE, 0, 0))
+        await broker.expect(Queue.Bind, 2)
+        await broker.stream.aclose()
+
+    site = amqp_site(nursery, lost_at_the_binding)
+    site.memory = memory
+    with pytest.raises(LinkLost):
+        async with open_amqp_connection(DOWN, site.context):
+            pytest.fail("opened")
+    await open_once(nursery, memory, config(), lambda b: declare(b, "", (Queue.Unbind, "plant.*.down")))
 
 
 async def test_bindings_at_another_broker_are_left_alone(nursery: trio.Nursery) -> None:

@@ -28,7 +28,7 @@ from tpxd.connectors.mqtt import MqttConfig, open_mqtt_connection
 from tpxd.errors import LinkLost, Refused
 from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import UNREAD, open_mqtt
+from tpxd.wire.mqtt_session import open_mqtt
 from tpxd.wire.streams import Endpoint, open_stream
 
 DOWN = config(downlinkTopicPattern="plant/{DevEUI}/down")
@@ -55,7 +55,7 @@ async def test_commands() -> None:
 
 async def test_more_waiting_commands_than_fit_before_the_subscription_is_confirmed(autojump_clock: MockClock) -> None:
     """A resumed session pours out what it kept: opening must not wait for what comes behind it."""
-    count = UNREAD * 4
+    count = 512
 
     async def script(broker: ScriptedBroker) -> None:
         await broker.expect("CONNECT")

@@ -143,3 +143,21 @@ async def test_the_stream_is_closed_in_any_case(protocol: Protocol) -> None:
             pytest.fail("opened")
     with pytest.raises(trio.ClosedResourceError):
         await near.send_all(b"x")
+
+
+async def test_no_goodbye_follows_half_a_packet(protocol: Protocol, autojump_clock: MockClock) -> None:
+    near, far = memory_stream_pair()
+    begun = 0
+
+    async def stuck() -> None:
+        nonlocal begun
+        begun += 1
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(protocol.accept, far)
+        with trio.move_on_after(1):
+            async with protocol.open(near) as session:
+                near.send_stream.send_all_hook = stuck
+                await protocol.publish(session, receipt_timeout_s=7)
+    assert begun == 1

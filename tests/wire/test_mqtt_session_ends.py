@@ -9,8 +9,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.wire.mqtt_link import OPTIONS, Script, link_to, messages, only_accept
 from tests.wire.scripted_broker import CONNACK, ScriptedBroker, puback, publish
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused
+from tpxd.wire import mqtt_session
+from tpxd.wire.broker_link import MESSAGE_BYTES
 from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import UNREAD, open_mqtt
+from tpxd.wire.mqtt_session import open_mqtt
 
 
 @pytest.mark.parametrize(
@@ -182,17 +184,50 @@ async def test_questions_stay_without_answer(autojump_clock: MockClock) -> None:
                     await (session.subscribe(["a"]) if what == "SUBSCRIBE" else session.unsubscribe(["a"]))
 
 
-async def test_messages_that_nobody_receives_are_bounded(autojump_clock: MockClock) -> None:
-    """The link is read no further, so the broker keeps them; without reading, no answer to a ping is seen."""
+FITTING = 130
 
+
+@pytest.fixture
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many messages of one byte may wait."""
+    monkeypatch.setattr(mqtt_session, "UNREAD_BYTES", FITTING * (1 + MESSAGE_BYTES))
+
+
+@pytest.mark.usefixtures("_narrow")
+async def test_receipts_are_read_while_nobody_receives_and_messages_beyond_a_bound_are_dropped() -> None:
     async def script(broker: ScriptedBroker) -> None:
         await broker.accept()
-        for _ in range(UNREAD * 3):
+        for _ in range(FITTING + 7):
             await broker.send(publish("t", b"x"))
-            await wait_all_tasks_blocked()
+        for packet_id in (1, 2):
+            await broker.expect("PUBLISH")
+            await broker.send(puback(packet_id))
+        await broker.expect("DISCONNECT")
 
-    async with trio.open_nursery() as nursery:
-        with pytest.raises(LinkLost, match="did not answer a ping"):
-            async with open_mqtt(link_to(script, nursery), OPTIONS) as session:
-                await trio.sleep_forever()
-    assert session._link._unread.statistics().current_buffer_used == UNREAD
+    receipts: list[int] = []
+    async with trio.open_nursery() as nursery, open_mqtt(link_to(script, nursery), OPTIONS) as session:
+        with trio.fail_after(5):
+            await session.publish_all(messages("1", "2"), receipts.append, receipt_timeout_s=5)
+        assert receipts == [0, 1]
+        for _ in range(FITTING):
+            await session.receive()
+        assert session.dropped == 7
+        assert not session._link.has_unread
+
+
+@pytest.mark.usefixtures("_narrow")
+async def test_messages_of_qos_1_that_found_no_place_come_again_over_a_new_link() -> None:
+    async def script(broker: ScriptedBroker) -> None:
+        await broker.accept()
+        for number in range(1, FITTING + 3):
+            await broker.send(publish("t", b"x", number))
+        acknowledged = [(await broker.expect("PUBACK")).packet_id for _ in range(FITTING)]
+        assert acknowledged == [*range(1, FITTING + 1)]
+        await broker.expect("DISCONNECT")
+
+    async with trio.open_nursery() as nursery, open_mqtt(link_to(script, nursery), OPTIONS) as session:
+        await wait_all_tasks_blocked()
+        for _ in range(FITTING):
+            session.acknowledge(await session.receive())
+        with pytest.raises(LinkLost, match="2 messages found no place, and come again over a new link"):
+            await session.receive()

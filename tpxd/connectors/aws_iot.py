@@ -84,6 +84,7 @@ async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[
                     UplinkTopics(config),
                     CommandPorts(config),
                     config.actionTimeout / 1000,
+                    context.log,
                     refusal=_refusal,
                 )
                 yield AwsIotTransport(mqtt, _things(config, context))

@@ -107,6 +107,7 @@ async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIte
                 UplinkTopics(config),
                 CommandPorts(config),
                 config.actionTimeout / 1000,
+                context.log,
                 config.qos,
                 config.retain,
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from tpxd.errors import ConnectFailed, LinkLost
+from tpxd.errors import ConnectFailed, LinkLost, RemoteViolation
 from tpxd.wire.amqp import CONSUMING, AmqpClient
 from tpxd.wire.amqp_codec import Basic, Channel, Method
 from tpxd.wire.amqp_events import (
@@ -27,7 +27,7 @@ from tpxd.wire.amqp_events import (
     Settled,
 )
 from tpxd.wire.amqp_login import AmqpOptions, State
-from tpxd.wire.broker_link import READ_BYTES, BrokerLink
+from tpxd.wire.broker_link import MESSAGE_BYTES, READ_BYTES, BrokerLink
 
 # messages that the broker may send before we acknowledge the first of them
 PREFETCH = 32
@@ -92,7 +92,13 @@ class AmqpSession:
         self._core = AmqpClient(options, trio.current_time())
         self._opened = trio.Event()
         self._link = BrokerLink(
-            stream, self._core, self._dispatch, self._core.ended, messages=Delivery, unread=PREFETCH
+            stream,
+            self._core,
+            self._dispatch,
+            self._core.ended,
+            messages=Delivery,
+            unread_bytes=PREFETCH * (options.max_incoming_bytes + MESSAGE_BYTES),
+            no_room=_too_many,
         )
         self._flights: dict[int, tuple[_Flight, int]] = {}
         self._settled = trio.lowlevel.ParkingLot()
@@ -250,6 +256,10 @@ class AmqpSession:
     async def _await_end(self) -> None:
         while self._core.state is State.CLOSING and (data := await self._stream.receive_some(READ_BYTES)):
             self._core.receive_data(data, trio.current_time())
+
+
+def _too_many(delivery: Delivery) -> None:
+    raise RemoteViolation("more deliveries than may be without an answer")
 
 
 @asynccontextmanager

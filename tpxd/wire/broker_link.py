@@ -6,6 +6,7 @@ cancelled command cuts a packet in half, and what many commands append to the co
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Generic, Protocol, TypeVar
@@ -16,6 +17,10 @@ from tpxd.errors import LinkLost, RemoteViolation, TransportError
 from tpxd.wire.streams import explain, one_error
 
 READ_BYTES = 1 << 16
+# what came is taken in pieces of so much, and others may go on between them
+PIECE_BYTES = 512
+# what a message takes besides its body
+MESSAGE_BYTES = 512
 FLUSH_S = 1.0
 GOODBYE_S = 1.0
 # a writer that fails leaves the reader this long to find out why
@@ -25,7 +30,17 @@ WRONG_PORT = "is this the broker's port for this protocol, and does it want TLS?
 
 Event = TypeVar("Event")
 Event_co = TypeVar("Event_co", covariant=True)
-Message = TypeVar("Message")
+
+
+class HasBody(Protocol):
+    """A message of the broker."""
+
+    @property
+    def body(self) -> bytes:
+        """What it carries."""
+
+
+Message = TypeVar("Message", bound=HasBody)
 
 
 class Core(Protocol[Event_co]):
@@ -54,8 +69,10 @@ class BrokerLink(Generic[Event, Message]):
     Args:
         dispatch: gets each event but messages, with the time; what it raises ends the link.
         lost: the error for a link that broke, from the reason and the hint.
-        messages: the events that are the broker's messages; they wait until they are received.
-        unread: how many of them may wait; beyond that nothing more is read.
+        messages: the events that are the broker's messages; they wait until they are received. Reading never waits for
+            whoever receives, since receipts come the same way.
+        unread_bytes: how much of them may wait.
+        no_room: gets each one beyond that; what it raises ends the link.
 
     Attributes:
         on_sent: each is called once, with the time, when the system has taken over all that the core had to say when it
@@ -70,7 +87,8 @@ class BrokerLink(Generic[Event, Message]):
         lost: Callable[[str, str | None], TransportError],
         *,
         messages: type[Message],
-        unread: int,
+        unread_bytes: int,
+        no_room: Callable[[Message], None],
     ) -> None:
         self.on_sent: list[Callable[[float], None]] = []
         self._stream = stream
@@ -78,7 +96,9 @@ class BrokerLink(Generic[Event, Message]):
         self._dispatch = dispatch
         self._lost = lost
         self._messages = messages
-        self._received, self._unread = trio.open_memory_channel[Message](unread)
+        self._room = unread_bytes
+        self._no_room = no_room
+        self._received, self._unread = trio.open_memory_channel[Message](math.inf)
         self._to_write = trio.lowlevel.ParkingLot()
         self._written = trio.lowlevel.ParkingLot()
         # a packet may have been cut in half: nothing that is sent now would be understood
@@ -124,7 +144,14 @@ class BrokerLink(Generic[Event, Message]):
 
     async def receive(self) -> Message:
         """Wait for the broker's next message; each goes to one caller."""
-        return await self._unread.receive()
+        message = await self._unread.receive()
+        self._room += len(message.body) + MESSAGE_BYTES
+        return message
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether messages wait."""
+        return self._unread.statistics().current_buffer_used > 0
 
     async def send(self) -> None:
         """Send all that the core has to say; for `say_goodbye`, as the link's own task does this before.
@@ -146,20 +173,31 @@ class BrokerLink(Generic[Event, Message]):
     async def _read(self) -> None:
         try:
             while data := await self._stream.receive_some(READ_BYTES):
-                now = trio.current_time()
-                for event in self._core.receive_data(data, now):
-                    if isinstance(event, self._messages):
-                        await self._received.send(event)
-                    else:
-                        self._dispatch(event, now)
-                if self._core.has_outgoing:
-                    self.wake()
+                for begin in range(0, len(data), PIECE_BYTES):
+                    if begin:
+                        await trio.lowlevel.checkpoint()
+                    self._take(data[begin : begin + PIECE_BYTES])
         except RemoteViolation as error:
             hint = None if self._let_in else WRONG_PORT
             raise LinkLost(f"the broker broke the protocol: {error}", hint=hint) from error
         except trio.BrokenResourceError as error:
             raise self._lost(*explain(error)) from error
         raise self._lost("the broker closed the connection", None)
+
+    def _take(self, data: bytes | bytearray) -> None:
+        now = trio.current_time()
+        for event in self._core.receive_data(data, now):
+            if not isinstance(event, self._messages):
+                self._dispatch(event, now)
+                continue
+            size = len(event.body) + MESSAGE_BYTES
+            if size > self._room:
+                self._no_room(event)
+            else:
+                self._room -= size
+                self._received.send_nowait(event)
+        if self._core.has_outgoing:
+            self.wake()
 
     async def _write(self) -> None:
         try:

@@ -17,9 +17,8 @@ from tpxd.wire.broker_link import BrokerLink
 from tpxd.wire.mqtt import MqttClient, MqttOptions, QoS, State
 from tpxd.wire.mqtt_codec import ConnAck, Packet, PubAck, Publish, SubAck, UnsubAck
 
-# Messages from the broker that wait to be received; beyond that nothing more is read from the link, receipts neither.
-# No broker that we know of sends more without a PUBACK (AWS IoT: 100), so that receipts come while nobody receives.
-UNREAD = 128
+UNREAD_BYTES = 4 << 20
+"""How much of what the broker sent may wait to be received."""
 WHY_NO_CONNACK = "does this port want TLS? does it accept this client id, user name and MQTT 3.1.1? its log may tell"
 """The hint where a link ends before its CONNACK, and nobody knows why."""
 WHY_LOST = "does another client use this client id, or may this one not publish there? the broker's log may tell"
@@ -64,14 +63,29 @@ class _Question:
 
 
 class MqttSession:
-    """What the body of `open_mqtt` speaks through. Every method may be called by several tasks at once."""
+    """What the body of `open_mqtt` speaks through. Every method may be called by several tasks at once.
+
+    Attributes:
+        session_present: the broker has kept our session.
+        dropped: how many messages of QoS 0 came while too many waited, and are lost.
+    """
 
     def __init__(self, stream: trio.abc.Stream, options: MqttOptions) -> None:
         self.session_present = False
+        self.dropped = 0
         self._options = options
         self._core = MqttClient(options, trio.current_time())
         self._connected = trio.Event()
-        self._link = BrokerLink(stream, self._core, self._dispatch, self._lost, messages=Publish, unread=UNREAD)
+        self._link = BrokerLink(
+            stream,
+            self._core,
+            self._dispatch,
+            self._lost,
+            messages=Publish,
+            unread_bytes=UNREAD_BYTES,
+            no_room=self._leave_out,
+        )
+        self._to_come_again = 0
         self._flights: dict[int, tuple[_Flight, int]] = {}
         self._questions: dict[int, _Question] = {}
 
@@ -160,7 +174,14 @@ class MqttSession:
         raise LinkLost(f"the broker did not answer a {what} within {self._options.answer_timeout_s:g} s")
 
     async def receive(self) -> Publish:
-        """Wait for the next message from the broker; each goes to one caller."""
+        """Wait for the next message from the broker; each goes to one caller.
+
+        Raises:
+            LinkLost: all that waited was received, and messages of QoS 1 had found no place: the broker keeps them, as
+                they were not acknowledged, and sends them again over the next link.
+        """
+        if self._to_come_again and not self._link.has_unread:
+            raise LinkLost(f"{self._to_come_again} messages found no place, and come again over a new link")
         return await self._link.receive()
 
     def acknowledge(self, message: Publish) -> None:
@@ -183,6 +204,12 @@ class MqttSession:
             case ConnAck():
                 self.session_present = packet.session_present
                 self._connected.set()
+
+    def _leave_out(self, message: Publish) -> None:
+        if message.packet_id is None:
+            self.dropped += 1
+        else:
+            self._to_come_again += 1
 
     def _lost(self, reason: str, hint: str | None) -> LinkLost:
         if self._connected.is_set():
