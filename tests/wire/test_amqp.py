@@ -25,6 +25,7 @@ from tpxd.wire.amqp_events import (
     Settled,
 )
 from tpxd.wire.amqp_login import AmqpOptions, State
+from tpxd.wire.flood import AT_ONCE, PER_SECOND
 
 
 class TestFlow:
@@ -104,6 +105,14 @@ def _commands(client: AmqpClient) -> list[Callable[[], object]]:
 
 
 class TestHeartbeat:
+    def test_a_storm_of_them_ends_the_link(self) -> None:
+        client = connected()
+        beat = on(0, Heartbeat())
+        assert client.receive_data(AT_ONCE * beat, 1.0) == []
+        assert client.receive_data(int(PER_SECOND) * beat, 2.0) == []
+        with pytest.raises(RemoteViolation, match="a flood of heartbeats"):
+            client.receive_data(beat, 2.0)
+
     def test_after_silence(self) -> None:
         client = connected()
         assert client.next_deadline() == 30

@@ -156,6 +156,12 @@ class TestKeepAlive:
         assert client.receive_data(b"\xd0\x00", 61) == []
         assert client.next_deadline() == 120
 
+    def test_an_answer_to_no_ping_is_a_violation(self) -> None:
+        client = connected()
+        client.tick(60)
+        with pytest.raises(RemoteViolation, match="PINGRESP answers nothing"):
+            client.receive_data(2 * b"\xd0\x00", 61)
+
     def test_sending_alone_proves_nothing(self) -> None:
         client = connected()
         client.publish("t", b"", qos=0)

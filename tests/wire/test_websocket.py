@@ -15,7 +15,6 @@ from trio.testing import MockClock, check_two_way_stream, memory_stream_pair
 from tests.wire.websocket_link import MQTT, PLACE, MemoryStream, accepting, frame, read_frame, shake_hands
 from tests.wire.websocket_server import ServerEnd, accept_websocket
 from tpxd.errors import RemoteViolation
-from tpxd.wire import websocket
 from tpxd.wire.flood import AT_ONCE, PER_SECOND
 from tpxd.wire.streams import explain
 from tpxd.wire.websocket import READ_BYTES, WebSocketStream, open_websocket
@@ -277,9 +276,7 @@ async def test_a_send_that_was_cancelled_before_it_began_harms_nothing(
 # ---- as a stream of trio
 
 
-async def test_it_keeps_trios_rules_for_streams(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "GOODBYE_S", 0.01)
-
+async def test_it_keeps_trios_rules_for_streams(nursery: trio.Nursery) -> None:
     async def both_ends() -> tuple[WebSocketStream, ServerEnd]:
         near, far = memory_stream_pair()
         found: list[WebSocketStream] = []

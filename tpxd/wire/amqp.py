@@ -41,6 +41,7 @@ from tpxd.wire.amqp_codec import (
 from tpxd.wire.amqp_content import Assembly, Content, Unconfirmed
 from tpxd.wire.amqp_events import Answer, ChannelClosed, Closed, ConsumerCancelled, Delivery, Event, FlowChanged, Opened
 from tpxd.wire.amqp_login import AmqpOptions, State
+from tpxd.wire.flood import Allowance
 
 PUBLISHING, CONSUMING = 1, 2
 NEVER = float("inf")
@@ -72,6 +73,7 @@ class AmqpClient:
         self._assemblies: dict[int, Assembly] = {}
         self._unconfirmed = Unconfirmed()
         self._unacknowledged: set[int] = set()
+        self._heartbeats = Allowance()
         self._events: list[Event] = []
 
     # ---- bytes
@@ -115,6 +117,7 @@ class AmqpClient:
 
     def _accept(self, channel: int, frame: Frame) -> None:
         if isinstance(frame, Heartbeat):
+            self._heartbeats.spend(self._last_received, "heartbeats")
             return
         if channel and channel not in self._questions:
             raise RemoteViolation(f"something on channel {channel}, which is not open")

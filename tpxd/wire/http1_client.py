@@ -118,7 +118,7 @@ class AnswerParser:
         self._head_bytes = 0
         self._until_eof = False
         self._headers: dict[bytes, bytes] = {}
-        self._body: list[bytes] = []
+        self._body = bytearray()
         self._body_bytes = 0
 
     def receive_data(self, data: bytes | bytearray) -> Answer | None:
@@ -166,8 +166,7 @@ class AnswerParser:
             self.keep_alive = False
 
     def _complete(self) -> Answer:
-        body = b"".join(self._body)[:KEPT_BYTES]
-        self._answer = Answer(self._parser.get_status_code(), self._headers, body)
+        self._answer = Answer(self._parser.get_status_code(), self._headers, bytes(self._body))
         return self._answer
 
     # What llhttp calls. None of these may raise: httptools would report it as an error of the server.
@@ -192,8 +191,8 @@ class AnswerParser:
 
     def on_body(self, part: bytes) -> None:
         """A part of the body."""
-        if self._answer is None and sum(map(len, self._body)) < KEPT_BYTES:
-            self._body.append(part[:KEPT_BYTES])
+        if self._answer is None and len(self._body) < KEPT_BYTES:
+            self._body += part[: KEPT_BYTES - len(self._body)]
 
     def on_message_complete(self) -> None:
         """The answer is complete, or an interim one is passed over."""

@@ -143,6 +143,8 @@ class MqttClient:
         if self.state is State.CONNECTING:
             raise RemoteViolation(f"{type(packet).__name__} before CONNACK")
         if isinstance(packet, PingResp):
+            if self._ping_sent is None:
+                raise RemoteViolation("PINGRESP answers nothing that was sent")
             self._ping_sent = None
             return False
         if isinstance(packet, Publish):
