@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -149,21 +151,17 @@ async def test_without_any_news_files_are_read_now_and_then(directory: Path) -> 
             await changes.after(lambda: None)
 
 
+@pytest.mark.parametrize("error", [OSError("OS file watch limit reached."), ZeroDivisionError("a bug of the test's")])
 async def test_where_watching_fails_files_are_read_now_and_then(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+    directory: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def refuse(*arguments: object) -> RustNotify:
-        raise OSError("OS file watch limit reached.")
+        raise error
 
     monkeypatch.setattr(watcher, "RustNotify", refuse)
-    changes = Changes()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(
-            lambda task_status: watch(lambda: frozenset({directory}), changes.tell, task_status=task_status)
-        )
-        await trio.sleep(35)
-        assert changes.count == 3
-        nursery.cancel_scope.cancel()
+    async with watching(directory, every_s=0.3) as changes:
+        for _ in range(3):
+            await changes.after(lambda: None)
 
 
 async def test_a_cancelled_watch_ends_at_once(directory: Path) -> None:
@@ -196,3 +194,42 @@ async def test_a_cancelled_watch_ends_at_once(directory: Path) -> None:
 def test_backup_files_and_neighbours_are_no_reason_to_read(event: str, matters: bool) -> None:
     paths = frozenset({Path("/etc/tpxd/connections.d"), Path("/run/secrets/password")})
     assert watcher._matters({Path(event)}, paths) is matters
+
+
+async def test_a_name_that_is_not_utf_8_is_noticed_and_blinds_nothing(directory: Path) -> None:
+    strange = os.fsdecode(b"\xff.toml")
+    async with watching(directory, every_s=0.3) as changes:
+        await changes.after((directory / strange).touch)
+        for number in range(3):
+            await changes.after(lambda number=number: (directory / f"c{number}.toml").touch())  # type: ignore[misc]
+        await changes.after((directory / strange).unlink)
+
+
+async def test_a_name_that_is_not_utf_8_beside_a_secret_ends_nothing(directory: Path) -> None:
+    secrets = directory.parent / "secrets"
+    secrets.mkdir()
+    async with watching(directory, secrets / "password", every_s=0.3) as changes:
+        await changes.after((secrets / os.fsdecode(b"caf\xe9")).touch)
+        await changes.after((secrets / "password").touch)
+
+
+async def test_a_directory_that_cannot_be_named_is_read_now_and_then(tmp_path: Path) -> None:
+    strange = tmp_path / os.fsdecode(b"\xff")
+    strange.mkdir()
+    async with watching(strange, every_s=0.3) as changes:
+        for _ in range(2):
+            await changes.after(lambda: None)
+
+
+async def test_a_look_that_hangs_leaves_the_reading_alone(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(watcher, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(watcher, "_identity", lambda path: answer.wait(30))
+    threads = threading.active_count()
+    try:
+        async with watching(directory, every_s=0.3) as changes:
+            for _ in range(8):
+                await changes.after(lambda: None)
+            assert threading.active_count() - threads <= watcher.MOST_HANGING + 1
+    finally:
+        answer.set()
