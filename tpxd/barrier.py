@@ -28,3 +28,12 @@ async def behind_barrier(work: Callable[[], Awaitable[T]], what: str, *parts: ob
     except Exception as error:
         logger.exception(f"{what}: crashed, a bug", *parts)  # noqa: G004 # `what` is a format itself
         return error
+
+
+def thread_behind_barrier(work: Callable[[], T], what: str, *parts: object) -> T | Exception:
+    """As `behind_barrier`, in a thread."""
+    try:
+        return work()
+    except Exception as error:
+        logger.exception(f"{what}: crashed, a bug", *parts)  # noqa: G004 # `what` is a format itself
+        return error

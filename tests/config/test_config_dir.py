@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +15,11 @@ from hypothesis import strategies as st
 
 from tests.config.plant import plant
 from tests.config.reading import BAD, host, read, read_and_accept, unhurried
+from tests.hung_files import hung
+from tpxd.engine import bounded, stamps
+from tpxd.engine import config_dir as config_dir_module
 from tpxd.engine.config_dir import ConfigDir
-from tpxd.engine.connection_files import id_problem
+from tpxd.engine.connection_files import Entry, id_problem, load_file
 
 
 def test_reading_the_same_again_is_no_new_version(directory: Path, opened: Callable[[], ConfigDir]) -> None:
@@ -247,3 +252,91 @@ def test_a_file_that_cannot_be_read_keeps_running(directory: Path, opened: Calla
     desired = read(config_dir)
     assert (desired.generation, desired.running, host(desired)) == (2, 1, "one")
     assert str(desired.problems[0]) == "connections.d/plant.toml: is a directory, not a file"
+
+
+@pytest.fixture
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "PATIENCE_S", 0.3)
+
+
+@pytest.mark.usefixtures("_hurried")
+def test_a_file_that_hangs_is_told_and_keeps_no_other_waiting(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    for name in "abc":
+        (directory / f"{name}.toml").write_text(plant(f"{name}1:1"))
+    config_dir = opened()
+    for name in "abc":
+        read_and_accept(config_dir, name)
+    for name in "abc":
+        (directory / f"{name}.toml").write_text(plant(f"{name}2:1"))
+    with hung(directory / "b.toml"):
+        for _ in range(3):
+            desired = config_dir.read().desired
+            assert [host(desired[name]) for name in "abc"] == ["a2", "b1", "c2"]
+            assert [str(problem) for problem in desired["b"].problems] == [
+                "connections.d/b.toml: cannot be read within 5 s; does a mount hang?"
+            ]
+            assert not desired["a"].problems
+        again = opened().read().desired["b"]
+        assert (host(again), again.running, len(again.problems)) == ("b1", 1, 1), "a start runs the last good one"
+    wait_for_threads()
+    assert (host(read(config_dir, "b")), read(config_dir, "b").problems) == ("b2", ())
+
+
+@pytest.mark.usefixtures("_hurried")
+def test_a_secret_that_hangs_keeps_what_runs(directory: Path, opened: Callable[[], ConfigDir]) -> None:
+    secret = directory.parent / "secret"
+    secret.write_text("one")
+    (directory / "plant.toml").write_text(plant(more=f'password = {{ file = "{secret}" }}'))
+    (directory / "other.toml").write_text(plant("o1:1"))
+    config_dir = opened()
+    before = read(config_dir)
+    with hung(secret):
+        desired = config_dir.read().desired
+        assert (desired["plant"].model, desired["plant"].running) == (before.model, 1)
+        assert "cannot be read within" in str(desired["plant"].problems)
+        assert not desired["other"].problems
+    wait_for_threads()
+    assert read(config_dir).problems == ()
+
+
+def wait_for_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "tpxd-files":
+            thread.join(5)
+
+
+def test_what_did_not_change_is_not_read_again_and_every_change_is_seen(
+    directory: Path, opened: Callable[[], ConfigDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = directory.parent / "secret"
+    secret.write_text("one")
+    file = directory / "plant.toml"
+    file.write_text(plant("one:1", more=f'password = {{ file = "{secret}" }}'))
+    config_dir = opened()
+    reads: list[Path] = []
+
+    def noted(path: Path, *given: Any) -> Entry:
+        reads.append(path)
+        return load_file(path, *given)
+
+    monkeypatch.setattr(config_dir_module, "load_file", noted)
+    first = read_and_accept(config_dir)
+    read(config_dir)
+    assert len(reads) == 3, "what changed a moment ago is not believed yet"
+    monkeypatch.setattr(stamps, "FRESH_NS", 0)
+    read(config_dir)
+    assert len(reads) == 4
+    before = config_dir.read()
+    for _ in range(3):
+        assert config_dir.read().desired is before.desired
+    assert len(reads) == 4
+    secret.write_text("two")
+    assert read(config_dir).generation == first.generation + 1
+    file.write_text(plant("two:1", more=f'password = {{ file = "{secret}" }}'))
+    os.utime(file, (1, 1))
+    assert host(read(config_dir)) == "two"
+    secret.unlink()
+    assert read(config_dir).problems
+    assert read(config_dir).problems
+    secret.write_text("two")
+    assert not read(config_dir).problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 
@@ -11,6 +12,7 @@ from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
 from tests.daemon.harness import Daemon, eventually, http_file, mqtt_file
 from tests.daemon.lrc import DEVICES, Lrc, uplink
 from tests.daemon.receivers import Receiver
+from tests.hung_files import hung
 
 pytestmark = pytest.mark.broker
 
@@ -172,3 +174,31 @@ def test_a_file_deleted_while_the_daemon_was_down_is_shown_with_its_queue(
     daemon.write("went", http_file(receiver.url))
     eventually("it goes on", lambda: receiver.keys() == [(DEVICES[0], 1)])
     assert daemon.get("/health")[1]["keptQueues"] == {}
+
+
+def test_a_name_that_is_not_utf_8_ends_nothing(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    daemon = make_daemon("", steady=http_file(receiver.url)).start()
+    daemon.opened("steady")
+    (daemon.connections / os.fsdecode(b"\xff.toml")).write_text(http_file(receiver.url))
+    eventually("it is told", lambda: "udcff" in str(daemon.get("/health")[1]["reasons"]), 15)
+    daemon.write("new", http_file(receiver.url))
+    daemon.opened("new", within_s=15)
+    assert daemon.health("steady")["state"] == "OPENED"
+    assert daemon.end() == 0
+    assert "Traceback" not in daemon.log.read_text()
+
+
+def test_a_file_that_hangs_stops_neither_reloading_nor_the_stop(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    daemon = make_daemon("", steady=http_file(receiver.url)).start()
+    daemon.opened("steady")
+    daemon.write("hung", http_file(receiver.url))
+    daemon.opened("hung")
+    (daemon.connections / "hung.toml").write_text("active = false\n" + http_file(receiver.url))
+    with hung(daemon.connections / "hung.toml"):
+        daemon.write("new", http_file(receiver.url))
+        eventually("it is told", lambda: "cannot be read within 5 s" in str(daemon.health("hung")["file"]["error"]))
+        daemon.opened("new", "hung", "steady")
+        assert daemon.get("/health/live")[0] == 200
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGHUP)
+        assert daemon.end(within_s=5) == 0

@@ -12,10 +12,13 @@ import trio
 
 from tests.engine.doubles import Peer
 from tests.engine.supervised import GOOD, Site, supervised
+from tests.notebook import Notebook
 from tpxd.config import ConnectorConfig
 from tpxd.connector import REGISTRY, Connector, Outgoing, Receipts
 from tpxd.engine import slot
+from tpxd.engine.downlink_urls import DownlinkUrls
 from tpxd.errors import SpoolUnavailable
+from tpxd.events import EventLog
 from tpxd.spool import Spool
 from tpxd.spool.journal import Journal
 from tpxd.spool.reading import Page, Reader
@@ -353,3 +356,25 @@ async def test_what_is_forgotten_leaves_nothing_behind(tmp_path: Path, peer: Pee
     async with supervised(tmp_path, peer) as site:
         assert site.spool.recall("downlinkUuid/b") is not None
         assert site.spool.recall("debugMode/a") is None
+
+
+async def test_where_nobody_can_reach_an_address_it_is_not_asked_for_again(
+    tmp_path: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a public URL there is no downlinkUrl, and an address all the same."""
+    opens: list[str] = []
+    open_address = DownlinkUrls.open
+
+    async def counted(urls: DownlinkUrls, connection: str, configuration: ConnectorConfig) -> bool:
+        opens.append(connection)
+        return await open_address(urls, connection, configuration)
+
+    monkeypatch.setattr(DownlinkUrls, "open", counted)
+    urls = DownlinkUrls(Notebook(), None, EventLog().report)
+    async with supervised(tmp_path, peer, urls) as site:
+        await site.write("paused", "active = false\n" + GOOD)
+        await site.write("a")
+        await site.becomes("a", "OPENED")
+        await trio.sleep(4 * slot.RETRY_S)
+        await site.supervisor.reload_and_wait()
+    assert sorted(opens) == ["a", "paused"]

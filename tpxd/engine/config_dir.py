@@ -5,6 +5,7 @@ it is fine                      its model is what should run; `accept` keeps its
 it is not                       the last good version goes on, also after a restart; the problems say why
 it is gone                      it is not in the snapshot; its count stays and goes on when it comes back
 the directory cannot be read    everything stays as it was
+a file cannot be read in time   as if it were not fine; the others are judged
 """
 
 from __future__ import annotations
@@ -20,23 +21,32 @@ from typing import Final
 
 from tpxd.config import SecretSources
 from tpxd.connection_file import ConnectionFile
+from tpxd.engine.bounded import PATIENCE_S, Bounded
 from tpxd.engine.connection_files import (
     Broken,
     Directory,
     Entry,
     Loaded,
     clashes,
+    file_of,
     is_current,
-    load_directory,
+    list_directory,
+    load_file,
     parse_file,
+    unread,
 )
 from tpxd.engine.last_good import Kept, LastGood, Versions
+from tpxd.engine.stamps import Stamps, stamps_of
 from tpxd.errors import ConfigError, Problem
 
 logger = logging.getLogger(__name__)
 
 SETTLE_S: Final = 0.05
 SETTLE_ROUNDS: Final = 20
+LATE: Final = f"cannot be read within {PATIENCE_S:g} s; does a mount hang?"
+
+_LISTING: Final = ""
+"""The key of the look at the directory itself, which is no id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,9 @@ class Snapshot:
     whole: bool = True
 
 
+Good = tuple[int, Loaded]
+
+
 @dataclass(slots=True)
 class _Known:
     """What is known of one id.
@@ -86,7 +99,7 @@ class _Known:
 
     versions: Versions = field(default_factory=Versions)
     accepted: int = 0
-    good: tuple[int, Loaded] | None = None
+    good: Good | None = None
 
 
 class ConfigDir:
@@ -110,6 +123,10 @@ class ConfigDir:
         self._unwritten: set[str] = set()
         self._unsynced: set[str] = set()
         self._entries: Mapping[str, Entry] = {}
+        self._stamps: dict[str, Stamps | None] = {}
+        self._looks = Bounded()
+        self._looks_back = Bounded()
+        self._all_fine = False
         self._snapshot = Snapshot({})
         self._watched = frozenset({directory})
 
@@ -124,10 +141,18 @@ class ConfigDir:
                 directory = self._settled()
             except ConfigError as error:
                 return replace(self._snapshot, strays=tuple(error.problems), whole=False)
-            with self._lock:
-                desired = self._judge_all(directory)
+            desired = self._snapshot.desired if self._is_as_before(directory) else self._judge_all(directory)
             self._snapshot = Snapshot(desired, (*directory.strays, *self._save()))
             return self._snapshot
+
+    def _is_as_before(self, directory: Directory) -> bool:
+        """Every file is what it was when all were fine, so nothing has to be judged anew."""
+        before = self._entries
+        return (
+            self._all_fine
+            and directory.entries.keys() == before.keys()
+            and all(before[id] is entry for id, entry in directory.entries.items())
+        )
 
     def accept(self, id: str, generation: int) -> None:
         """This generation is at work: keep its text for a restart, unless a newer one was found good meanwhile.
@@ -139,6 +164,7 @@ class ConfigDir:
             if known is None or known.good is None or known.good[0] != generation:
                 return
             known.accepted = generation
+            self._all_fine = False
             self._unwritten.add(id)
             with suppress(OSError):
                 self._write(id)
@@ -148,6 +174,7 @@ class ConfigDir:
         with self._lock:
             for id in self._known.keys() - self._entries.keys() - self._unwritten - set(ids):
                 del self._known[id]
+                self._stamps.pop(id, None)
                 self._versions_changed = True
 
     def _settled(self) -> Directory:
@@ -166,7 +193,42 @@ class ConfigDir:
         return directory
 
     def _load(self) -> Directory:
-        return load_directory(self._directory, self._sources(), self._directory.name, self._entries)
+        """Look at every file, as far as it can be read in time.
+
+        Raises:
+            ConfigError: the directory cannot be read.
+        """
+        listed = self._looks.each([_LISTING], lambda _: self._list()).get(_LISTING)
+        if listed is None:
+            raise ConfigError([Problem(str(self._directory), 0, 0, "", f"the directory {LATE}")])
+        if isinstance(listed, list):
+            raise ConfigError(listed)
+        ids, strays = listed
+        seen = self._looks.each(ids, self._look)
+        return Directory({id: seen.get(id) or self._late(id) for id in ids}, strays)
+
+    def _list(self) -> tuple[list[str], tuple[Problem, ...]] | list[Problem]:
+        try:
+            return list_directory(self._directory, self._directory.name)
+        except ConfigError as error:
+            return error.problems
+
+    def _look(self, id: str) -> Entry:
+        """What a file holds now; it is not read again while it and what its secrets name are as they were."""
+        path, known = file_of(self._directory, id), self._entries.get(id)
+        stamps = None if known is None else stamps_of((path, *known.watched))
+        if known is not None and stamps is not None and self._stamps.get(id) == stamps:
+            return known
+        entry = self._forgiven(load_file(path, self._sources(), self._shown(id), known))
+        self._stamps[id] = stamps if entry is known else None
+        return entry
+
+    def _late(self, id: str) -> Entry:
+        entry, known = unread(id, Problem(self._shown(id), 0, 0, "", LATE)), self._entries.get(id)
+        return known if known == entry else entry
+
+    def _shown(self, id: str) -> str:
+        return f"{self._directory.name}/{id}.toml"
 
     def _sources(self) -> SecretSources:
         return SecretSources(self._directory)
@@ -175,14 +237,21 @@ class ConfigDir:
         return SecretSources(self._directory, forgiving=True)
 
     def _judge_all(self, directory: Directory) -> dict[str, Desired]:
-        self._entries = {id: self._forgiven(entry) for id, entry in directory.entries.items()}
+        self._entries = directory.entries
         clashing = self._clashing()
-        desired = {id: self._judge(entry, clashing.get(id, ())) for id, entry in sorted(self._entries.items())}
-        for id in self._known.keys() - self._entries.keys():
-            self._forget_text(id)
+        wrong = {id: entry.problems for id, entry in self._entries.items() if isinstance(entry, Broken)} | clashing
+        good_before = self._looks_back.each(wrong, self._good_before)
+        with self._lock:
+            desired = {
+                id: self._judge(entry, wrong.get(id, ()), good_before.get(id))
+                for id, entry in sorted(self._entries.items())
+            }
+            for id in self._known.keys() - self._entries.keys():
+                self._forget_text(id)
         good = [known.good[1] for known in self._known.values() if known.good is not None]
         named = (path for entry in (*self._entries.values(), *good) for path in entry.watched)
         self._watched = frozenset({self._directory, *named})
+        self._all_fine = not wrong
         return desired
 
     def _clashing(self) -> dict[str, tuple[Problem, ...]]:
@@ -197,23 +266,25 @@ class ConfigDir:
 
         return clashes(sorted(loaded, key=came_later), self._entries)
 
-    def _judge(self, entry: Entry, clashing: tuple[Problem, ...]) -> Desired:
+    def _judge(self, entry: Entry, problems: tuple[Problem, ...], good_before: Good | None) -> Desired:
         known = self._known.setdefault(entry.id, _Known())
         versions = known.versions
         if versions.digest != entry.digest:
             versions.generation += 1
             versions.digest = entry.digest
             self._versions_changed = True
-        problems = entry.problems if isinstance(entry, Broken) else clashing
         if isinstance(entry, Loaded) and not problems:
             known.good = versions.generation, entry
         else:
-            known.good = self._good_before(entry.id, known)
+            known.good = good_before or known.good
         running, model = (None, None) if known.good is None else (known.good[0], known.good[1].file)
         desired = Desired(versions.generation, running, known.accepted, model, problems)
         if isinstance(entry, Broken):
-            return replace(desired, name=entry.name, connector_id=entry.connector_id)
-        return replace(desired, name=entry.file.name, connector_id=entry.file.connectorId)
+            desired = replace(desired, name=entry.name, connector_id=entry.connector_id)
+        else:
+            desired = replace(desired, name=entry.file.name, connector_id=entry.file.connectorId)
+        before = self._snapshot.desired.get(entry.id)
+        return before if before == desired else desired
 
     def _forgiven(self, entry: Entry) -> Entry:
         """A file that ran before, word by word, goes on running: what only this version refuses is a warning."""
@@ -229,8 +300,9 @@ class ConfigDir:
             logger.warning("%s; it goes on as before, since it ran before", problem)
         return forgiven
 
-    def _good_before(self, id: str, known: _Known) -> tuple[int, Loaded] | None:
+    def _good_before(self, id: str) -> Good | None:
         """The last good version, with its secrets as they are now where they resolve."""
+        known = self._known.get(id, _Known())
         if known.good is not None and is_current(known.good[1]):
             return known.good
         before = self._last_good.kept(id) if known.good is None else Kept(known.good[0], known.good[1].content)

@@ -9,6 +9,7 @@ Nothing here remembers or decides; `config_dir` does.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -96,27 +97,34 @@ def _printable(name: str) -> str:
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
-def load_directory(
-    path: Path, sources: SecretSources, shown: str, known: Mapping[str, Entry] | None = None
-) -> Directory:
-    """Read every connection file; an entry of `known` whose file and secrets hold the same is taken over.
+def load_directory(path: Path, sources: SecretSources, shown: str) -> Directory:
+    """Read every connection file.
 
     Raises:
         ConfigError: the directory itself cannot be read.
     """
+    ids, strays = list_directory(path, shown)
+    return Directory({id: load_file(file_of(path, id), sources, f"{shown}/{id}{SUFFIX}") for id in ids}, strays)
+
+
+def list_directory(path: Path, shown: str) -> tuple[list[str], tuple[Problem, ...]]:
+    """The ids of the connection files there are, and the strays.
+
+    Raises:
+        ConfigError: the directory cannot be read.
+    """
     try:
-        names = sorted(each.name for each in path.iterdir() if is_connection_name(each.name))
+        names = sorted(name for name in os.listdir(path) if is_connection_name(name))  # noqa: PTH208 - names alone
     except OSError as error:
         raise ConfigError([Problem(str(path), 0, 0, "", f"the directory {unreadable(error)}")]) from error
-    entries: dict[str, Entry] = {}
-    strays = []
-    for name in names:
-        id = name.removesuffix(SUFFIX)
-        if problem := id_problem(id):
-            strays.append(Problem(f"{shown}/{_printable(name)}", 0, 0, "", problem))
-        else:
-            entries[id] = load_file(path / name, sources, f"{shown}/{name}", (known or {}).get(id))
-    return Directory(entries, tuple(strays))
+    problems = {name: id_problem(name.removesuffix(SUFFIX)) for name in names}
+    strays = [Problem(f"{shown}/{_printable(name)}", 0, 0, "", fault) for name, fault in problems.items() if fault]
+    return [name.removesuffix(SUFFIX) for name, fault in problems.items() if not fault], tuple(strays)
+
+
+def file_of(directory: Path, id: str) -> Path:
+    """Where the file of a connection stands."""
+    return directory / f"{id}{SUFFIX}"
 
 
 def is_connection_name(name: str) -> bool:
@@ -134,6 +142,11 @@ def load_file(path: Path, sources: SecretSources, shown: str, known: Entry | Non
     if known is not None and known.content == content and is_current(known):
         return known
     return parse_file(id, content, sources, shown)
+
+
+def unread(id: str, problem: Problem) -> Broken:
+    """A file of which nothing is known but why it could not be read."""
+    return Broken(id, (problem,), b"", _digest(str(problem).encode(), {}), {})
 
 
 def is_current(entry: Entry) -> bool:

@@ -37,17 +37,18 @@ class DownlinkUrls:
         self._doors: dict[bytes, Door] = {}
         self._told: dict[str, str] = {}
 
-    async def open(self, connection: str, configuration: ConnectorConfig) -> None:
+    async def open(self, connection: str, configuration: ConnectorConfig) -> bool:
         """Give a connection its address, or change or take it away, as its file says; a new one is on disk before.
 
-        What went wrong is told once; to be called again now and then.
+        Returns:
+            False when it cannot have the address now, which is told once; to be called again then.
         """
         wanted = await self._uuid(connection, configuration) if configuration.downlinkEnabled else None
         before = self._uuids.get(connection)
         if before is not None and before != wanted:
             self.close(connection)
         if wanted is None:
-            return
+            return not configuration.downlinkEnabled
         digest, door = self._digest(wanted), Door(connection, configuration.downlinkPort)
         other = self._doors.setdefault(digest, door)
         if other.connection == connection:
@@ -56,6 +57,7 @@ class DownlinkUrls:
             self._told.pop(connection, None)
         else:
             self._tell("file", connection, f"downlinkUuid is that of {other.connection}, which keeps it")
+        return other.connection == connection
 
     def close(self, connection: str) -> None:
         """The connection takes no commands over HTTP any more."""

@@ -239,11 +239,9 @@ class Slot:
     async def _open_address(self, model: ConnectionFile) -> bool:
         """Give the connection its address; False when it cannot be kept, or another connection has it still."""
         urls = self._shared.urls
-        await urls.open(self.id, model.configuration)
-        url = urls.url(self.id)
+        there = await urls.open(self.id, model.configuration)
         if self.live is not None:
-            self.live.outbound.url_field = url_field(url)
-        there = url is not None or not model.configuration.downlinkEnabled
+            self.live.outbound.url_field = url_field(urls.url(self.id))
         if there and self.desired is not None and self.desired.model is model:
             self._addressed = model
         return there

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from tpxd.barrier import behind_barrier
 from tpxd.connector import Dial, TlsContexts
 from tpxd.engine.chains import Chains
 from tpxd.engine.commands import Commands
-from tpxd.engine.config_dir import ConfigDir, Snapshot
+from tpxd.engine.config_dir import ConfigDir, Desired, Snapshot
 from tpxd.engine.downlink_urls import DownlinkUrls
 from tpxd.engine.plan import plan
 from tpxd.engine.slot import Shared, Slot
@@ -67,6 +67,7 @@ class Supervisor:
         self._shared = Shared(spool, report, instance, dial, tls, stop_grace_s, commands, urls, self.clock, self.chains)
         self._slots: dict[str, Slot] = {}
         self._strays: tuple[Problem, ...] = ()
+        self._desired: Mapping[str, Desired] = {}
         self._flows: tuple[Flow, ...] = ()
         self._takes_all = False
         self._asked = 0
@@ -168,7 +169,7 @@ class Supervisor:
         snapshot = await trio.to_thread.run_sync(self._config_dir.read, abandon_on_cancel=True)
         self._tell_strays(snapshot)
         self._apply(snapshot, nursery)
-        for slot in list(self._present()):
+        for slot in [slot for slot in self._present() if not slot.tried.is_set()]:
             await slot.tried.wait()
         await trio.to_thread.run_sync(self._keep_good, snapshot, self._spool.cursors())
 
@@ -183,7 +184,9 @@ class Supervisor:
             slot.want(None)
         for id, desired in snapshot.desired.items():
             slots[id].want(desired)
-        self._set_flows(snapshot)
+        if snapshot.desired is not self._desired:
+            self._set_flows(snapshot)
+        self._desired = snapshot.desired
         wanted = {id: d.model for id, d in snapshot.desired.items() if d.model is not None and d.model.active}
         running = {id: slot.running for id, slot in slots.items() if slot.running is not None}
         steps = plan(wanted, running)
