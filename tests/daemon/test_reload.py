@@ -100,6 +100,9 @@ def test_a_broken_file_keeps_its_last_good_version_across_a_kill(
         ('connectorId = "actility-http-iot"\nname = "x"\n[configuration]\ndestinationURL = 7\n', "destinationURL"),
         ('connectorId = "actility-htpp-iot"\nname = "x"\n[configuration]\n', 'did you mean "actility-http-iot"'),
         ('connectorId = "actility-http-iot"\nname = "\xff"\n', "UTF-8"),
+        (".".join(["a"] * 300_000) + " = 1", "is larger than 64 KiB"),
+        (".".join(["a"] * 30_000) + " = 1", "this key has more than 32 parts"),
+        ("".join(f"k{n} = 1\n" for n in range(5_000)), "and 4983 more; mend these first"),
     ],
 )
 def test_a_file_that_never_was_valid_is_shown_as_invalid(make_daemon: MakeDaemon, text: str, expected: str) -> None:
