@@ -104,6 +104,7 @@ class DaemonState:
             "newest": timestamp(None if found.newest_ms is None else found.newest_ms / 1000),
             "stored": found.stored_total,
             "duplicates": found.duplicates_total,
+            "duplicatesKnownSince": timestamp(found.duplicates_since_ms / 1000),
         }
 
     def kept_queues(self) -> dict[str, Document]:

@@ -60,6 +60,7 @@ class MemoryStore:
             newest_ms=None,
             stored_total=len(self.stored),
             duplicates_total=0,
+            duplicates_since_ms=0,
             storing=self.failing is None,
             last_error=None if self.failing is None else self.failing.message,
         )

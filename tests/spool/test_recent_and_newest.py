@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +12,7 @@ from tests.spool.journals import uplink
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import newest
 from tpxd.spool.newest import Newest, fitting
-from tpxd.spool.recent import Recent
+from tpxd.spool.recent import CAPACITY, Recent
 
 KEY = bytes(range(16))
 
@@ -47,7 +50,7 @@ def test_a_digest_that_comes_again_keeps_its_newer_place() -> None:
     recent.add([7, 8], 1, 0)
     recent.add([7], 3, 5_000)
     recent.add([9], 4, 6_000)
-    assert [recent.find(digest, 6_000) for digest in (7, 8, 9)] == [3, None, 4]
+    assert [recent.find(digest, 6_000) for digest in (7, 8, 9)] == [3, 2, 4]
 
 
 @given(commits=st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=5), max_size=30))
@@ -61,6 +64,52 @@ def test_memory_is_bounded_and_the_newest_are_known(commits: list[list[int]]) ->
         stored += digests
         assert all(recent.find(digest, 0) is not None for digest in stored[-4:])
         assert sum(recent.find(digest, 0) is not None for digest in range(51)) <= 8
+
+
+@given(
+    commits=st.lists(st.tuples(st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=8), st.integers(0, 4_000))),
+    first=st.integers(1, 1 << 40),
+)
+def test_it_knows_what_a_dictionary_knows(commits: list[tuple[list[int], int]], first: int) -> None:
+    recent = Recent(KEY, 10, capacity=20)
+    now, seq = 0, first
+    stored: dict[int, tuple[int, int]] = {}
+    for digests, later in commits:
+        now += later
+        recent.add(digests, seq, now)
+        for digest in digests:
+            stored[digest] = seq, now
+            seq += 1
+        assert len(recent) <= 20
+        for digest, (at, stored_ms) in stored.items():
+            found = recent.find(digest, now)
+            assert found in (at, None)
+            if stored_ms >= recent.since_ms(now) and stored_ms >= now - 9_000:
+                assert found == at
+
+
+def test_digests_that_share_a_bucket_and_bytes_are_not_mistaken() -> None:
+    recent = Recent(KEY, 10)
+    low = 0x1234
+    digests = [low | other << 16 for other in (0x010101010101, 0x010101010102, 0x020101010101, 0x030201010101)]
+    recent.add(digests, 0x010101, 0)
+    assert [recent.find(digest, 0) for digest in digests] == [0x010101 + n for n in range(4)]
+    assert recent.find(low | 0x010102010101 << 16, 0) is None
+
+
+def test_a_million_are_known_in_less_than_20_mib_and_of_older_ones_it_is_said_since_when() -> None:
+    numbers = Random(1)
+    tracemalloc.start()
+    recent = Recent(KEY, 3_600, capacity=CAPACITY)
+    for n in range(CAPACITY // 500 + 100):
+        recent.add([numbers.getrandbits(64) - (1 << 63) for _ in range(500)], n * 500 + 1, n * 1_000)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    now = (CAPACITY // 500 + 99) * 1_000
+    assert (CAPACITY, len(recent)) == (1_000_000, CAPACITY)
+    assert size < 20 << 20
+    assert recent.since_ms(now) == 100_000
+    assert Recent(KEY, 600).since_ms(now) == now - 600_000
 
 
 def numbered(first: int, count: int, size: int = 10) -> list[Uplink]:

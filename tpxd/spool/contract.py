@@ -50,6 +50,7 @@ class SpoolStatistics:
         newest_ms: when the newest uplink was stored; None when there was none.
         stored_total: uplinks ever stored.
         duplicates_total: reports that were stored before, since the daemon started.
+        duplicates_since_ms: every report that was stored since then would be recognised.
         storing: the last write was accepted.
         last_error: why it was not.
     """
@@ -61,5 +62,6 @@ class SpoolStatistics:
     newest_ms: int | None
     stored_total: int
     duplicates_total: int
+    duplicates_since_ms: int
     storing: bool
     last_error: str | None

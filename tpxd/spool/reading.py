@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from binascii import unhexlify
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ _LANES = """
     SELECT group_concat(seq || ' ' || hex(lane), char(10))
     FROM (SELECT seq, lane FROM journal WHERE seq > ? AND seq <= ?)"""
 _LETTERS = "SELECT * FROM dead_letters WHERE connection = ?"
+_COMMIT_BEFORE = """
+    SELECT coalesce(max(last_seq), 0) || ''
+    FROM commits, (SELECT max(last_seq) AS newest FROM commits)
+    WHERE stored_ms < ? OR last_seq < newest - ?"""
 _DONE_BEFORE = """
     SELECT coalesce(max(last_seq), 0) || ''
     FROM (SELECT last_seq, stored_ms FROM commits ORDER BY last_seq LIMIT 256) WHERE stored_ms < ?"""
@@ -130,23 +134,17 @@ class Reader:
         (through,) = self._numbers(_DONE_BEFORE, (at_ms,))
         return through
 
-    def digests(self, since_ms: int, limit: int) -> list[tuple[array[int], int, int]]:
-        """(digests, first seq, stored_ms) of the newest commits, oldest first, as far back as a time and a number.
+    def digests(self, since_ms: int, limit: int) -> Iterator[tuple[array[int], int, int]]:
+        """(digests, first seq, stored_ms) of the newest commits, oldest first, as far back as a time and some rows.
 
         Damaged ones are left out: at worst a duplicate is stored again.
         """
-        found: list[tuple[array[int], int, int]] = []
-        count = 0
+        (before,) = self._numbers(_COMMIT_BEFORE, (since_ms, limit))
         with translated(self._path):
-            for row in self._connection.execute("SELECT * FROM commits ORDER BY last_seq DESC"):
+            for row in self._connection.execute("SELECT * FROM commits WHERE last_seq > ? ORDER BY 1", (before,)):
                 match checked("commits", row):
                     case (int(), int(first_seq), int(stored_ms), bytes(packed)):
-                        count += len(packed) // 8
-                        if stored_ms < since_ms or count > limit:
-                            break
-                        found.append((array("q", packed), first_seq, stored_ms))
-        found.reverse()
-        return found
+                        yield array("q", packed), first_seq, stored_ms
 
     def dead_letters(self, connection: str, limit: int) -> tuple[list[DeadLetter], int]:
         """The newest dead letters of one connection, newest first, and how many more are damaged."""

@@ -32,7 +32,7 @@ from tpxd.spool.rows import CursorRow, DeadLetter
 from tpxd.spool.starting import exclusive, renew_journal, start_journal
 from tpxd.spool.state import REMEMBERED, notes_of
 from tpxd.spool.underway import Underway
-from tpxd.spool.writer import Renew, Writer
+from tpxd.spool.writer import MAX_ROWS, Renew, Writer
 
 TRACE_ROWS = 200_000
 TRACE_STEP = 4_096
@@ -122,7 +122,7 @@ class Spool:
 
     def _load_recent(self, journal: Journal) -> None:
         since_ms = self.now_ms() - int(self._limits.duplicate_window_s * 1000)
-        for digests, first_seq, stored_ms in journal.reader.digests(since_ms, CAPACITY):
+        for digests, first_seq, stored_ms in journal.reader.digests(since_ms, CAPACITY + MAX_ROWS):
             self._underway.recent.add(digests, first_seq, stored_ms)
 
     async def append(self, report: NewReport) -> Appended:
@@ -273,6 +273,7 @@ class Spool:
             newest_ms=view.newest_ms or None,
             stored_total=view.last_seq,
             duplicates_total=self._underway.duplicates,
+            duplicates_since_ms=self._underway.recent.since_ms(self.now_ms()),
             storing=view.last_error is None,
             last_error=view.last_error,
         )
