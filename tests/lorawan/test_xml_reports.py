@@ -138,6 +138,7 @@ def test_namespaces_are_not_expanded_and_what_is_too_much_is_refused() -> None:
         (f"<DevEUI_uplink>{'<a/>' * MAX_ELEMENTS}</DevEUI_uplink>", "more than 2048 elements"),
         (f'<DevEUI_uplink a="{"u" * MAX_ATTRIBUTES}"/>', "more than 8192 characters of attributes"),
         (f"<x><CustomerData>{'[],' * 20_000}</CustomerData></x>", "more than 16384 values"),
+        *((f"<x>{sign * 20_000}</x>", "more than 16384 values") for sign in ("\n", "\r", "&#65;", "<!---->")),
     ):
         with pytest.raises(ReportError, match=why):
             parse_report(refused.encode())
@@ -153,7 +154,7 @@ def test_xml_by_its_content_type_alone() -> None:
 def test_nesting_is_bounded_in_elements_and_in_json_text() -> None:
     inner = MAX_DEPTH - 1
     assert parse_report(f"<x>{EUI}{'<a>' * inner}{'</a>' * inner}</x>".encode()).kind == "x"
-    for depth in (MAX_ATTRIBUTES, MAX_DEPTH, MAX_ELEMENTS, 40_000):
+    for depth in (MAX_DEPTH, 8_000):
         with pytest.raises(ReportError, match="nests elements more than 16 deep"):
             parse_report(f"<x>{EUI}{'<a>' * depth}{'</a>' * depth}</x>".encode())
     with pytest.raises(ReportError, match="nests objects and lists more than 64 deep"):

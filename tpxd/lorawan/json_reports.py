@@ -12,8 +12,10 @@ from tpxd.errors import ReportError
 MAX_DEPTH: Final = 64
 """Objects and lists inside each other; real reports have six. What follows may recurse over a document without fear."""
 
+VALUES: Final = b",{["
 MAX_VALUES: Final = 16_384
-"""Commas and opening brackets. The time that reading takes grows with these, and hardly with the length."""
+"""Commas and opening brackets, in XML tags, attributes, references and lines too: the time that reading takes grows
+with these, and hardly with the length."""
 
 
 def document_from_json(body: bytes) -> Any:
@@ -36,9 +38,9 @@ def document_from_json(body: bytes) -> Any:
     return document
 
 
-def refuse_dense(body: bytes) -> None:
-    """Raise `ReportError` for more values than a report has, of JSON or of JSON inside XML."""
-    if len(body) > MAX_VALUES and len(body) - len(body.translate(None, b",{[")) > MAX_VALUES:
+def refuse_dense(body: bytes, signs: bytes = VALUES) -> None:
+    """Raise `ReportError` for more values than a report has; `signs` are what a body is counted by."""
+    if len(body) > MAX_VALUES and len(body) - len(body.translate(None, signs)) > MAX_VALUES:
         raise ReportError(f"the body has more than {MAX_VALUES} values")
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 
 from tpxd.errors import ReportError
-from tpxd.lorawan.json_reports import document_from_json, refuse_deep, refuse_dense
-from tpxd.lorawan.xml_reports import document_from_xml
+from tpxd.lorawan.json_reports import VALUES, document_from_json, refuse_deep, refuse_dense
+from tpxd.lorawan.xml_reports import MARKUP, document_from_xml
 
 UPLINK = "DevEUI_uplink"
 DOWNLINK_SENT = "DevEUI_downlink_Sent"
@@ -82,13 +82,14 @@ def parse_report(body: bytes, content_type: str | None = None) -> Report:
     Raises:
         ReportError: it is no report; one line that says why.
     """
-    refuse_dense(body)
     first = body[:64].lstrip(_INVISIBLE)[:1]
     if first == b"<" or (first != b"{" and content_type is not None and "xml" in content_type.lower()):
+        refuse_dense(body, VALUES + MARKUP)
         document: Any = document_from_xml(body.lstrip())
         refuse_deep(document)
         body = orjson.dumps(document)
     else:
+        refuse_dense(body)
         document = document_from_json(body)
     if type(document) is not dict or len(document) != 1:
         raise ReportError(f"the body is {_described(document)}, not an object with one key that names the report")
