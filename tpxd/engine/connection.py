@@ -25,7 +25,7 @@ from tpxd.engine.certificates import CertificateWatch
 from tpxd.engine.chains import Chains
 from tpxd.engine.commands import Commands
 from tpxd.engine.debug_log import DebugLog, open_debug_log
-from tpxd.engine.delivery import commit_receipts, commit_settled, decided, deliver
+from tpxd.engine.delivery import Supply, commit_receipts, commit_settled, decided, deliver
 from tpxd.engine.downlinks import Inbox, receive_commands
 from tpxd.engine.flight import Flight
 from tpxd.engine.health import Health, State
@@ -229,20 +229,11 @@ async def use_link(live: Live, transport: Transport) -> None:
         if live.live_first is not None:
             live.live_first.draw_border(live.cursor)
             link.start_soon(live.live_first.watch, live.cursor, live.flight)
-        await deliver(
-            transport,
-            live.cursor,
-            live.flight,
-            live.outbound,
-            # with a backlog behind it, a new link would else begin twice as fast as the far end may allow
-            Pace(configuration.uplinkRateLimiter, at_first=1),
-            live.health,
-            live.stopping,
-            live.connector.max_in_flight,
-            quiet_s=QUIET_S if configuration.reconnectStrategy == "AGGRESSIVE" else float("inf"),
-            debug_log=live.debug_log,
-            live_first=live.live_first,
-        )
+        # with a backlog behind it, a new link would else begin twice as fast as the far end may allow
+        pace = Pace(configuration.uplinkRateLimiter, at_first=1)
+        supply = Supply(live.cursor, live.flight, live.outbound, pace, live.connector.max_in_flight, live.live_first)
+        quiet_s = QUIET_S if configuration.reconnectStrategy == "AGGRESSIVE" else float("inf")
+        await deliver(transport, supply, live.health, live.stopping, quiet_s, live.debug_log)
         link.cancel_scope.cancel()
 
 

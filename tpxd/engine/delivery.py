@@ -8,12 +8,13 @@ survives the link, so that a link that is lost after some receipts still made pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import trio
 
 from tpxd.connector import MAX_BATCH, MAX_BATCH_BYTES, Transport
 from tpxd.engine.debug_log import DebugLog
-from tpxd.engine.flight import BatchReceipts, Decide, Flight
+from tpxd.engine.flight import BatchReceipts, Decide, Flight, InFlight
 from tpxd.engine.health import Health
 from tpxd.engine.live_first import LiveFirst
 from tpxd.engine.outbound import Outbound
@@ -39,40 +40,66 @@ HandOn = Callable[[Iterable[Uplink]], Sequence[tuple[int, Uplink]]]
 """What was delivered to what is handed on of it; see `Chains.handed_on`."""
 
 
+@dataclass(slots=True)
+class Supply:
+    """Where the uplinks of one link come from.
+
+    Attributes:
+        cursor: the queue.
+        flight: what is in hand of it, which goes before anything new.
+        outbound: decides what becomes of each.
+        pace: how many may go.
+        max_in_flight: how many may be under way at once.
+        live_first: chooses what may go before its turn; None lets nothing.
+    """
+
+    cursor: Cursor
+    flight: Flight
+    outbound: Outbound
+    pace: Pace
+    max_in_flight: int
+    live_first: LiveFirst | None = None
+
+    def batch(self, most: int) -> list[InFlight]:
+        """What of it may be sent now; looked at each time, since the far end or its receipts may have taken long."""
+        self.flight.expire(self.outbound.is_too_old)
+        return self.flight.next_batch(most)
+
+    async def take(self, most: int) -> None:
+        """Take the next uplinks from the queue into `flight`; waits for some, and for room."""
+        room = await self.flight.wait_for_room()
+        allowed = await self.pace.wait()
+        most, most_bytes, first = min(most, room, allowed), MAX_BATCH_BYTES, False
+        if self.live_first is not None:
+            newcomers = await self.live_first.take(self.cursor, self.flight, most)
+            self.pace.spend(self.flight.overtake(newcomers, await decided(newcomers, self.outbound)))
+            first = bool(newcomers)
+            most -= len(newcomers)
+            most_bytes -= sum(len(uplink.body) for uplink in newcomers)
+        if most > 0 and most_bytes > 0:
+            uplinks = await self.cursor.next_batch(most, most_bytes, after=self.flight.last_seq, wait=not first)
+            self.pace.spend(self.flight.take(uplinks, await decided(uplinks, self.outbound)))
+
+
 async def deliver(
-    transport: Transport,
-    cursor: Cursor,
-    flight: Flight,
-    outbound: Outbound,
-    pace: Pace,
-    health: Health,
-    stopping: Stopping,
-    max_in_flight: int,
-    *,
-    quiet_s: float,
-    debug_log: DebugLog,
-    live_first: LiveFirst | None = None,
+    transport: Transport, supply: Supply, health: Health, stopping: Stopping, quiet_s: float, debug_log: DebugLog
 ) -> None:
     """Send what waits, oldest first, until it is asked to stop; what is in hand already goes before anything new.
-
-    Args:
-        live_first: chooses what may go before its turn; None lets nothing.
 
     Returns after the batch under way when it is asked to stop, and when nothing went out for `quiet_s`.
 
     Raises:
-        LinkLost, AuthenticationFailed: what has no receipt stays in `flight` for the next link.
+        LinkLost, AuthenticationFailed: what has no receipt stays in hand for the next link.
 
     Cancellation: as after `LinkLost`.
     """
-    most = min(SLOW_START, max_in_flight)
+    flight, most = supply.flight, min(SLOW_START, supply.max_in_flight)
     quiet_at = trio.current_time() + quiet_s
     while not stopping.requested:
-        flight.expire(outbound.is_too_old)  # each time: the far end or its receipts may have taken long
-        batch = flight.next_batch(most)
+        batch = supply.batch(most)
         if not batch:
             with stopping.interrupts(), trio.move_on_at(quiet_at) as waiting:
-                await _take(cursor, flight, outbound, pace, most, live_first)
+                await supply.take(most)
             if waiting.cancelled_caught:
                 return
             continue
@@ -98,28 +125,10 @@ async def deliver(
         quiet_at = trio.current_time() + quiet_s
         if debug_log.on:
             debug_log.batch(batch, took_s)
-        if live_first is not None and took_s > BRISK_S:
-            most = max(min(SLOW_START, max_in_flight), most // 2)
+        if supply.live_first is not None and took_s > BRISK_S:
+            most = max(min(SLOW_START, supply.max_in_flight), most // 2)
         elif len(batch) == most:
-            most = min(BATCH, 2 * most, max_in_flight)
-
-
-async def _take(
-    cursor: Cursor, flight: Flight, outbound: Outbound, pace: Pace, most: int, live_first: LiveFirst | None
-) -> None:
-    """Take the next uplinks from the queue into `flight`; waits for some, and for room."""
-    room = await flight.wait_for_room()
-    allowed = await pace.wait()
-    most, most_bytes, first = min(most, room, allowed), MAX_BATCH_BYTES, False
-    if live_first is not None:
-        newcomers = await live_first.take(cursor, flight, most)
-        pace.spend(flight.overtake(newcomers, await decided(newcomers, outbound)))
-        first = bool(newcomers)
-        most -= len(newcomers)
-        most_bytes -= sum(len(uplink.body) for uplink in newcomers)
-    if most > 0 and most_bytes > 0:
-        uplinks = await cursor.next_batch(most, most_bytes, after=flight.last_seq, wait=not first)
-        pace.spend(flight.take(uplinks, await decided(uplinks, outbound)))
+            most = min(BATCH, 2 * most, supply.max_in_flight)
 
 
 async def decided(uplinks: Iterable[Uplink], outbound: Outbound) -> Decide:
