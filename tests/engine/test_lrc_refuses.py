@@ -34,7 +34,7 @@ async def test_it_waits_and_is_tried_every_five_minutes_until_the_lrc_takes_it(
         assert [round(at - begun) for at in plant.lrc.tried] == [0, 300, 600, 900], "one of them, each five minutes"
         cause = f'the LRC refuses AS_ID "TWA_1": HTTP {status}: Security Check. bad AS_ID'
         assert [(c.state, c.doubts) for c in (first, second)] == [(CommandState.WAITING, 0)] * 2
-        assert first.cause == cause
+        assert [c.cause for c in (first, second)] == [cause] * 2, "also of one that was not tried itself"
         assert plant.disk.reports == []
         document = plant.sender.document()
         assert (document["healthy"], document["reachable"], document["reason"]) == (False, True, cause)

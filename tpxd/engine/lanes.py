@@ -25,6 +25,14 @@ Sign = Callable[[StoredCommand], Signing]
 
 
 @dataclass(slots=True, eq=False)
+class Aside:
+    """What is signed alike and set aside, and why: that is the cause of each, for whoever asks what became of it."""
+
+    cause: str
+    commands: list[StoredCommand] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
 class Lane:
     """One device's commands; while one is under way, or must wait, the lane is in nobody's queue.
 
@@ -36,7 +44,7 @@ class Lane:
     patience: Patience = field(default_factory=Patience)
     resting: bool = False
     _commands: list[tuple[int, StoredCommand]] = field(default_factory=list)
-    _aside: dict[Signing, list[StoredCommand]] = field(default_factory=dict)
+    _aside: dict[Signing, Aside] = field(default_factory=dict)
 
     def put(self, command: StoredCommand) -> None:
         """It waits, behind those that came before it."""
@@ -51,16 +59,18 @@ class Lane:
             aside = self._aside.get(sign(command))
             if aside is None:
                 return command
-            aside.append(command)
+            command.cause = aside.cause
+            aside.commands.append(command)
         return None
 
-    def set_aside(self, signing: Signing) -> None:
+    def set_aside(self, signing: Signing, cause: str) -> None:
         """What is signed so is set aside when it is taken next."""
-        self._aside.setdefault(signing, [])
+        self._aside.setdefault(signing, Aside(cause))
 
     def take_back(self, signing: Signing) -> None:
         """What was set aside waits as if it never had been."""
-        for command in self._aside.pop(signing, ()):
+        aside = self._aside.pop(signing, None)
+        for command in aside.commands if aside is not None else ():
             self.put(command)
 
     def take_all_back(self) -> None:
@@ -72,8 +82,9 @@ class Lane:
         """Let go of what is over."""
         self._commands = [(id, command) for id, command in self._commands if not command.state.final]
         heapq.heapify(self._commands)
-        left = {signing: [c for c in commands if not c.state.final] for signing, commands in self._aside.items()}
-        self._aside = {signing: commands for signing, commands in left.items() if commands}
+        for aside in self._aside.values():
+            aside.commands = [command for command in aside.commands if not command.state.final]
+        self._aside = {signing: aside for signing, aside in self._aside.items() if aside.commands}
 
     @property
     def has_work(self) -> bool:
@@ -125,9 +136,9 @@ class Lanes:
             lane.resting = True
             self._let_go(lane)
 
-    def set_aside(self, lane: Lane, signing: Signing) -> None:
+    def set_aside(self, lane: Lane, signing: Signing, cause: str) -> None:
         """The LRC refused what commands of this lane are signed with: see the module."""
-        lane.set_aside(signing)
+        lane.set_aside(signing, cause)
         self._aside.append((trio.current_time() + ASIDE_S, lane, signing))
 
     def take_back(self) -> None:

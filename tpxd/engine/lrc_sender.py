@@ -236,7 +236,7 @@ class LrcSender:
         self._commands.book.hold(command, refusal.message)
         self._reach.unauthorised(signing.as_id, refusal)
         self._refused[command.connection] = self._signature_of(command.connection)
-        self._commands.lanes.set_aside(lane, signing)
+        self._commands.lanes.set_aside(lane, signing, refusal.message)
 
     def _is_over(self, command: StoredCommand) -> bool:
         """Whether nothing is left to do for a command; one in doubt ends here, where such ones are not sent again."""
