@@ -11,8 +11,9 @@ import pytest
 from tests.durability import shim
 from tests.durability.campaigns import answers, cut_and_look, posted
 from tests.durability.images import Loss
-from tests.durability.recording import Synced
+from tests.durability.recording import Renamed, Synced
 from tests.durability.shim import Place
+from tests.durability.survivors import answers_in, examine
 
 MOMENTS = 4
 
@@ -45,3 +46,14 @@ def test_a_sync_that_fails_once(in_memory: Path, number: int) -> None:
 @pytest.mark.parametrize("number", range(10, 640, 90))
 def test_a_write_that_fails_once(in_memory: Path, number: int, why: int) -> None:
     assert fail_once(in_memory, "write", why, number) == []
+
+
+def test_a_write_that_a_quota_refuses_leaves_the_file_as_it_is(in_memory: Path) -> None:
+    disk = shim.disk(in_memory, record=True)
+    posted(disk, 0)
+    disk.fail_writes(errno.EDQUOT, disk.get(Place.WRITES) + 40, 2)
+    acts = posted(disk, 60)
+    renamed = [act.after for act in acts if isinstance(act, Renamed)]
+    assert renamed.count("spool.db") == 1, "it was made once"
+    assert len(answers_in(acts).kept) in range(40, 60)
+    assert not examine(disk.root / "spool.db", answers_in(acts)).wrong

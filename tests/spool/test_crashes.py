@@ -251,7 +251,9 @@ async def main(path):
         assert not spool.statistics().storing
         resource.setrlimit(resource.RLIMIT_FSIZE, (SOFT, HARD))
         stored.append((await spool.append(NewReport("DevEUI_uplink", "L", "", b"{}"))).seq)
-        assert spool.statistics().storing
+        with trio.fail_after(10):
+            while not spool.statistics().storing:
+                await trio.sleep(0.05)
         assert stored == list(range(1, len(stored) + 1))
         assert cursor.ledger.waiting == cursor.ledger.received == len(stored)
         said = [event.message.partition(":")[0] for event in events]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 
 import pytest
 import trio
 
+from tests.spool.faults import Faults
 from tests.spool.house import House, report, settled, take
 from tpxd.errors import SpoolUnavailable
 from tpxd.spool import Ledger, SpoolLimits, Verdict, underway
@@ -70,30 +70,6 @@ async def test_a_full_spool_that_refuses_says_so_and_recovers(house: House) -> N
         assert (await spool.append(report(stored, 500))).duplicate is False
         assert spool.statistics().storing
     assert [event.kind for event in house.events] == ["spool", "spool"]
-
-
-class Faults(sqlite3.Connection):
-    """A connection whose disk fails when it is told to."""
-
-    code: int | None = None
-    begun = 0
-
-    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
-        if Faults.code is not None and statement.startswith(("BEGIN", "INSERT", "COMMIT")):
-            Faults.begun += statement.startswith("BEGIN")
-            if not statement.startswith("BEGIN"):
-                error = sqlite3.OperationalError("the disk fails")
-                error.sqlite_errorcode = Faults.code
-                raise error
-        return super().execute(statement, *values)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> type[Faults]:
-    monkeypatch.setattr(Faults, "code", None)
-    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
-    monkeypatch.setattr("sqlite3.connect", lambda path, **options: connect(path, factory=Faults, **options))
-    return Faults
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY])

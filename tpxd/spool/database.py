@@ -58,6 +58,7 @@ BROKEN_WRITES = frozenset(
         sqlite3.SQLITE_IOERR_TRUNCATE,
     }
 )
+FREE_SPACE = "free some space on this disk"
 PROBE_BYTES = 64 << 10
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -79,7 +80,7 @@ def translated(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         if code & 0xFF in DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ:
             raise Damaged(str(error)) from error
-        if code == sqlite3.SQLITE_IOERR_WRITE and _is_full(path):
+        if code == sqlite3.SQLITE_IOERR_WRITE and is_full(path):
             code = sqlite3.SQLITE_FULL
         kind = Distrusted if code in BROKEN_WRITES else SpoolUnavailable
         raise kind(f"{path}: {error}", hint=_hint(code & 0xFF)) from error
@@ -89,8 +90,8 @@ def translated(path: Path) -> Iterator[None]:
         raise SpoolUnavailable(f"{path}: {error.strerror or error}") from error
 
 
-def _is_full(path: Path) -> bool:
-    """Whether a file of the spool cannot grow for want of room: SQLite knows only one of the errors that say so.
+def is_full(path: Path, size: int = PROBE_BYTES) -> bool:
+    """Whether the spool's files cannot grow so much for want of room; SQLite knows only one of the errors that say so.
 
     A file beside it is asked: to open and close the database itself would end SQLite's lock on it.
     """
@@ -99,7 +100,7 @@ def _is_full(path: Path) -> bool:
         end = max(one.stat().st_size for one in (path, sidecars(path)[0]) if one.exists())
         fd = os.open(probe, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(fd, end, PROBE_BYTES)
+            os.posix_fallocate(fd, end, max(size, PROBE_BYTES))
         finally:
             os.close(fd)
             probe.unlink()
@@ -111,7 +112,7 @@ def _is_full(path: Path) -> bool:
 def _hint(code: int) -> str:
     match code:
         case sqlite3.SQLITE_FULL:
-            return "free some space on this disk"
+            return FREE_SPACE
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return "the directory and its files must be writable for the user that tpxd runs as"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
@@ -154,7 +155,8 @@ def connect(path: Path, new_page_size: int | None = None) -> sqlite3.Connection:
 def build(path: Path, page_size: int, fill: Callable[[sqlite3.Connection], None]) -> None:
     """Make a whole new file at `path`; `fill` writes its first rows in the same transaction."""
     draft = path.with_name(path.name + ".draft")
-    for leftover in (draft, *sidecars(draft)):
+    journal = draft.with_name(draft.name + "-journal")  # of the step to a write-ahead log; SQLite leaves it there
+    for leftover in (draft, journal, *sidecars(draft)):
         leftover.unlink(missing_ok=True)
     try:
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -167,6 +169,7 @@ def build(path: Path, page_size: int, fill: Callable[[sqlite3.Connection], None]
             fill(connection)
             connection.execute("COMMIT")
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        journal.unlink(missing_ok=True)
         sync_file(draft)
         draft.replace(path)
         sync_directory(path.parent)

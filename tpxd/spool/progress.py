@@ -26,13 +26,14 @@ class Progress:
         text: what was said last; None where nothing long is under way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.text: str | None = None
-        self._notified_s = self._logged_s = time.monotonic()
+        self._monotonic = monotonic
+        self._notified_s = self._logged_s = monotonic()
 
     def __call__(self, text: str) -> None:
         self.text = text
-        now_s = time.monotonic()
+        now_s = self._monotonic()
         if now_s - self._notified_s >= NOTIFY_S:
             self._notified_s = now_s
             sdnotify.extend(EXTEND_S)

@@ -263,8 +263,9 @@ class Spool:
         return self._cursors[id].ledger.imbalance
 
     def statistics(self) -> SpoolStatistics:
-        """How the spool is, as of the last done."""
+        """How the spool is, as of the last done; whether it stores, as of now."""
         view = self._view
+        hindrance = self.writer.progress.text or view.last_error or self.writer.storing.hindrance()
         return SpoolStatistics(
             used_bytes=view.used_bytes,
             max_bytes=self._limits.max_bytes,
@@ -274,8 +275,8 @@ class Spool:
             stored_total=view.last_seq,
             duplicates_total=self._underway.duplicates,
             duplicates_since_ms=self._underway.recent.since_ms(self.now_ms()),
-            storing=view.last_error is None,
-            last_error=view.last_error,
+            storing=hindrance is None,
+            last_error=hindrance,
         )
 
     def moved(self) -> float:

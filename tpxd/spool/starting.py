@@ -111,9 +111,14 @@ def start_journal(
         return _repaired(path, page_size, distrusted, 0, now_ms, note, alive)
     if doubt is None:
         return journal
-    return renew_journal(
-        journal, doubt, alive, page_size=page_size, wall_clock=wall_clock, note=note, measure_free=measure_free
-    )
+    try:
+        return renew_journal(
+            journal, doubt, alive, page_size=page_size, wall_clock=wall_clock, note=note, measure_free=measure_free
+        )
+    except SpoolUnavailable:
+        with suppress(Damaged, SpoolUnavailable):
+            journal.close()
+        raise
 
 
 def renew_journal(

@@ -23,12 +23,13 @@ from typing import NamedTuple, TypeVar
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
 from tpxd.spool import ledger
-from tpxd.spool.database import Damaged, Distrusted
+from tpxd.spool.database import FREE_SPACE, Damaged, Distrusted, is_full
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, NoRoom
 from tpxd.spool.progress import Alive, Progress
 from tpxd.spool.rounds import Call, Pending, Round, View
 from tpxd.spool.rows import CursorRow
+from tpxd.spool.storing import Storing
 
 MAX_ROWS = 1_024
 MAX_BYTES = 8 << 20
@@ -69,6 +70,8 @@ class Writer:
     Attributes:
         inbox, calls: append to them in the event loop, then `ring`.
         moved_s: monotonic time at which the last round ended, or a long repair made progress.
+        progress: of a repair that is under way.
+        storing: whether the disk takes what it is given.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Writer:
         self.calls: deque[Call] = deque()
         self.moved_s = time.monotonic()
         self.progress = Progress()
+        self.storing = Storing(keeping.note)
         self._journal = journal
         self._keeping = keeping
         self._renew = renew
@@ -94,7 +98,6 @@ class Writer:
         self._rung = False
         self._stopping = False
         self._reads: deque[Call] = deque()
-        self._last_error: str | None = None
         self._no_room: NoRoom | None = None
         self._next_tick_s = 0.0
         self._logged_commits = 0
@@ -159,12 +162,15 @@ class Writer:
         stored = Stored()
         error: SpoolUnavailable | None = None
         try:
-            stored = self._mended(lambda: self._transact(appends, writes, stored_ms))
+            with self.storing.timed():
+                stored = self._mended(lambda: self._transact(appends, writes, stored_ms))
         except SpoolUnavailable as unavailable:
             error = unavailable
             for call in writes:
                 call.error = unavailable
-        self._note_storing(error)
+            self._refused(unavailable, sum([len(pending.uplink.body) for pending in appends]))
+        if stored.uplinks:
+            self.storing.stored(sum([len(pending.uplink.body) for pending in stored.uplinks]))
         refused: list[Pending] = []
         if appends and error is None:
             self._note_room(stored.no_room)
@@ -235,7 +241,7 @@ class Writer:
 
     def _put_new_file(self, fault: Damaged | Distrusted) -> None:
         if self._renewal is not None and time.monotonic() < self._renewal[0]:
-            raise self._renewal[1]
+            raise SpoolUnavailable(self._renewal[1].message, hint=self._renewal[1].hint)
         try:
             self._journal = self._renew(self._journal, fault, self._alive)
         except SpoolUnavailable as unavailable:
@@ -248,16 +254,6 @@ class Writer:
     def _alive(self, text: str) -> None:
         self.moved_s = time.monotonic()
         self.progress(text)
-
-    def _note_storing(self, error: SpoolUnavailable | None) -> None:
-        """One event when the disk begins to refuse, one when it stores again."""
-        if error is not None and self._last_error is None:
-            text = f"nothing can be stored: {error}"
-            self._keeping.events.append(Event("spool", text, level=logging.ERROR, more={"hint": error.hint}))
-            self._next_tick_s = time.monotonic() + PROBE_S
-        elif error is None and self._last_error is not None:
-            self._keeping.events.append(Event("spool", "the spool stores again"))
-        self._last_error = None if error is None else str(error)
 
     def _note_room(self, no_room: NoRoom | None) -> None:
         """One event when nothing fits any more, one when it does again."""
@@ -274,10 +270,11 @@ class Writer:
         logged = max(self._logged_commits / CHECKPOINT_COMMITS, self._logged_bytes / CHECKPOINT_BYTES)
         if logged > (OVERDUE if self.inbox else 1):
             self._logged_commits = self._logged_bytes = 0
-            self._guarded(lambda: self._journal.checkpoint())
+            with suppress(SpoolUnavailable):  # the log may grow while the database cannot; whoever stores will find out
+                self._mended(lambda: self._journal.checkpoint())
         if time.monotonic() < self._next_tick_s:
             return
-        if self._last_error is None:
+        if self.storing.error is None:
             more = self._guarded(lambda: self._keeping.tick(self._journal))
             self._next_tick_s = time.monotonic() + (KEEPING_PAUSE_S if more else TICK_S)
         else:
@@ -286,16 +283,24 @@ class Writer:
         self._publish(Stored(), (), 0, ())
 
     def _probe(self) -> None:
+        """Try whether the disk would take again what it refused."""
         with self._journal.transaction():
             self._journal.put_meta("probed_ms", str(int(self._wall_clock() * 1000)))
-        self._note_storing(None)
+        size = self.storing.refused_bytes
+        if is_full(self._journal.path, size):
+            raise SpoolUnavailable(f"{self._journal.path}: there is no room for {size} bytes", hint=FREE_SPACE)
+        self.storing.stored(size)
 
     def _guarded(self, work: Callable[[], T]) -> T | None:
         try:
             return self._mended(work)
         except SpoolUnavailable as unavailable:
-            self._note_storing(unavailable)
+            self._refused(unavailable)
             return None
+
+    def _refused(self, error: SpoolUnavailable, size: int = 0) -> None:
+        if self.storing.refused(error, size):
+            self._next_tick_s = time.monotonic() + PROBE_S
 
     def _publish(self, stored: Stored, refused: Sequence[Pending], stored_ms: int, calls: Sequence[Call]) -> None:
         """Hand a round to the event loop."""
@@ -327,7 +332,7 @@ class Writer:
             cursors,
             self._keeping.used_bytes,
             self._keeping.free_bytes,
-            self._last_error or (None if self._no_room is None else self._no_room.message),
+            self.storing.error or (None if self._no_room is None else self._no_room.message),
         )
 
 

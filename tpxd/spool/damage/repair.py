@@ -20,7 +20,7 @@ from tpxd.spool.damage.old_file import Content, old_file
 from tpxd.spool.damage.rebuild import Rebuild
 from tpxd.spool.damage.scan import Found, checked_row, scan
 from tpxd.spool.damage.wal import WalCheck, check_wal
-from tpxd.spool.database import Damaged, Distrusted, build, sidecars, sync_directory, translated
+from tpxd.spool.database import FREE_SPACE, Damaged, Distrusted, build, sidecars, sync_directory, translated
 from tpxd.spool.journal import Journal
 from tpxd.spool.progress import Alive
 from tpxd.spool.rows import SCHEMA
@@ -80,7 +80,7 @@ def copy_out(
             raise SpoolUnavailable(
                 f"{path}: the disk failed; before anything is stored its content must go into a new file, for which"
                 f" {missing} bytes are missing",
-                hint="free some space on this disk",
+                hint=FREE_SPACE,
             )
         leave_out = 0 if used <= free else done
         rebuild = Rebuild(_telling(_rows(journal), alive), state.last_seq, now_ms, leave_out)
