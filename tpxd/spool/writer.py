@@ -128,6 +128,8 @@ class Writer:
                 break
             self._keep()
             self._moved()
+        with suppress(SpoolUnavailable):  # SQLite's own closing keeps its errors to itself
+            self._mended(lambda: self._journal.cut_log())
         with suppress(Damaged, SpoolUnavailable):  # what could not be moved into the database is still in the log
             self._journal.close()
 
