@@ -21,8 +21,8 @@ import orjson
 
 from tpxd.errors import AuthenticationFailed, LinkLost, Refused, Throttled, TransportError
 from tpxd.wire.http1_client import Answer, request_head, status_text
+from tpxd.wire.http_answer import EXCERPT_CHARACTERS, patience_s
 from tpxd.wire.http_client import HttpClient, open_http_client
-from tpxd.wire.http_judge import EXCERPT_CHARACTERS, patience_s
 from tpxd.wire.proxy import host_and_port
 from tpxd.wire.sigv4 import Signer
 from tpxd.wire.streams import Dial, Endpoint

@@ -22,19 +22,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httpx
 
 from tpxd.errors import AuthenticationFailed, Refused, Throttled
 from tpxd.wire.http1_client import Answer, status_text
+from tpxd.wire.http_answer import EXCERPT_CHARACTERS, patience_s
 from tpxd.wire.proxy import Proxy
 
-PATIENCE_S: Final = 5.0
-"""How long to wait when a server asks for patience and does not say how much."""
-MOST_PATIENCE_S: Final = 3_600.0
-EXCERPT_CHARACTERS: Final = 200
 SQUIDS_OWN: Final = b"x-squid-error"
 """The header that names what Squid complains about, such as `ERR_CONNECT_FAIL 111`."""
 
@@ -130,20 +126,6 @@ def refusal_hint(status: int) -> str:
 
 def _may_be_the_proxys(answer: Answer) -> bool:
     return answer.status == 407 or b"via" not in answer.headers or SQUIDS_OWN in answer.headers
-
-
-def patience_s(retry_after: bytes | None, now_s: float) -> float:
-    """Read a Retry-After header: seconds or a date (RFC 9110, 10.2.3).
-
-    Returns:
-        1 to `MOST_PATIENCE_S` seconds; `PATIENCE_S` where the header is missing or says nothing.
-    """
-    text = (retry_after or b"").decode("latin-1").strip()
-    try:
-        seconds = float(text[:10]) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - now_s
-    except (ValueError, OverflowError):
-        return PATIENCE_S
-    return min(max(seconds, 1.0), MOST_PATIENCE_S)
 
 
 def shown(url: httpx.URL) -> str:
