@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tpxd.errors import LocalMisuse, RemoteViolation
 from tpxd.wire.http1_client import (
     BODY_BYTES,
+    BODY_PARTS,
     HEAD_BYTES,
     KEPT_BYTES,
     Answer,
@@ -257,3 +258,14 @@ def test_an_error_about_a_value_does_not_repeat_it(value: bytes) -> None:
     with pytest.raises(LocalMisuse, match="the header Authorization holds a control character") as caught:
         header_lines([(b"Authorization", value)])
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_an_answer_in_ever_more_tiny_chunks_is_read_no_further() -> None:
+    parser = AnswerParser()
+    parser.begin()
+    assert parser.receive_data(b"HTTP/1.1 422 X\r\nTransfer-Encoding: chunked\r\n\r\n") is None
+    assert parser.receive_data(BODY_PARTS * b"1\r\nx\r\n") is None
+    answer = parser.receive_data(b"1\r\nx\r\n")
+    assert answer is not None
+    assert (answer.status, answer.body) == (422, b"x" * (BODY_PARTS + 1))
+    assert not parser.keep_alive

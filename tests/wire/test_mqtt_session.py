@@ -8,6 +8,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.wire.mqtt_link import OPTIONS, link_to, messages, only_accept
 from tests.wire.scripted_broker import PINGRESP, ScriptedBroker, puback, publish
+from tpxd.wire.broker_link import GATHERING_S
 from tpxd.wire.mqtt import MqttOptions
 from tpxd.wire.mqtt_codec import Publish
 from tpxd.wire.mqtt_session import open_mqtt
@@ -198,3 +199,20 @@ async def test_keep_alive(autojump_clock: MockClock) -> None:
     begun = trio.current_time()
     async with trio.open_nursery() as nursery, open_mqtt(link_to(script, nursery), OPTIONS):
         await trio.sleep(200)
+
+
+async def test_a_message_that_comes_byte_by_byte_arrives_and_is_gathered(autojump_clock: MockClock) -> None:
+    body = b"x" * 100
+
+    async def script(broker: ScriptedBroker) -> None:
+        await broker.accept()
+        for byte in publish("t", body):
+            await broker.send(bytes((byte,)))
+            await wait_all_tasks_blocked()
+        await broker.expect("DISCONNECT")
+
+    async with trio.open_nursery() as nursery, open_mqtt(link_to(script, nursery), OPTIONS) as session:
+        begun = trio.current_time()
+        assert (await session.receive()).body == body
+        waited = (trio.current_time() - begun) / GATHERING_S
+        assert 0 < waited < len(body)

@@ -18,7 +18,11 @@ from tpxd.wire.streams import explain, one_error
 
 READ_BYTES = 1 << 16
 # what came is taken in pieces of so much, and others may go on between them
-PIECE_BYTES = 512
+PIECE_BYTES = 128
+# after some reads that brought so little, and nothing whole, more is waited for: each byte costs as much as many
+FEW_BYTES = 64
+FEW_READS = 8
+GATHERING_S = 0.002
 # what a message takes besides its body
 MESSAGE_BYTES = 512
 FLUSH_S = 1.0
@@ -172,11 +176,16 @@ class BrokerLink(Generic[Event, Message]):
 
     async def _read(self) -> None:
         try:
+            in_vain = 0
             while data := await self._stream.receive_some(READ_BYTES):
+                meant = 0
                 for begin in range(0, len(data), PIECE_BYTES):
                     if begin:
                         await trio.lowlevel.checkpoint()
-                    self._take(data[begin : begin + PIECE_BYTES])
+                    meant = self._take(data[begin : begin + PIECE_BYTES])
+                in_vain = in_vain + 1 if len(data) < FEW_BYTES and not meant else 0
+                if in_vain > FEW_READS:
+                    await trio.sleep(GATHERING_S)
         except RemoteViolation as error:
             hint = None if self._let_in else WRONG_PORT
             raise LinkLost(f"the broker broke the protocol: {error}", hint=hint) from error
@@ -184,9 +193,10 @@ class BrokerLink(Generic[Event, Message]):
             raise self._lost(*explain(error)) from error
         raise self._lost("the broker closed the connection", None)
 
-    def _take(self, data: bytes | bytearray) -> None:
-        now = trio.current_time()
-        for event in self._core.receive_data(data, now):
+    def _take(self, data: bytes | bytearray) -> int:
+        """Give what came to the core, and each event to whom it concerns; how many there were."""
+        now, count = trio.current_time(), 0
+        for count, event in enumerate(self._core.receive_data(data, now), 1):  # noqa: B007
             if not isinstance(event, self._messages):
                 self._dispatch(event, now)
                 continue
@@ -198,6 +208,7 @@ class BrokerLink(Generic[Event, Message]):
                 self._received.send_nowait(event)
         if self._core.has_outgoing:
             self.wake()
+        return count
 
     async def _write(self) -> None:
         try:

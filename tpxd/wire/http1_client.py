@@ -25,6 +25,8 @@ HEAD_BYTES = 64 * 1024
 """The longest head of an answer, interim answers before it included."""
 BODY_BYTES = 64 * 1024
 """How much of an answer's body is read; the link that brings more is not used again."""
+BODY_PARTS = 500
+"""In how many chunks it may come."""
 KEPT_BYTES = 1024
 """How much of an answer's body is kept: enough for an error message."""
 
@@ -101,8 +103,8 @@ class AnswerParser:
     """
 
     __slots__ = (
-        "_answer", "_body", "_body_bytes", "_head_bytes", "_headers", "_in_head", "_parser", "_until_eof",
-        "begun", "keep_alive",
+        "_answer", "_body", "_body_bytes", "_body_parts", "_head_bytes", "_headers", "_in_head", "_parser",
+        "_until_eof", "begun", "keep_alive",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -119,7 +121,7 @@ class AnswerParser:
         self._until_eof = False
         self._headers: dict[bytes, bytes] = {}
         self._body = bytearray()
-        self._body_bytes = 0
+        self._body_bytes = self._body_parts = 0
 
     def receive_data(self, data: bytes | bytearray) -> Answer | None:
         """Take what came from the network; the answer, if it is complete with it.
@@ -138,7 +140,7 @@ class AnswerParser:
             # the framing of chunks counts too, so that endless empty extensions find their end
             self._body_bytes += len(data)
             self._feed(data)
-        if self._answer is None and self._body_bytes > BODY_BYTES:
+        if self._answer is None and (self._body_bytes > BODY_BYTES or self._body_parts > BODY_PARTS):
             self.keep_alive = False
             return self._complete()
         return self._answer
@@ -191,6 +193,7 @@ class AnswerParser:
 
     def on_body(self, part: bytes) -> None:
         """A part of the body."""
+        self._body_parts += 1
         if self._answer is None and len(self._body) < KEPT_BYTES:
             self._body += part[: KEPT_BYTES - len(self._body)]
 

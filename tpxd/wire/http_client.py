@@ -20,7 +20,8 @@ from tpxd.errors import LinkLost, RemoteViolation
 from tpxd.wire.http1_client import Answer, AnswerParser, end_of_head
 from tpxd.wire.streams import Dial, Endpoint, explain, one_error
 
-READ_BYTES = 16 * 1024
+READ_BYTES = 4 * 1024
+"""Most answers are shorter; of one that is made to be costly, others may go on after so much."""
 IDLE_S = 50.0
 """An idle link is closed after so long: sooner than the 60 s after which many routers forget one without a word."""
 
