@@ -146,6 +146,19 @@ def test_a_full_spool_drops_only_what_waits(house: House) -> None:
     assert house.waiting == list(range(13, 21))
 
 
+def test_rows_in_holes_are_not_settled(house: House) -> None:
+    with house.journal.transaction():
+        house.journal.add_hole(Hole(3, 4))
+    before = house.ledger
+    for in_order in (False, True):
+        with house.journal.transaction():
+            fates = [(seq, Verdict.DELIVERED) for seq in (3, 4)]
+            assert not ledger.settle(house.journal, "plant", fates, 0, in_order=in_order)
+    assert house.ledger == before
+    house.settle(1, 2, 3, 4, 5)
+    assert (house.ledger.delivered, house.ledger.dropped, house.ledger.imbalance) == (3, 2, 0)
+
+
 def test_room_is_made_and_rows_are_recounted_beside_it(house: House) -> None:
     house.settle(1, 2, 4, 5, 15)
     limits = SpoolLimits(max_bytes=house.journal.reader.used_bytes(), min_free_bytes=0)

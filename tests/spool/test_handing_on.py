@@ -120,6 +120,20 @@ async def test_a_receipt_stands_though_there_is_no_room_for_what_is_handed_on(ho
         assert (await spool.cursor("first")).position == 3
 
 
+async def test_a_duplicate_that_is_not_handed_on_leaves_memory(house: House) -> None:
+    """Neither one that was settled before, nor one that its recipient has, is remembered as under way."""
+    async with house.open() as spool:
+        cursor = await spool.cursor("a")
+        for n in (1, 2):
+            await spool.append(report(n))
+        first, second = await take(cursor)
+        for _ in range(3):
+            await cursor.commit(delivered(1), [(1, first.handed_on_to("b")), (2, second.handed_on_to("b"))])
+        assert (spool._underway._pending, spool._underway._bytes) == ({}, 0)
+        await cursor.commit(delivered(2), [(2, second.handed_on_to("b"))])
+        assert cursor.ledger.received == 4
+
+
 async def test_a_new_report_beside_it_is_refused_alone_or_stored(house: House) -> None:
     async with house.open() as spool:
         cursor = await spool.cursor("a")

@@ -278,6 +278,28 @@ def test_what_others_take_as_fast_as_it_is_brought_is_not_brought_for_long(house
     assert (delivered, expired, dropped + waiting) == (0, 0, 2_020)
 
 
+@pytest.mark.parametrize("limit", ["max_bytes", "min_free_bytes"])
+def test_the_copy_of_a_damaged_file_counts_and_goes_before_any_uplink(house: House, limit: str) -> None:
+    copy = house.path.with_name("spool.db.damaged-20261118110640")
+    copy.write_bytes(bytes(1 << 20))
+    used = house.journal.reader.used_bytes()
+    if limit == "max_bytes":
+        roomy = house.keeping(max_bytes=used + (1 << 20) + 20_000)
+        short = house.keeping(max_bytes=used + (1 << 20) - 20_000)
+    else:
+        house.free = 2 << 20
+        roomy = house.keeping(min_free_bytes=1 << 20)
+        short = house.keeping(min_free_bytes=2 << 20)
+    assert house.make_room(roomy, 500)
+    assert copy.exists()
+    # the disk has as much more as the copy took
+    short._measure_free = lambda directory: house.free + (0 if copy.exists() else 1 << 20)
+    assert house.make_room(short, 500)
+    assert not copy.exists()
+    assert house.numbers("slow") == (0, 0, 0, 100)
+    assert ["damaged file" in event.message for event in short.events] == [True]
+
+
 def test_incoming_bytes_count_for_what_must_stay_free(house: House) -> None:
     house.free = (1 << 20) + 50_000
     keeping = house.keeping(min_free_bytes=1 << 20, refuse_when_full=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
 from tpxd.spool import ledger
-from tpxd.spool.database import Damaged
+from tpxd.spool.damage.repair import copies_bytes, drop_copies
+from tpxd.spool.database import Damaged, translated
 from tpxd.spool.journal import Journal
 from tpxd.spool.room import SLICE_ROWS, Arrival, Cause, DropNotices, Laggard, choose
 from tpxd.timing import ClockWatch
@@ -115,6 +116,7 @@ class Keeping:
         self._clock = ClockWatch(lambda: self._newest_ms, wall=wall_clock, monotonic=monotonic)
         self._measure_free = free_bytes
         self._spare_bytes = 0
+        self._copies_bytes = 0
         self._unmeasured = 0
         self._given: Given | None = None
         self._notices, self._not_handed_on = DropNotices(), DropNotices()
@@ -131,6 +133,8 @@ class Keeping:
         self._measure_pages(journal)
         self.free_bytes = self._measure_free(self._path.parent)
         self._newest_ms = journal.state.newest_ms
+        with translated(self._path):
+            self._copies_bytes = copies_bytes(self._path)
         if self.free_bytes >= self._limits.min_free_bytes:
             self._given = None
 
@@ -145,9 +149,18 @@ class Keeping:
         """
         if self._unmeasured > MEASURE_EVERY_BYTES or self._shortage(incoming_bytes) > 0:
             self.measure(journal)
+            self._drop_copies(journal, incoming_bytes)
         fits = self._fit(journal, incoming_bytes)
         self._unmeasured += incoming_bytes
         return fits
+
+    def _drop_copies(self, journal: Journal, incoming_bytes: int) -> None:
+        """Where room is short, what earlier repairs left goes before any uplink."""
+        if self._copies_bytes and self._shortage(incoming_bytes) > 0:
+            with translated(self._path):
+                drop_copies(self._path)
+            self.events.append(Event("spool", "room is short: the damaged file of an earlier repair is deleted"))
+            self.measure(journal)
 
     def _fit(self, journal: Journal, incoming_bytes: int) -> NoRoom | None:
         for _ in range(SLICES_AT_ONCE):
@@ -160,7 +173,7 @@ class Keeping:
         return None
 
     def _shortage(self, incoming_bytes: int) -> int:
-        used = self.used_bytes + self._unmeasured + incoming_bytes
+        used = self.used_bytes + self._copies_bytes + self._unmeasured + incoming_bytes
         return max(used - self._limits.max_bytes, self._disk_shortage(incoming_bytes))
 
     def _disk_shortage(self, incoming_bytes: int) -> int:
@@ -210,6 +223,7 @@ class Keeping:
     def tick(self, journal: Journal) -> bool:
         """Outside a transaction: do a little of what is due; True when more of it can be done at once."""
         self.measure(journal)
+        self._drop_copies(journal, 0)
         more = self._let_go(journal)
         if self.free_bytes < self._limits.min_free_bytes:
             if (shortage := self._disk_shortage(0)) > 0:

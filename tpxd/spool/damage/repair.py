@@ -157,8 +157,17 @@ def finish(path: Path, now_ms: int, *, keep: bool = True) -> Path | None:
 
 def drop_copies(path: Path) -> None:
     """Delete the damaged files of earlier repairs: there is room for one, and it is needed now."""
-    for old in path.parent.glob(f"{path.name}.damaged-*"):
+    for old in _copies(path):
         old.unlink(missing_ok=True)
+
+
+def copies_bytes(path: Path) -> int:
+    """What the damaged files of earlier repairs take on the disk."""
+    return sum(old.stat().st_size for old in _copies(path))
+
+
+def _copies(path: Path) -> Iterator[Path]:
+    return path.parent.glob(f"{path.name}.damaged-*")
 
 
 def told(rebuild: Rebuild, why: Damaged | Distrusted, kept: Path | None) -> Event:
