@@ -96,3 +96,32 @@ def test_commands_of_a_connection_that_is_paused_edited_and_removed(
     threading.Event().wait(5)
     assert ended()
     assert payloads(receiver) == ["01", "02", "04"]
+
+
+def test_a_key_that_the_lrc_refuses_holds_commands_until_the_file_has_the_right_one(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    uuid = "6b1f0c9e-0000-4000-8000-00000000a1c4"
+    wrong, right = "0" * 32, "1" * 32
+    file = {"downlinkUuid": uuid, "downlinkAsId": "TWA_1"}
+    daemon = make_daemon(
+        lrc_settings(receiver), web=http_file("http://127.0.0.1:1/", **file, downlinkAsKey=wrong)
+    ).start()
+    receiver.status = lambda path, body: 401
+    here = f"http://127.0.0.1:{daemon.intake}/iot-flow/downlinkMessages/{uuid}"
+    for payload in ("01", "02"):
+        request = urllib.request.Request(here, command(payload), method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 202
+    refusal = 'the LRC refuses AS_ID "TWA_1": HTTP 401'
+    eventually("/health says so", lambda: refusal in (daemon.get("/health")[1]["lrc"]["reason"] or ""))
+    status, health = daemon.get("/health")
+    assert (status, health["lrc"]["waiting"], payloads(receiver)) == (503, 2, ["01"])
+    assert "downlinkAsKey" in health["lrc"]["lastError"]["hint"]
+    shown = tpxd(daemon, "status").stdout
+    assert refusal in shown
+    assert "downlinkAsKey" in shown
+    receiver.status = lambda path, body: 200
+    daemon.write("web", http_file("http://127.0.0.1:1/", **file, downlinkAsKey=right))
+    eventually("both are sent, in order", lambda: payloads(receiver) == ["01", "01", "02"])
+    eventually("it is well again", lambda: daemon.get("/health")[1]["lrc"]["healthy"])
