@@ -145,8 +145,8 @@ TROUBLES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "foreign": (
         {"trustedCaCertificate": FOREIGN_CA.certificate},
-        "the server's certificate was issued by a CA that is not trusted",
-        "set trustedCaCertificate to the certificate of the CA that issued the server's",
+        "the server's certificate was not issued by the CA that is set",
+        "set trustedCaCertificate to the CA that issued the server's, or leave it out where that is a public one",
     ),
     "client": (
         {"certificate": FOREIGN_CLIENT.certificate, "privateKey": FOREIGN_CLIENT.private_key},
