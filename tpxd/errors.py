@@ -28,7 +28,7 @@ Further kinds of `TpxdError` stand where they are raised:
     spool     Distrusted
     wire      CannotListen
     engine    Later, NotTaken, Unauthorised, Unknown
-    cli       Declined, Unanswered, Unreachable
+    cli       Declined, ScriptFailed, Unanswered, Unreachable
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ PEERS_OF_NONE = {"connectors": {"spool"}}
 """Rooms whose files never import one another, and further rooms they never import."""
 
 CONFINED = {
+    "quickjs": {"tpxd.codecs.engine"},
+    "trio_parallel": {"tpxd.codecs.workers"},
     "asyncio": {"tpxd.broker"},
     "amqtt": {"tpxd.broker", "tpxd.wire.mqtt_codec"},
     "aiormq": {"tpxd.wire.amqp_codec"},

@@ -25,6 +25,9 @@ COMMANDS: Final = {
     "downlink": ("downlink", "Send a command to a device."),
     "trace": ("trace", "Show what became of a device's uplinks and commands."),
     "reconnect": ("reconnect", "Try a connection, or all, again now."),
+    "decode": ("decode", "Decode a payload as the daemon would."),
+    "encode": ("encode", "Encode a downlink's payload as the daemon would."),
+    "driver": ("driver", "List payload drivers, or run the examples that they bring."),
     "simulate": ("simulate", "Post uplinks as an LRC would."),
 }
 """Command to the function in `tpxd.cli.COMMAND`, and the summary that the list of commands shows."""

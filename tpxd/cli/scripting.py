@@ -1,0 +1,70 @@
+"""What `tpxd decode` and `tpxd encode` share: a driver found by name or path, and one call of it in a worker."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tpxd.codecs.drivers import Driver, find_driver, read_driver, read_drivers
+from tpxd.codecs.engine import Call, Limits, Operation, Outcome
+from tpxd.codecs.workers import open_workers
+from tpxd.errors import TpxdError
+from tpxd.settings import load_settings
+
+
+class ScriptFailed(TpxdError):
+    """The script gave no result."""
+
+
+def driver_named(wanted: str, config: Path) -> Driver:
+    """A driver by its path here, or by its name in the `drivers_dir` of the daemon's settings.
+
+    Raises:
+        ConfigError: the file is no driver.
+        ScriptFailed: there is none of that name.
+    """
+    if Path(wanted).exists():
+        return read_driver(Path(wanted))
+    directory = drivers_directory(config)
+    drivers, problems = read_drivers(directory)
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    driver = find_driver(drivers, wanted)
+    if driver is None:
+        raise ScriptFailed(f"no driver {wanted}", hint=f"neither a file here nor one of {len(drivers)} in {directory}")
+    return driver
+
+
+def drivers_directory(config: Path) -> Path:
+    """Where the daemon of this configuration directory looks for drivers."""
+    return load_settings(config).drivers_dir
+
+
+def run_driver(driver: Driver, operation: Operation, given: Mapping[str, Any]) -> Outcome:
+    """Run one call as the daemon does, and print the script's console to standard error.
+
+    Raises:
+        ScriptFailed: the driver has no such operation, or it failed; says the place in the script where that is known.
+    """
+    source = driver.source(operation)
+    if source is None:
+        raise ScriptFailed(f"{driver.path}: the driver has no {operation}")
+    outcome = trio.run(partial(_once, driver.id, Call(source, driver.signature, operation, given)))
+    for line in outcome.logs:
+        print(f"console: {line}", file=sys.stderr)
+    if outcome.failure is not None:
+        where = outcome.failure.place
+        place = f"{driver.path}:{where[0]}:{where[1]}" if where else str(driver.path)
+        raise ScriptFailed(f"{place}: {outcome.failure.text}")
+    return outcome
+
+
+async def _once(name: str, call: Call) -> Outcome:
+    async with open_workers(1, Limits()) as workers:
+        [outcome] = await workers.run([(name, "", call)])
+    return outcome
