@@ -173,8 +173,9 @@ async def test_damage_that_a_repair_does_not_end_is_an_error_for_its_caller_alon
         def damaged(journal: Journal) -> None:
             raise Damaged("for ever")
 
-        for work in (spool.write, spool.look):
+        for repairs, work in enumerate((spool.write, spool.look), 1):
             with pytest.raises(SpoolUnavailable, match="still after a repair: for ever"):
                 await work(damaged)
-            assert not (await spool.append(report(len(house.events) + 9))).duplicate
+            assert (await spool.append(report(repairs + 9))).seq == repairs + 3
+            assert [event.kind for event in house.events].count("damage") == repairs
         assert spool.statistics().storing

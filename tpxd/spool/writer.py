@@ -47,7 +47,7 @@ CHECKPOINT_COMMITS = 100
 CHECKPOINT_BYTES = 2 << 20
 """After so much the log is moved into the database, in the next moment when nobody waits; a few milliseconds."""
 
-OVERDUE = 8
+OVERDUE = 4
 """After so many times as much it is moved whoever waits."""
 
 
@@ -236,7 +236,10 @@ class Writer:
                 return work()
             except (Damaged, Distrusted) as fault:
                 self._fault = fault
-        raise SpoolUnavailable(f"the spool is damaged, and still after a repair: {self._fault}") from self._fault
+        last = self._fault
+        if isinstance(last, Damaged):
+            self._fault = None  # perhaps it lies in this work alone; if not, the next one finds out
+        raise SpoolUnavailable(f"the spool is damaged, and still after a repair: {last}") from last
 
     def _readable(self) -> bool:
         return isinstance(self._fault, Distrusted) and not self._journal.closed
