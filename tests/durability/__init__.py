@@ -3,6 +3,7 @@
 shim        a small C library between SQLite and the kernel: it records every write and sync, fails some, kills at one
 recording   the record as Python sees it
 images      what a disk may hold after a power cut, out of a record
+campaigns   runs `posting` there and follows what it leaves
 posting     a process that stores reports, to run under the shim
 survivors   opens what is left and says what of the answered reports is gone
 """

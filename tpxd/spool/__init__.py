@@ -9,7 +9,8 @@ fates                       what became of each uplink, for those who look back
 rows, state, ahead          what is stored, and the arithmetic of the ledger                 pure
 database, starting          the file: made, opened, checked, locked
 commands                    commands and their counters, beside the journal
-damage                      what can be read when bytes on the disk have changed, and a new file out of it
+storing, progress           what is told of a disk that refuses or is slow, and of long repairs
+damage                      what can be read when bytes have changed or the disk has failed, and a new file out of it
 """
 
 from tpxd.spool.commands import CommandState, CommandStore, LoadedCommands, StoredCommand
