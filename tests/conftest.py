@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.moto import Moto, running_moto
-from tests.rabbitmq import Rabbit, running_rabbit
+from tests.peers.moto import Moto, running_moto
+from tests.peers.rabbitmq import Rabbit, running_rabbit
 
 settings.register_profile("tpxd", deadline=None)
 settings.load_profile("tpxd")

@@ -1,26 +1,26 @@
 """tpxd: carries LoRaWAN uplinks from ThingPark's LRC over every connection that a TOML file declares.
 
-The rooms, lowest first; a room imports itself and lower ones only:
+The rooms, top floor first; imports go down only, and `tests/unit/test_layers.py` holds who may import whom:
 
-    errors, events, barrier, lifeline, sdnotify
-                       what every room may need; a small part of the ground each
-    lorawan/           the field's words, pure: reports, tokens, patterns, durations
-    wire/              bytes: streams, TLS, proxies, HTTP/1.1, MQTT, AMQP; no uplinks and no TOML
-    config, secret, settings, toml_source, problems, log
-    connection_file, alarms, flow, tls_config, link_config
-                       what people type into tpxd.toml and connection files, and what is wrong with it
-    spool/             durability: journal, cursors, ledger, dead letters, commands
-    connector, topics, mqtt_transport, left_at_broker, aws_iot_config, aws_things
-                       the contract that a connector implements, and what several connectors share
-    connectors/        one technology, one file
-    engine/            what makes a connection live: delivery, health, reload, commands
-    intake/, control/  the data plane's and the control plane's HTTP
-    daemon, daemon_state, embedded_broker
-                       the process that nests all of it
-    demo/              everything embedded, to look at
-    cli/               the command line
+cli/         one file a command
+demo/        everything embedded, to look at
+daemon       builds the parts and nests them
+control/     what people and programs ask the running daemon
+reload/      files, what should run, what runs
+connection/  one connection at work: open, deliver, commit, lose, wait
+intake/      what comes in over HTTP: the LRC's reports, downlinkUrl
+downlinks/   a downlink from where it came in to the LRC's answer
+connectors/  a file or a folder a technology; parts/ for what several share
+connector    the contract of a connector
+codecs/      payload scripts: decoded, encoded
+spool/       durability: journal, cursors, ledger, dead letters, downlinks
+config/      what people type: TOML, settings, fields, secrets, problems with line and column
+wire/        bytes: streams, TLS, proxies, HTTP/1.1, MQTT, AMQP
+lorawan/     the field's words, pure
+broker/      the embedded MQTT broker, a supervised child process
+simulate/    a simulated LRC, both sides: it shares no code with the daemon that it tests
 
-Apart from all others, as programs of their own: simulate/, an LRC, and broker, a process for local applications.
+The ground, open to every room: errors, events, log, sdnotify, timing.
 """
 
 __version__ = "0.1.0"

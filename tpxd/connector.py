@@ -27,7 +27,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tpxd.config import ConnectorConfig
+from tpxd.config.connection_file import ConnectorConfig
 from tpxd.errors import TransportError
 from tpxd.events import Report
 from tpxd.lorawan.uplink import Uplink

@@ -24,25 +24,25 @@ from typing import Final
 import trio
 
 from tpxd import connectors, sdnotify
+from tpxd.broker.keeper import run_broker
+from tpxd.config.secret import SecretSources
+from tpxd.config.settings import FILE_NAME, Settings, check_settings
+from tpxd.control.daemon_state import DaemonState, Pulse
 from tpxd.control.server import serve_control
-from tpxd.daemon_state import DaemonState, Pulse
-from tpxd.embedded_broker import run_broker
-from tpxd.engine.commands import open_commands
-from tpxd.engine.config_dir import ConfigDir
-from tpxd.engine.downlink_urls import PATH, DownlinkUrls
-from tpxd.engine.lrc_sender import NOT_SET, LrcSender
-from tpxd.engine.supervisor import Supervisor
-from tpxd.engine.watcher import watch
+from tpxd.downlinks.lrc_sender import NOT_SET, LrcSender
+from tpxd.downlinks.queue import open_commands
+from tpxd.downlinks.urls import PATH, DownlinkUrls
 from tpxd.errors import EXIT_INVALID, ConfigError, SpoolError, SpoolUnavailable, TpxdError, leaves
 from tpxd.events import EventLog
 from tpxd.intake.downlinks import downlink_route
 from tpxd.intake.server import Intake, serve_intake
 from tpxd.log import configure as configure_log
-from tpxd.open_files import Shares, raise_limit, share_out
-from tpxd.secret import SecretSources
-from tpxd.settings import FILE_NAME, Settings, check_settings
+from tpxd.reload.supervisor import Supervisor
+from tpxd.reload.versions import ConfigDir
+from tpxd.reload.watcher import watch
 from tpxd.spool import CommandStore, Spool, SpoolLimits, open_spool
-from tpxd.wire.http1 import CannotListen
+from tpxd.wire.http import CannotListen
+from tpxd.wire.open_files import Shares, raise_limit, share_out
 from tpxd.wire.streams import open_stream
 from tpxd.wire.tls import TlsContextCache
 

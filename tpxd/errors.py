@@ -27,15 +27,16 @@ Further kinds of `TpxdError` stand where they are raised:
     lorawan   DownlinkError, NotJson
     spool     Distrusted
     wire      CannotListen
-    engine    Later, NotTaken, Unauthorised, Unknown
+    downlinks Later, NotTaken, Unauthorised, Unknown
     cli       Declined, ScriptFailed, Unanswered, Unreachable
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 EXIT_INVALID: Final = 78
 """What a process ends with whose configuration is wrong (EX_CONFIG of sysexits.h)."""
@@ -175,3 +176,32 @@ def unreadable(error: OSError) -> str:
     """Why a file cannot be read, and for one that only others may read what to do."""
     hint = "; it must be readable for the user that tpxd runs as" if isinstance(error, PermissionError) else ""
     return f"cannot be read: {error.strerror}{hint}"
+
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+async def behind_barrier(work: Callable[[], Awaitable[T]], what: str, *parts: object) -> T | Exception:
+    """Run `work`; returns what it returns, or the unexpected exception that ended it.
+
+    Args:
+        what: whose work it is, for the log, as a format of `logging` with its `parts`.
+
+    Cancellation: passes.
+    """
+    try:
+        return await work()
+    except Exception as error:
+        logger.exception(f"{what}: crashed, a bug", *parts)  # noqa: G004 # `what` is a format itself
+        return error
+
+
+def thread_behind_barrier(work: Callable[[], T], what: str, *parts: object) -> T | Exception:
+    """As `behind_barrier`, in a thread."""
+    try:
+        return work()
+    except Exception as error:
+        logger.exception(f"{what}: crashed, a bug", *parts)  # noqa: G004 # `what` is a format itself
+        return error

@@ -10,6 +10,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+
+@dataclass(frozen=True, slots=True)
+class LastError:
+    """The newest thing that went wrong, kept after it was overcome."""
+
+    at: float
+    message: str
+    hint: str | None
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}; {self.hint}"
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """A moment as the documents show it, see `utc_text`; None where there is none."""
+    return None if seconds is None else utc_text(seconds)
+
+
 logger = logging.getLogger("tpxd.events")
 
 KEPT = 2_000

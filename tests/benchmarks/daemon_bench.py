@@ -28,10 +28,10 @@ from rich.table import Table
 from tests.benchmarks import load
 from tests.daemon.harness import Daemon, connection_file, eventually, http_file, mqtt_file
 from tests.daemon.receivers import BlackHole
-from tests.mosquitto import Mosquitto
-from tests.ports import free_port
-from tests.rabbitmq import PASSWORD, USER, running_rabbit
-from tpxd.wire.http1 import Request, Response
+from tests.peers.mosquitto import Mosquitto
+from tests.peers.ports import free_port
+from tests.peers.rabbitmq import PASSWORD, USER, running_rabbit
+from tpxd.wire.http import Request, Response
 
 DAEMON_CORE, LOAD_CORE = 0, 1
 Row = tuple[str, str, str]
@@ -146,7 +146,7 @@ def http() -> Iterator[Row]:
     """The same to an HTTP server that keeps its connections and answers at once."""
     port = free_port()
     code = (
-        "import trio; from tests.benchmarks.daemon_bench import _answer; from tpxd.wire.http1 import serve_http;"
+        "import trio; from tests.benchmarks.daemon_bench import _answer; from tpxd.wire.http import serve_http;"
         f" trio.run(serve_http, '127.0.0.1:{port}', _answer)"
     )
     server = subprocess.Popen(["taskset", "-c", str(LOAD_CORE), sys.executable, "-c", code])

@@ -19,10 +19,10 @@ from rich.table import Table
 from tests.benchmarks.daemon_bench import LOAD_CORE, Row, cpu_s, mosquitto, running, scratch
 from tests.daemon.harness import Daemon, mqtt_file
 from tests.daemon.lrc import AS_ID, AS_KEY
-from tests.ports import free_port
-from tpxd.wire.http1 import Request, Response, serve_http
-from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import Message, MqttSession, open_mqtt
+from tests.peers.ports import free_port
+from tpxd.wire.http import Request, Response, serve_http
+from tpxd.wire.mqtt.client import MqttOptions
+from tpxd.wire.mqtt.session import Message, MqttSession, open_mqtt
 from tpxd.wire.streams import Endpoint, open_stream
 
 RATE, SECONDS = 1_000, 10

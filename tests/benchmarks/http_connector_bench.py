@@ -23,7 +23,7 @@ import trio
 
 from tests.notebook import Notebook
 from tpxd.connector import Context, Outgoing
-from tpxd.connectors.http import HttpConfig, open_http
+from tpxd.connectors.http.connector import HttpConfig, open_http
 from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.streams import open_stream
 from tpxd.wire.tls import TlsContextCache

@@ -10,7 +10,7 @@ import pytest
 from tests.config.plant import CONNECTOR, PlantConfig, never_opened
 from tests.config.reading import unhurried
 from tpxd.connector import REGISTRY, connector
-from tpxd.engine.config_dir import ConfigDir
+from tpxd.reload.versions import ConfigDir
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tpxd.toml_places import Loc
+from tpxd.config.toml_places import Loc
 
 
 def paths_of(value: Any, path: Loc = ()) -> Iterator[Loc]:

@@ -6,7 +6,8 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import Field
 
-from tpxd.config import ConnectorConfig, HeaderPattern, HostPort, MqttPattern, Part, Pem, Secret
+from tpxd.config.connection_file import ConnectorConfig
+from tpxd.config.fields import HeaderPattern, HostPort, MqttPattern, Part, Pem, Secret
 from tpxd.connector import Context
 
 CONNECTOR = "test-plant"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.config.plant import PlantConfig, plant
-from tpxd.engine.config_dir import ConfigDir, Desired
+from tpxd.reload.versions import ConfigDir, Desired
 
 BAD = plant(more="prtocol = 'TCP'")
 

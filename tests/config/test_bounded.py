@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tpxd.engine import bounded
-from tpxd.engine.bounded import Bounded
+from tpxd.reload import bounded
+from tpxd.reload.bounded import Bounded
 
 
 @pytest.fixture(autouse=True)

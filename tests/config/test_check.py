@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from typer.testing import CliRunner
 
-from tests import pki
 from tests.config.plant import plant
+from tests.peers import pki
 from tpxd.cli import application
 from tpxd.cli.check import check
-from tpxd.engine.connection_files import id_problem
+from tpxd.reload.files import id_problem
 
 SLS = '"SLS" is not one of TCP, SSL, WSS; did you mean "SSL"?'
 

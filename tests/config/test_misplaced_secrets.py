@@ -12,12 +12,12 @@ import pytest
 
 from tpxd import connectors
 from tpxd.cli.reference import options_file
+from tpxd.config.problems import schema_of
+from tpxd.config.secret import SecretSources
+from tpxd.config.settings import Settings, check_settings
 from tpxd.connector import REGISTRY
-from tpxd.engine.connection_files import Broken, file_model, parse_file
 from tpxd.errors import ConfigError
-from tpxd.problems import schema_of
-from tpxd.secret import SecretSources
-from tpxd.settings import Settings, check_settings
+from tpxd.reload.files import Broken, file_model, parse_file
 
 connectors.load()
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests import pki
 from tests.config.plant import plant
+from tests.peers import pki
 from tpxd import connectors
 from tpxd.cli.check import check
-from tpxd.config import SecretSources
-from tpxd.engine.config_dir import ConfigDir
-from tpxd.engine.connection_files import Broken, Loaded, parse_file
-from tpxd.secret import in_lines
+from tpxd.config.fields import SecretSources
+from tpxd.config.secret import in_lines
+from tpxd.reload.files import Broken, Loaded, parse_file
+from tpxd.reload.versions import ConfigDir
 from tpxd.wire.tls import check_pems
 
 connectors.load()

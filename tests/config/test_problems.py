@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.config.plant import plant
-from tpxd.config import SecretSources
-from tpxd.engine.connection_files import Broken, Loaded, parse_file
-from tpxd.problems import suggestion
+from tpxd.config.fields import SecretSources
+from tpxd.config.problems import suggestion
+from tpxd.reload.files import Broken, Loaded, parse_file
 
 
 def told(text: str, *, lenient: bool = False) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.config.plant import plant
 from tpxd.cli.check import check
-from tpxd.remarks import NESTED
+from tpxd.config.remarks import NESTED
 
 
 def test_repetition_inside_of_repetition_is_warned_of(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tpxd.config.secret import SecretSources
+from tpxd.config.settings import Settings, check_settings, load_settings
 from tpxd.errors import ConfigError
-from tpxd.secret import SecretSources
-from tpxd.settings import Settings, check_settings, load_settings
 
 EVERYTHING = """\
 state_dir = "/var/lib/tpxd"

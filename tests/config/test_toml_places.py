@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.config.documents import paths_of
-from tpxd.toml_places import Loc, Place, _Scanner, find_places, long_key
+from tpxd.config.toml_places import Loc, Place, _Scanner, find_places, long_key
 
 BARE_KEYS = st.from_regex(r"[A-Za-z0-9_-]{1,6}", fullmatch=True)
 KEYS = BARE_KEYS | st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=6)

@@ -22,7 +22,7 @@ from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests import pki
+from tests.peers import pki
 from tests.wire.scripted_registry import KEY_ID, REGION, SECRET
 
 DATA_HOST = f"abc-ats.iot.{REGION}.amazonaws.com"

@@ -12,7 +12,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 from tests.connectors.opening import context
 from tests.connectors.traffic import Receipts
 from tpxd.connector import Context, Outgoing, Transport
-from tpxd.connectors.http import HttpConfig, open_http
+from tpxd.connectors.http.connector import HttpConfig, open_http
 from tpxd.errors import TransportError
 from tpxd.wire.streams import Endpoint
 

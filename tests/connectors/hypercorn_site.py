@@ -12,7 +12,7 @@ import hypercorn.config
 import hypercorn.trio
 import trio
 
-from tests import pki
+from tests.peers import pki
 
 
 @dataclass

@@ -10,8 +10,8 @@ import trio
 from tests.connectors.opening import Site
 from tests.wire.scripted_broker import CONNACK, RESUMED, ScriptedBroker, filters_of, suback, unsuback
 from tpxd.connectors.mqtt import MqttConfig
-from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import Message, open_mqtt
+from tpxd.wire.mqtt.client import MqttOptions
+from tpxd.wire.mqtt.session import Message, open_mqtt
 from tpxd.wire.streams import Endpoint, open_stream
 
 

@@ -11,8 +11,8 @@ import trio
 from pydantic import ValidationError
 from trio.testing import memory_stream_pair
 
-from tests import pki
 from tests.notebook import Notebook
+from tests.peers import pki
 from tpxd.connector import Context
 from tpxd.wire.streams import Endpoint, open_stream
 from tpxd.wire.tls import TlsContextCache

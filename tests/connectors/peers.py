@@ -16,23 +16,23 @@ from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
 from pamqp.heartbeat import Heartbeat
 from trio.testing import memory_stream_pair
 
-from tests import pki
 from tests.connectors.opening import context
 from tests.connectors.outbox import Outbox
 from tests.notebook import Notebook
+from tests.peers import pki
 from tests.wire import scripted_rabbit as amqp
 from tests.wire.scripted_broker import CONNACK, PINGRESP, filters_of, parse, puback, publish, suback
 from tests.wire.scripted_registry import KEY_ID, REGION, SECRET, ScriptedRegistry
 from tests.wire.websocket_server import accept_websocket
-from tpxd.aws_iot_config import AwsIotConfig
-from tpxd.config import ConnectorConfig
+from tpxd.config.connection_file import ConnectorConfig
 from tpxd.connector import Context
 from tpxd.connectors.amqp import AmqpConfig
-from tpxd.connectors.http import HttpConfig
+from tpxd.connectors.aws_iot.config import AwsIotConfig
+from tpxd.connectors.http.connector import HttpConfig
 from tpxd.connectors.mqtt import MqttConfig
 from tpxd.errors import ConnectFailed
-from tpxd.wire.amqp_session import PREFETCH
-from tpxd.wire.mqtt_codec import split
+from tpxd.wire.amqp.session import PREFETCH
+from tpxd.wire.mqtt.codec import split
 from tpxd.wire.streams import Endpoint
 
 

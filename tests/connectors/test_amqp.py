@@ -13,11 +13,11 @@ import trio
 from pamqp.commands import Channel, Connection, Exchange
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests import pki
 from tests.connectors.amqp_site import accept, amqp_site, config
 from tests.connectors.opening import CLIENT, Site, context
 from tests.connectors.traffic import LANES, Receipts, outgoing
-from tests.rabbitmq import PASSWORD, Rabbit
+from tests.peers import pki
+from tests.peers.rabbitmq import PASSWORD, Rabbit
 from tests.wire.scripted_rabbit import ScriptedRabbit, ack, nack, returned
 from tpxd.connector import Outgoing
 from tpxd.connectors.amqp import AmqpConfig, AmqpTransport, open_amqp_connection

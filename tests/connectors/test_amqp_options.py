@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests import pki
 from tests.connectors.amqp_site import config
 from tests.connectors.opening import CLIENT, complaint
-from tpxd.config import SecretSources
+from tests.peers import pki
+from tpxd.config.fields import SecretSources
 from tpxd.connector import REGISTRY
 from tpxd.connectors.amqp import AmqpConfig
 

@@ -15,14 +15,14 @@ from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests import pki
 from tests.connectors.peers import AwsIotPeer
 from tests.daemon.harness import connection_file
+from tests.peers import pki
 from tests.wire.scripted_registry import KEY_ID, SECRET
-from tpxd.aws_iot_config import ALPN, WSS_HINT, AwsIotConfig
 from tpxd.cli.check import check
 from tpxd.connector import REGISTRY
-from tpxd.connectors.aws_iot import MAX_IN_FLIGHT
+from tpxd.connectors.aws_iot.config import ALPN, WSS_HINT, AwsIotConfig
+from tpxd.connectors.aws_iot.connector import MAX_IN_FLIGHT
 from tpxd.wire.tls import TlsContextCache
 
 CACHE = TlsContextCache()

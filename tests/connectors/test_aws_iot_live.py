@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 import trio
 
-from tests import pki
 from tests.connectors.aws_gate import DATA_HOST, Gate, open_gate
 from tests.connectors.opening import context
 from tests.connectors.peers import AwsIotPeer
 from tests.connectors.traffic import LANES, Receipts, outgoing
 from tests.daemon.conftest import Subscriber
 from tests.daemon.harness import eventually
-from tests.mosquitto import running_mosquitto
-from tests.moto import Moto
-from tests.ports import free_port
-from tests.tinyproxy import running_tinyproxy
-from tpxd.aws_iot_config import ALPN, WSS_HINT, AwsIotConfig
+from tests.peers import pki
+from tests.peers.mosquitto import running_mosquitto
+from tests.peers.moto import Moto
+from tests.peers.ports import free_port
+from tests.peers.tinyproxy import running_tinyproxy
 from tpxd.connector import Outgoing
-from tpxd.connectors.aws_iot import MAX_BODY_BYTES, open_aws_iot
+from tpxd.connectors.aws_iot.config import ALPN, WSS_HINT, AwsIotConfig
+from tpxd.connectors.aws_iot.connector import MAX_BODY_BYTES, open_aws_iot
 from tpxd.errors import AuthenticationFailed, TransportError
 
 pytestmark = pytest.mark.broker

@@ -18,9 +18,9 @@ from tests.connectors.peers import AwsIotPeer
 from tests.connectors.traffic import LANES, Receipts, outgoing
 from tests.wire.scripted_broker import ScriptedBroker, puback
 from tests.wire.scripted_registry import DENIED, Fault
-from tpxd.aws_iot_config import AwsIotConfig
 from tpxd.connector import Context
-from tpxd.connectors.aws_iot import MAX_BODY_BYTES, MAX_IN_FLIGHT, open_aws_iot
+from tpxd.connectors.aws_iot.config import AwsIotConfig
+from tpxd.connectors.aws_iot.connector import MAX_BODY_BYTES, MAX_IN_FLIGHT, open_aws_iot
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, TransportError
 from tpxd.wire.tls import TlsContextCache
 

@@ -22,11 +22,11 @@ from tests.wire.scripted_registry import (
     Fault,
     ScriptedRegistry,
 )
-from tpxd.aws_things import ABSENT_S, PARALLEL, REFUSED_REST_S, REST_S, Introduction, ThingRules, Things
+from tpxd.connectors.aws_iot.registry import Registry, open_registry
+from tpxd.connectors.aws_iot.sigv4 import Signer
+from tpxd.connectors.aws_iot.things import ABSENT_S, PARALLEL, REFUSED_REST_S, REST_S, Introduction, ThingRules, Things
 from tpxd.errors import AuthenticationFailed, ConnectFailed, Refused, SpoolUnavailable, Throttled, TransportError
 from tpxd.events import Event
-from tpxd.wire.aws_registry import Registry, open_registry
-from tpxd.wire.sigv4 import Signer
 from tpxd.wire.streams import Endpoint
 
 ARN = "arn:aws:iot:eu-central-1:076081621542:cert/28e7cc38a99f78b3"

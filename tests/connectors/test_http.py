@@ -10,14 +10,14 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests import pki
 from tests.connectors.http_site import URL, Sending, Server, config, sending
 from tests.connectors.opening import CLIENT, context
 from tests.connectors.traffic import LANES, Receipts, batch_of, outgoing
+from tests.peers import pki
 from tpxd import __version__
-from tpxd.connectors.http import open_http
+from tpxd.connectors.http.connector import open_http
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, Throttled, TransportError
-from tpxd.wire.http1 import Request, Response, serve_http
+from tpxd.wire.http import Request, Response, serve_http
 from tpxd.wire.streams import Endpoint, open_stream
 
 

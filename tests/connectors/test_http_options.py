@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests import pki
 from tests.connectors.http_site import URL, config
 from tests.connectors.opening import CLIENT, complaint
-from tpxd.config import SecretSources
+from tests.peers import pki
+from tpxd.config.fields import SecretSources
 from tpxd.connector import REGISTRY
-from tpxd.connectors.http import HttpConfig
+from tpxd.connectors.http.connector import HttpConfig
 
 
 def test_it_is_registered() -> None:

@@ -7,8 +7,8 @@ import trio
 
 from tests.connectors.opening import context
 from tests.notebook import Notebook
+from tpxd.connectors.parts.leftovers import BROKERS, LeftAtBroker
 from tpxd.errors import SpoolUnavailable
-from tpxd.left_at_broker import BROKERS, LeftAtBroker
 
 
 def left(memory: Notebook, broker: str = "one", connection: str = "plant") -> LeftAtBroker:

@@ -10,12 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests import pki
 from tests.connectors.mqtt_site import config, mqtt_site
 from tests.connectors.opening import CLIENT, Site, context
 from tests.connectors.traffic import LANES, Receipts, batch_of, outgoing
-from tests.mosquitto import running_mosquitto
-from tests.ports import free_port
+from tests.peers import pki
+from tests.peers.mosquitto import running_mosquitto
+from tests.peers.ports import free_port
 from tests.wire.scripted_broker import CONNACK, FromClient, ScriptedBroker, puback
 from tpxd.connectors.mqtt import open_mqtt_connection
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 import trio
 
-from tests import pki
 from tests.connectors.hypercorn_site import hypercorn_site
 from tests.connectors.opening import context
 from tests.connectors.traffic import Receipts, batch_of
-from tests.mosquitto import running_mosquitto
-from tests.ports import free_port
-from tests.proxy_process import RunProxy
-from tests.squid import running_squid
-from tests.tinyproxy import running_tinyproxy
-from tpxd.connectors.http import HttpConfig, open_http
+from tests.peers import pki
+from tests.peers.mosquitto import running_mosquitto
+from tests.peers.ports import free_port
+from tests.peers.proxy_process import RunProxy
+from tests.peers.squid import running_squid
+from tests.peers.tinyproxy import running_tinyproxy
+from tpxd.connectors.http.connector import HttpConfig, open_http
 from tpxd.connectors.mqtt import MqttConfig, open_mqtt_connection
 from tpxd.errors import AuthenticationFailed, ConnectFailed, Refused
-from tpxd.wire.http1 import Request, Response, serve_http
+from tpxd.wire.http import Request, Response, serve_http
 from tpxd.wire.streams import open_stream
 from tpxd.wire.tls import TlsContextCache
 

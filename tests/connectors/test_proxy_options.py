@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests import pki
-from tpxd.connectors.http import HttpConfig
-from tpxd.tls_config import ProxyConfig, TlsConfig
+from tests.peers import pki
+from tpxd.connectors.http.connector import HttpConfig
+from tpxd.connectors.parts.tls import ProxyConfig, TlsConfig
 from tpxd.wire.tls import TlsContextCache
 
 

@@ -9,16 +9,16 @@ import pytest
 from pydantic import ValidationError
 
 from tests.connectors.peers import PEERS
-from tests.engine.downlink_doubles import Disk
+from tests.downlinks.downlink_doubles import Disk
 from tests.intake.doubles import MemoryStore
 from tpxd.connector import Incoming, Outgoing
-from tpxd.engine.commands import open_commands
-from tpxd.engine.downlinks import Inbox
+from tpxd.connectors.parts.topics import CommandPorts, UplinkTopics
+from tpxd.downlinks.inbox import Inbox
+from tpxd.downlinks.queue import open_commands
 from tpxd.errors import PatternError
 from tpxd.events import EventLog
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import StoredCommand
-from tpxd.topics import CommandPorts, UplinkTopics
 
 WITH_TOPICS = sorted(id for id, peer in PEERS.items() if peer.can_command)
 LANE = "70B3D5E75E00A1C4"

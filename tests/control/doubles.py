@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import trio
 
+from tpxd.config.settings import ControlSettings
 from tpxd.control.server import serve_control
 from tpxd.errors import SpoolUnavailable
-from tpxd.settings import ControlSettings
 
 Document = dict[str, Any]
 

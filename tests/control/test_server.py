@@ -12,12 +12,12 @@ import trio
 from trio.testing import MockClock
 
 from tests.control.doubles import ScriptedDaemon, client, control_plane
+from tpxd.config.settings import ControlSettings
 from tpxd.control import server
 from tpxd.control.listening import SEND_S, BoundedStream, bind_unix
 from tpxd.control.server import serve_control
-from tpxd.open_files import CONTROL
-from tpxd.settings import ControlSettings
-from tpxd.wire.http1 import CannotListen
+from tpxd.wire.http import CannotListen
+from tpxd.wire.open_files import CONTROL
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

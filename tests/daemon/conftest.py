@@ -16,8 +16,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.daemon.harness import Daemon
 from tests.daemon.lrc import Key, Lrc
 from tests.daemon.receivers import BlackHole, Receiver, keys_of
-from tests.mosquitto import Mosquitto
-from tests.ports import free_port
+from tests.peers.mosquitto import Mosquitto
+from tests.peers.ports import free_port
 
 
 class Broker:

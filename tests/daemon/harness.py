@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.ports import free_port
+from tests.peers.ports import free_port
 
 T = TypeVar("T")
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests import pki
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
 from tests.daemon.harness import Daemon, connection_file, eventually
 from tests.daemon.lrc import DEVICES, Load, Lrc, uplink
 from tests.daemon.receivers import judge
-from tests.moto import Moto
-from tests.ports import free_port
+from tests.peers import pki
+from tests.peers.moto import Moto
+from tests.peers.ports import free_port
 from tests.wire.scripted_registry import KEY_ID, REGION, SECRET
-from tpxd.connectors.aws_iot import MAX_IN_FLIGHT
+from tpxd.connectors.aws_iot.connector import MAX_IN_FLIGHT
 
 pytestmark = pytest.mark.broker
 

@@ -18,7 +18,7 @@ import pytest
 from tests.daemon.conftest import MakeDaemon
 from tests.daemon.harness import Daemon, connection_file, eventually, http_file
 from tests.daemon.lrc import DEVICES, Lrc, uplink
-from tests.ports import free_port
+from tests.peers.ports import free_port
 
 DEVICE = DEVICES[0]
 MARK = "c4n4ry"

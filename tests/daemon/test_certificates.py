@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import trio
 
-from tests import pki
 from tests.daemon.conftest import MakeDaemon, Subscriber
 from tests.daemon.harness import Daemon, connection_file, eventually
 from tests.daemon.lrc import DEVICES, Load, Lrc, uplink
 from tests.daemon.receivers import judge
-from tests.mosquitto import Mosquitto
-from tests.ports import free_port
+from tests.peers import pki
+from tests.peers.mosquitto import Mosquitto
+from tests.peers.ports import free_port
 
 pytestmark = pytest.mark.broker
 

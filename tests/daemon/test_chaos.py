@@ -13,7 +13,7 @@ from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
 from tests.daemon.harness import eventually, http_file, mqtt_file
 from tests.daemon.lrc import DEVICES, SECURE, Load, Lrc, uplink
 from tests.daemon.receivers import BlackHole, Receiver, judge
-from tests.ports import free_port
+from tests.peers.ports import free_port
 
 pytestmark = pytest.mark.broker
 

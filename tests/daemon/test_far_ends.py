@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from tests import pki
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
 from tests.daemon.harness import Daemon, connection_file, eventually
 from tests.daemon.lrc import DEVICES, Key, Load, Lrc, uplink
 from tests.daemon.receivers import Receiver, judge, keys_of
-from tests.ports import free_port
-from tests.rabbitmq import PASSWORD, USER, Rabbit
+from tests.peers import pki
+from tests.peers.ports import free_port
+from tests.peers.rabbitmq import PASSWORD, USER, Rabbit
 
 pytestmark = pytest.mark.broker
 

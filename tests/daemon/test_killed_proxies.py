@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests import pki
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
 from tests.daemon.harness import connection_file, eventually, http_file
 from tests.daemon.lrc import Load
 from tests.daemon.receivers import Receiver, judge
 from tests.daemon.web_site import AUTHORIZATION, WebSite
-from tests.ports import free_port
-from tests.proxy_process import ProxyProcess, RunProxy
-from tests.squid import running_squid
-from tests.tinyproxy import running_tinyproxy
+from tests.peers import pki
+from tests.peers.ports import free_port
+from tests.peers.proxy_process import ProxyProcess, RunProxy
+from tests.peers.squid import running_squid
+from tests.peers.tinyproxy import running_tinyproxy
 
 pytestmark = pytest.mark.broker
 

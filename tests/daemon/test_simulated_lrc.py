@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.commanding import command, tpxd
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
+from tests.daemon.downlinking import command, tpxd
 from tests.daemon.harness import Daemon, connection_file, eventually, http_file, mqtt_file
 from tests.daemon.lrc import AS_KEY
 from tests.daemon.receivers import Receiver
-from tests.ports import free_port
-from tests.rabbitmq import PASSWORD, USER, Rabbit
+from tests.peers.ports import free_port
+from tests.peers.rabbitmq import PASSWORD, USER, Rabbit
 from tpxd.simulate.lrc import DEFAULT_AS_ID
 
 pytestmark = pytest.mark.broker

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests import pki
 from tests.daemon.conftest import MakeDaemon
 from tests.daemon.harness import eventually, http_file
 from tests.daemon.lrc import DEVICES, Load, Lrc, uplink
 from tests.daemon.receivers import judge
 from tests.daemon.web_site import AUTHORIZATION, WebSite
+from tests.peers import pki
 
 pytestmark = pytest.mark.broker
 

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests import pki
 from tests.daemon.harness import eventually
 from tests.daemon.lrc import Key
 from tests.daemon.receivers import keys_of
-from tests.ports import free_port
+from tests.peers import pki
+from tests.peers.ports import free_port
 
 AUTHORIZATION = "Bearer k3y-of-the-site"
 

@@ -17,8 +17,8 @@ from typing import Any
 import orjson
 import trio
 
-from tpxd.lifeline import end_with_parent
-from tpxd.wire.http1 import Request, Response, serve_http
+from tpxd.broker.lifeline import end_with_parent
+from tpxd.wire.http import Request, Response, serve_http
 
 
 class Fake:

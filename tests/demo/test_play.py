@@ -22,7 +22,7 @@ from tpxd.demo.view import render
 from tpxd.simulate.downlink_lrc import DownlinkLrc
 from tpxd.simulate.downlink_rules import Rules
 from tpxd.simulate.lrc import DEFAULT_AS_ID, Pace
-from tpxd.wire.http1 import Request
+from tpxd.wire.http import Request
 
 LIMIT_S = 30
 REPORTS = 50

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
+from tests.peers.ports import free_port
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SHOWN = re.search(r"\\*\\*By hand, without root\\*\\*.*?```sh\n(.*?)```", README, re.DOTALL)

@@ -12,7 +12,7 @@ from tests.docs.documented import NOT_YET, NOT_YET_CONNECTORS, OF_CONNECTOR, VAL
 from tests.docs.models import models_in
 from tpxd import connectors
 from tpxd.connector import REGISTRY
-from tpxd.engine.connection_files import file_model
+from tpxd.reload.files import file_model
 
 connectors.load()
 FILES: dict[str, type[BaseModel]] = {one.id: file_model(one.id, one.config) for one in REGISTRY.values()}

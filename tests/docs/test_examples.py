@@ -8,10 +8,10 @@ import pytest
 
 from tpxd import connectors
 from tpxd.cli.check import check
+from tpxd.config.secret import SecretSources
 from tpxd.connector import REGISTRY
-from tpxd.engine.connection_files import Loaded, load_file
 from tpxd.lorawan.uplink import Uplink
-from tpxd.secret import SecretSources
+from tpxd.reload.files import Loaded, load_file
 
 DIRECTORY = Path(__file__).parents[2] / "examples"
 EXAMPLES = sorted(DIRECTORY.glob("*.toml"))

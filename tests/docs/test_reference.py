@@ -16,11 +16,11 @@ from tests.docs.models import models_in
 from tpxd import connectors
 from tpxd.cli import reference
 from tpxd.cli.reference import EXAMPLES, kind_of, options_file
-from tpxd.connection_file import ConnectionFile
+from tpxd.config.connection_file import ConnectionFile
+from tpxd.config.secret import SecretSources
+from tpxd.config.settings import Settings
 from tpxd.connector import REGISTRY
-from tpxd.engine.connection_files import Loaded, load_file
-from tpxd.secret import SecretSources
-from tpxd.settings import Settings
+from tpxd.reload.files import Loaded, load_file
 
 DIRECTORY = Path(__file__).parents[2] / "examples" / "all-options"
 
@@ -130,7 +130,9 @@ def test_a_told_default_is_the_default(name: str, told: str) -> None:
 
 
 def test_told_defaults_are_found() -> None:
-    assert {"settings.IntakeSettings.max_body", "config.ConnectorConfig.actionTimeout"} <= {name for name, _ in TOLD}
+    assert {"config.settings.IntakeSettings.max_body", "config.connection_file.ConnectorConfig.actionTimeout"} <= {
+        name for name, _ in TOLD
+    }
 
 
 def test_the_files_are_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

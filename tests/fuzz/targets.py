@@ -19,6 +19,7 @@ import trio
 from tests.control.doubles import ScriptedDaemon
 from tests.wire.amqp_client import connected as amqp_connected
 from tests.wire.amqp_client import consuming, publish
+from tpxd.config.toml import parse_toml
 from tpxd.control.guard import Asked, refusal
 from tpxd.control.routes import control_app
 from tpxd.errors import ConfigError, PatternError, RemoteViolation, ReportError, TokenError, TransportError
@@ -29,12 +30,11 @@ from tpxd.lorawan.patterns import Target, compile_pattern
 from tpxd.lorawan.reports import Report, parse_report
 from tpxd.lorawan.token import TokenCheck
 from tpxd.lorawan.uplink import Uplink
-from tpxd.toml_source import parse_toml
-from tpxd.wire.amqp import AmqpClient
-from tpxd.wire.http1 import Limits, Request
-from tpxd.wire.http1_client import AnswerParser
-from tpxd.wire.http1_parser import RequestParser
-from tpxd.wire.mqtt import MqttClient, MqttOptions
+from tpxd.wire.amqp.client import AmqpClient
+from tpxd.wire.http import Limits, Request
+from tpxd.wire.http.answer import AnswerParser
+from tpxd.wire.http.parser import RequestParser
+from tpxd.wire.mqtt.client import MqttClient, MqttOptions
 
 LONGEST_MESSAGE: Final = 400
 AS_ID: Final = "TWA_100009421.77.AS"

@@ -26,7 +26,7 @@ from tests.benchmarks.daemon_bench import LOAD_CORE, mosquitto, rss_mib, running
 from tests.daemon.harness import Daemon, eventually, mqtt_file
 from tests.hostile.far_ends import FLOODS, file_for
 from tests.hostile.senders import ATTACKS
-from tests.ports import free_port
+from tests.peers.ports import free_port
 
 RATE = 100
 CLIENTS = 8

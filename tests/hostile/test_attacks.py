@@ -10,11 +10,11 @@ from tests.hostile.far_ends import FLOODS, serve
 from tests.hostile.senders import ATTACKS, Aim
 from tests.intake.doubles import MemoryStore
 from tests.intake.serving import serving
-from tests.ports import free_port
+from tests.peers.ports import free_port
 from tests.wire.amqp_client import OPTIONS as AMQP
 from tpxd.errors import TransportError, WireError
-from tpxd.wire.amqp import AmqpClient
-from tpxd.wire.mqtt import MqttClient, MqttOptions
+from tpxd.wire.amqp.client import AmqpClient
+from tpxd.wire.mqtt.client import MqttClient, MqttOptions
 
 ENOUGH_S = 20.0
 

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from tpxd.config.settings import IntakeSettings, LrcSettings
 from tpxd.intake.server import Intake, serve_intake
 from tpxd.intake.uplinks import ReportStore
-from tpxd.settings import IntakeSettings, LrcSettings
 
 ENOUGH_S = 10.0
 

@@ -15,20 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.engine.downlink_doubles import DEV_EUI, Disk, body
+from tests.downlinks.downlink_doubles import DEV_EUI, Disk, body
 from tests.intake.doubles import MemoryStore
 from tests.intake.serving import serving
 from tests.notebook import Notebook
-from tpxd.connectors.http import HttpConfig
-from tpxd.engine.chains import Chains
-from tpxd.engine.commands import Commands, open_commands
-from tpxd.engine.downlink_urls import PATH, DownlinkUrls
+from tpxd.connection.chains import Chains
+from tpxd.connectors.http.connector import HttpConfig
+from tpxd.downlinks.queue import Commands, open_commands
+from tpxd.downlinks.urls import PATH, DownlinkUrls
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.intake.downlinks import FORGIVEN_S, GUESSES, PEERS, Guesses, downlink_route
 from tpxd.intake.routes import Route
 from tpxd.lorawan.downlinks import MAX_BODY_BYTES
-from tpxd.wire.http1 import Request, Response
+from tpxd.wire.http import Request, Response
 
 UUID = "6b1f0c9e-0000-4000-8000-00000000a1c4"
 HERE, THERE = "192.0.2.7", "192.0.2.8"
@@ -257,7 +257,7 @@ async def test_a_disk_that_refuses_keeps_nothing(autojump_clock: MockClock) -> N
 
 
 async def test_a_flood_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tpxd.engine.command_book.MAX_OPEN", 100)
+    monkeypatch.setattr("tpxd.downlinks.book.MAX_OPEN", 100)
     async with site() as plant:
         async with trio.open_nursery() as nursery:
             for _ in range(80):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.intake.doubles import BODY, MemoryStore
 from tests.intake.serving import serving
 from tpxd.intake.proxies import Proxies
-from tpxd.wire.http1 import Request
+from tpxd.wire.http import Request
 
 PROXIES = Proxies([ip_network("10.0.0.0/8"), ip_network("fd00::/8")])
 PROXY = "10.0.0.1"

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from tpxd.intake.routes import Route, error_response, query_value, route_requests
-from tpxd.wire.http1 import Request, Response
+from tpxd.wire.http import Request, Response
 
 
 def route(name: str) -> Route:

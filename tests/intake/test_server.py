@@ -9,15 +9,15 @@ import httpx
 import pytest
 import trio
 
-from tests import pki
 from tests.intake.doubles import BODY, UNSIGNED, MemoryStore
 from tests.intake.serving import ENOUGH_S, serving
+from tests.peers import pki
+from tpxd.config.settings import IntakeSettings, LrcSettings
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.intake.server import Intake, serve_intake
-from tpxd.settings import IntakeSettings, LrcSettings
 from tpxd.spool import SpoolLimits, open_spool
-from tpxd.wire.http1 import CannotListen, Request, Response
+from tpxd.wire.http import CannotListen, Request, Response
 
 
 async def test_from_a_post_to_the_disk_and_back(tmp_path: Path) -> None:

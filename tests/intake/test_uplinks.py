@@ -15,7 +15,7 @@ from tpxd.intake.routes import Route
 from tpxd.intake.uplinks import uplink_route
 from tpxd.lorawan.reports import Report
 from tpxd.lorawan.token import TokenCheck
-from tpxd.wire.http1 import Request, Response
+from tpxd.wire.http import Request, Response
 
 
 class Intake:

@@ -10,8 +10,7 @@ import pytest
 
 from tests.lorawan.signing import verify
 from tpxd.lorawan.reports import parse_report
-from tpxd.lorawan.token import TokenCheck
-from tpxd.lorawan.tunnel import tunnel_query
+from tpxd.lorawan.token import TokenCheck, tunnel_query
 from tpxd.lorawan.uplink import Uplink
 
 KEY = "f3203a20a2e8dfaf6686b621f56d05e3"

@@ -19,10 +19,10 @@ import trio
 import typer
 from typer.testing import CliRunner
 
-from tests.ports import free_port, listening
-from tests.simulate.commanding import ours
+from tests.peers.ports import free_port, listening
+from tests.simulate.downlinking import ours
 from tpxd.cli.simulate import simulate
-from tpxd.wire.http1 import Request, Response, serve_http
+from tpxd.wire.http import Request, Response, serve_http
 
 KEY = "7d1e9a40c3b85f2206e4d7913ab6f85c"
 SCRIPT = [sys.executable, "-c", "import typer; from tpxd.cli.simulate import simulate; typer.run(simulate)"]

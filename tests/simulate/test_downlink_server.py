@@ -10,14 +10,14 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from tests.simulate.commanding import DEVICES, PLAIN, lrc, query
+from tests.simulate.downlinking import DEVICES, PLAIN, lrc, query
 from tpxd.simulate import downlink_server
 from tpxd.simulate.downlink_lrc import Answering, DownlinkLrc
 from tpxd.simulate.downlink_rules import PATH
 from tpxd.simulate.downlink_server import SLOW_S, open_listeners, take_commands
 from tpxd.simulate.lrc import Counters
 from tpxd.simulate.post import Target
-from tpxd.wire.http1 import Request, Response, serve_http
+from tpxd.wire.http import Request, Response, serve_http
 
 TAKEN = b"<html><body>Request queued by LRC</body></html>"
 

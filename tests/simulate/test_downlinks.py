@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.simulate.commanding import DEAF, DEVICES, KEY, NOW_S, PLAIN, lrc, ours, query
+from tests.simulate.downlinking import DEAF, DEVICES, KEY, NOW_S, PLAIN, lrc, ours, query
 from tpxd.simulate.downlink_lrc import (
     AIR_S,
     MAX_QUEUED,

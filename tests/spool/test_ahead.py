@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from tests.spool.journals import drain, store
 from tpxd.events import Event
 from tpxd.spool import Ledger, Rejected, Settled, SpoolLimits, Verdict, ledger
-from tpxd.spool.ahead import BLOCK, NOTHING, Ahead
 from tpxd.spool.database import sidecars
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping
-from tpxd.spool.rows import Field, Hole, with_crc
+from tpxd.spool.rows import BLOCK, NOTHING, Ahead, Field, Hole, with_crc
 from tpxd.spool.starting import start_journal
 
 NOW_S = 1_795_000_000.0
@@ -267,7 +266,7 @@ def test_no_new_uplink_gets_the_number_of_one_that_was_settled_ahead_and_lost(ho
 
 
 def test_it_has_a_limit(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tpxd.spool.ahead.BLOCK", 4)
+    monkeypatch.setattr("tpxd.spool.rows.BLOCK", 4)
     monkeypatch.setattr("tpxd.spool.ledger.BLOCK", 4)
     monkeypatch.setattr("tpxd.spool.ledger.MAX_BLOCKS", 1)
     house.settle(6, 10)

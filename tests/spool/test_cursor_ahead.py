@@ -37,8 +37,8 @@ def seqs(uplinks: list[Uplink]) -> list[int]:
 async def test_what_is_settled_ahead_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
-    monkeypatch.setattr("tpxd.spool.newest.MAX_UPLINKS", kept)
-    monkeypatch.setattr("tpxd.spool.newest.SPARE", 1)
+    monkeypatch.setattr("tpxd.spool.memories.MAX_UPLINKS", kept)
+    monkeypatch.setattr("tpxd.spool.memories.SPARE", 1)
     path = tmp_path / "state" / "spool.db"
     async with plant(path) as (spool, cursor):
         await append(spool, range(1, 11))

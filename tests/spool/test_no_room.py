@@ -10,7 +10,8 @@ import trio
 from tests.spool.faults import Faults
 from tests.spool.house import House, report, settled, take
 from tpxd.errors import SpoolUnavailable
-from tpxd.spool import Ledger, SpoolLimits, Verdict, underway
+from tpxd.spool import Ledger, SpoolLimits, Verdict
+from tpxd.spool import memories as underway
 
 
 @pytest.mark.parametrize(("limit", "most"), [("MAX_PENDING", 2), ("MAX_PENDING_BYTES", 2 * len(report(0).body))])

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from tests.spool.journals import uplink
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import newest
-from tpxd.spool.newest import Newest, fitting
-from tpxd.spool.recent import CAPACITY, Recent
+from tpxd.spool import memories as newest
+from tpxd.spool.memories import CAPACITY, Newest, Recent, fitting
 
 KEY = bytes(range(16))
 

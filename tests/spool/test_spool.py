@@ -124,8 +124,8 @@ async def test_a_backlog_comes_from_the_disk_in_order(house: House) -> None:
 
 @pytest.fixture
 def short_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tpxd.spool.newest.MAX_UPLINKS", 20)
-    monkeypatch.setattr("tpxd.spool.newest.SPARE", 10)
+    monkeypatch.setattr("tpxd.spool.memories.MAX_UPLINKS", 20)
+    monkeypatch.setattr("tpxd.spool.memories.SPARE", 10)
 
 
 async def test_a_new_queue_begins_at_the_end_and_a_retired_one_goes_on(house: House) -> None:

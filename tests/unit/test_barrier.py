@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tpxd.barrier import behind_barrier
+from tpxd.errors import behind_barrier
 
 
 async def test_an_answer_passes() -> None:

@@ -1,4 +1,4 @@
-"""Imports go down only, each foreign library stays in its file, tests stand alone."""
+"""Imports go down only, each foreign library stays in its file, each room says what is in it, tests stand alone."""
 
 from __future__ import annotations
 
@@ -13,41 +13,45 @@ PACKAGE = ROOT / "tpxd"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
-LEVELS: tuple[frozenset[str], ...] = tuple(
-    frozenset(rooms.split())
-    for rooms in (
-        "__main__",
-        "cli",
-        "demo",
-        "daemon daemon_state embedded_broker",
-        "control intake",
-        "engine",
-        "connectors",
-        "aws_iot_config aws_things connector left_at_broker mqtt_transport topics",
-        "codecs spool",
-        (
-            "alarms config connection_file flow link_config log problems remarks "
-            "secret settings tls_config toml_places toml_source"
-        ),
-        "wire",
-        "barrier errors events lifeline lorawan masking open_files sdnotify timing",
-    )
-)
-"""Highest first; a room is a directory or a single file at the top."""
+GROUND = frozenset(["lorawan", "errors", "events", "log", "sdnotify", "timing"])
+"""Open to every room above; `simulate` alone does without most of it."""
 
-APART = {"simulate": {"errors"}, "broker": {"lifeline"}}
-"""Rooms beside the others, and all that they may import: they stand for programs that share no code with tpxd."""
+ROOMS: dict[str, frozenset[str]] = {
+    room: frozenset(below.split())
+    for room, below in {
+        "__main__": "cli",
+        "cli": "demo daemon control reload connectors connector codecs spool config wire simulate",
+        "demo": "daemon simulate broker wire",
+        "daemon": "control reload connection intake downlinks connectors connector codecs spool config wire broker",
+        "control": "reload connection downlinks intake connector codecs spool config wire",
+        "reload": "connection downlinks intake connectors connector codecs spool config",
+        "connection": "downlinks codecs connector spool config wire",
+        "intake": "downlinks codecs spool config wire",
+        "downlinks": "codecs connector spool config wire",
+        "connectors": "connector wire config",
+        "connector": "config wire",
+        "codecs": "config",
+        "spool": "config",
+        "config": "",
+        "wire": "",
+        "broker": "",
+    }.items()
+}
+"""Room to the rooms that it may import, besides the ground; a room is a directory or a single file at the top."""
 
-PEERS_OF_NONE = {"connectors": {"spool"}}
-"""Rooms whose files never import one another, and further rooms they never import."""
+ORACLE = {"errors"}
+"""All that `simulate` may import: a second opinion shares no code with the first."""
+
+SHARED_BY_CONNECTORS = "parts"
+"""The folder of `connectors` that every technology may import, and that imports none of them."""
 
 CONFINED = {
     "quickjs": {"tpxd.codecs.engine"},
     "trio_parallel": {"tpxd.codecs.workers"},
-    "asyncio": {"tpxd.broker"},
-    "amqtt": {"tpxd.broker", "tpxd.wire.mqtt_codec"},
-    "aiormq": {"tpxd.wire.amqp_codec"},
-    "pamqp": {"tpxd.wire.amqp_codec"},
+    "asyncio": {"tpxd.broker.process"},
+    "amqtt": {"tpxd.broker.process", "tpxd.wire.mqtt.codec"},
+    "aiormq": {"tpxd.wire.amqp.codec"},
+    "pamqp": {"tpxd.wire.amqp.codec"},
     "trio_websocket": {"tpxd.wire.websocket"},
     "h11": {"tpxd.wire.proxy", "tpxd.wire.websocket"},
     "jsonpath": {"tpxd.lorawan.json_path"},
@@ -55,7 +59,7 @@ CONFINED = {
 }
 """Foreign package to the modules that may import it."""
 
-BARRIERS = {"tpxd.barrier": "a bug ends at the connection, request or peer that reached it"}
+BARRIERS = {"tpxd.errors": "a bug ends at the connection, request or peer that reached it"}
 """The only modules that may swallow every exception, with the reason."""
 
 
@@ -84,26 +88,25 @@ def room_of(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
-def level_of(room: str) -> int:
-    found = [level for level, rooms in enumerate(LEVELS) if room in rooms]
-    assert found, f"{room} has no place yet: give it one in LEVELS"
-    return found[0]
+def technology_of(module: str) -> str:
+    """What a module of `connectors` is for: a file or a folder each; "" for the room itself."""
+    return [*module.split("."), ""][2]
 
 
 def forbidden(importer: str, imported: str) -> bool:
     here, there = room_of(importer), room_of(imported)
-    if importer == imported or there == "":
+    if there == "":
         return False
-    if here in PEERS_OF_NONE and (there in PEERS_OF_NONE[here] or there == here):
-        return importer != f"tpxd.{here}"
+    if here == there == "connectors":
+        mine, other = technology_of(importer), technology_of(imported)
+        return mine not in ("", other) and other != SHARED_BY_CONNECTORS
     if here == there:
         return False
-    if here in APART:
-        return there not in APART[here]
-    if there in APART:
-        return level_of(here) > level_of("demo")
-    single_file = f"tpxd.{there}" in MODULES and not (PACKAGE / there).is_dir()
-    return level_of(there) < level_of(here) or (level_of(there) == level_of(here) and not single_file)
+    if here == "simulate":
+        return there not in ORACLE
+    if there in GROUND:
+        return here in GROUND and here != "lorawan" and there == "lorawan"
+    return here in GROUND or there not in ROOMS[here]
 
 
 def swallowers(source: str) -> Iterator[int]:
@@ -140,6 +143,22 @@ def test_every_barrier_is_one() -> None:
     assert [module for module in BARRIERS if not list(swallowers(MODULES[module]))] == []
 
 
+@pytest.mark.parametrize("room", sorted(name for name in MODULES if (PACKAGE.parent / name.replace(".", "/")).is_dir()))
+def test_each_room_says_what_each_of_its_files_is_for(room: str) -> None:
+    """The docstring of `__init__` is the room's map: whoever looks for the place of a change begins there."""
+    folder = PACKAGE.parent / room.replace(".", "/")
+    told = (ast.get_docstring(ast.parse(MODULES[room])) or "").split()
+    inside = [path for path in folder.iterdir() if not path.name.startswith("_")]
+    here = {path.stem for path in inside if path.suffix == ".py"}
+    here |= {f"{path.name}/" for path in inside if (path / "__init__.py").exists()}
+    assert here - {word.rstrip(",.") for word in told} == set(), f"the docstring of {room} leaves them out"
+
+
+def test_every_room_is_in_the_table() -> None:
+    inside = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith(("_", "."))}
+    assert inside - {"simulate"} == (set(ROOMS) | GROUND) - {"__main__"} - ({"codecs"} - inside)
+
+
 def test_tests_share_helpers_and_never_import_one_another() -> None:
     taken = {str(file.relative_to(ROOT)): [*imports(file.read_text())] for file in TESTS}
     sideways = {
@@ -151,18 +170,28 @@ def test_tests_share_helpers_and_never_import_one_another() -> None:
 @pytest.mark.parametrize(
     ("importer", "imported", "expected"),
     [
-        ("tpxd.engine.delivery", "tpxd.spool.journal", False),
-        ("tpxd.engine.delivery", "tpxd.control.server", True),
+        ("tpxd.connection.delivery", "tpxd.spool.journal", False),
+        ("tpxd.connection.delivery", "tpxd.control.server", True),
+        ("tpxd.connection.delivery", "tpxd.timing", False),
+        ("tpxd.connection.connection", "tpxd.simulate.lrc", True),
         ("tpxd.intake.server", "tpxd.control.server", True),
-        ("tpxd.settings", "tpxd.config", False),
-        ("tpxd.wire.streams", "tpxd.settings", True),
-        ("tpxd.connectors.mqtt", "tpxd.connectors.http", True),
+        ("tpxd.intake.server", "tpxd.connection.health", True),
+        ("tpxd.config.settings", "tpxd.config.fields", False),
+        ("tpxd.wire.streams", "tpxd.config.settings", True),
+        ("tpxd.spool.spool", "tpxd.wire.streams", True),
+        ("tpxd.connectors.mqtt", "tpxd.connectors.http.connector", True),
+        ("tpxd.connectors.mqtt", "tpxd.connectors.parts.mqtt", False),
+        ("tpxd.connectors.parts.mqtt", "tpxd.connectors.mqtt", True),
+        ("tpxd.connectors.aws_iot.connector", "tpxd.connectors.aws_iot.things", False),
         ("tpxd.connectors.mqtt", "tpxd.spool", True),
         ("tpxd.connectors.mqtt", "tpxd.connector", False),
         ("tpxd.simulate.lrc", "tpxd.lorawan.token", True),
+        ("tpxd.simulate.lrc", "tpxd.errors", False),
         ("tpxd.simulate.lrc", "tpxd.simulate.token", False),
-        ("tpxd.engine.connection", "tpxd.simulate.lrc", True),
         ("tpxd.cli.simulate", "tpxd.simulate.lrc", False),
+        ("tpxd.lorawan.reports", "tpxd.errors", False),
+        ("tpxd.errors", "tpxd.lorawan.reports", True),
+        ("tpxd.errors", "tpxd.config.fields", True),
         ("tpxd.log", "tpxd", False),
     ],
 )

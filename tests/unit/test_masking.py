@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpxd.masking import MASK, masked
+from tpxd.log import MASK, masked
 
 CANARY = "c4n4ry-0123456789abcdef"
 HEX = "0123456789abcdef0123456789ABCDEF"

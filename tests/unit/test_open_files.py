@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tpxd.open_files import Shares, raise_limit, share_out
+from tpxd.wire.open_files import Shares, raise_limit, share_out
 
 
 @pytest.fixture

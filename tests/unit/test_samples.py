@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from tpxd.cli.check import check
-from tpxd.settings import Settings, load_settings
+from tpxd.config.settings import Settings, load_settings
 
 TOP = Path(__file__).parents[2]
 

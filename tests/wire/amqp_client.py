@@ -8,11 +8,9 @@ from pamqp import frame
 from pamqp.commands import Basic, Channel, Confirm, Connection
 
 from tests.wire.scripted_rabbit import Published, on, start
-from tpxd.wire.amqp import AmqpClient
-from tpxd.wire.amqp_events import (
-    Opened,
-)
-from tpxd.wire.amqp_login import AmqpOptions
+from tpxd.wire.amqp.client import AmqpClient
+from tpxd.wire.amqp.content import Opened
+from tpxd.wire.amqp.login import AmqpOptions
 
 OPTIONS = AmqpOptions("tpxd-1", username="tpx", password="p")
 WELCOME = on(0, Connection.OpenOk()) + on(1, Channel.OpenOk(), Confirm.SelectOk())

@@ -8,9 +8,9 @@ import trio
 from trio.testing import memory_stream_pair
 
 from tests.wire.scripted_rabbit import ScriptedRabbit
-from tpxd.wire.amqp_events import Refusal
-from tpxd.wire.amqp_login import AmqpOptions
-from tpxd.wire.amqp_session import AmqpSession, Message
+from tpxd.wire.amqp.content import Refusal
+from tpxd.wire.amqp.login import AmqpOptions
+from tpxd.wire.amqp.session import AmqpSession, Message
 
 OPTIONS = AmqpOptions("tpxd-1", username="tpx", password="p", connect_timeout_s=5, answer_timeout_s=10)
 Script = Callable[[ScriptedRabbit], Awaitable[None]]

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import trio
 from trio.testing import memory_stream_pair
 
-from tpxd.wire.http1_messages import Limits, Request, Response
-from tpxd.wire.http1_server import HttpServer, Places
+from tpxd.wire.http.messages import Limits, Request, Response
+from tpxd.wire.http.server import HttpServer, Places
 
 Stream = trio.abc.HalfCloseableStream
 

@@ -9,8 +9,8 @@ import trio
 import trio.testing
 
 from tpxd.errors import ConnectFailed, LinkLost
-from tpxd.wire.http1_client import Answer, request_head
-from tpxd.wire.http_client import HttpClient, open_http_client
+from tpxd.wire.http.answer import Answer, request_head
+from tpxd.wire.http.client import HttpClient, open_http_client
 from tpxd.wire.streams import Endpoint
 
 ENDPOINT = Endpoint("as.example.net", 80)

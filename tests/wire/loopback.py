@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests import pki
+from tests.peers import pki
 from tpxd.errors import ConnectFailed
 from tpxd.wire.streams import Endpoint, open_stream
 from tpxd.wire.tls import TlsContextCache

@@ -8,8 +8,8 @@ import trio
 from trio.testing import memory_stream_pair
 
 from tests.wire.scripted_broker import ScriptedBroker
-from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import Message
+from tpxd.wire.mqtt.client import MqttOptions
+from tpxd.wire.mqtt.session import Message
 
 OPTIONS = MqttOptions("id", connect_timeout_s=5, answer_timeout_s=10, keep_alive_s=60)
 Script = Callable[[ScriptedBroker], Awaitable[None]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.rabbitmq import PASSWORD, USER, Rabbit
-from tpxd.wire.amqp_events import Refusal
-from tpxd.wire.amqp_login import AmqpOptions
-from tpxd.wire.amqp_session import AmqpSession, Message, open_amqp
+from tests.peers.rabbitmq import PASSWORD, USER, Rabbit
+from tpxd.wire.amqp.content import Refusal
+from tpxd.wire.amqp.login import AmqpOptions
+from tpxd.wire.amqp.session import AmqpSession, Message, open_amqp
 from tpxd.wire.streams import Endpoint, open_stream
 
 

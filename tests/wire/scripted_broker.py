@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import trio
 
-from tpxd.wire.mqtt_codec import split
+from tpxd.wire.mqtt.codec import split
 
 NAMES = {1: "CONNECT", 3: "PUBLISH", 4: "PUBACK", 8: "SUBSCRIBE", 10: "UNSUBSCRIBE", 12: "PINGREQ", 14: "DISCONNECT"}
 CONNACK = b"\x20\x02\x00\x00"

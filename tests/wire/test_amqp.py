@@ -17,14 +17,9 @@ from pamqp.heartbeat import Heartbeat
 from tests.wire.amqp_client import OPTIONS, connected, consuming, publish, said, tuned
 from tests.wire.scripted_rabbit import ack, on, start
 from tpxd.errors import ConnectFailed, LinkLost, LocalMisuse, RemoteViolation
-from tpxd.wire.amqp import NEVER, AmqpClient
-from tpxd.wire.amqp_events import (
-    Closed,
-    Event,
-    FlowChanged,
-    Settled,
-)
-from tpxd.wire.amqp_login import AmqpOptions, State
+from tpxd.wire.amqp.client import NEVER, AmqpClient
+from tpxd.wire.amqp.content import Closed, Event, FlowChanged, Settled
+from tpxd.wire.amqp.login import AmqpOptions, State
 from tpxd.wire.flood import AT_ONCE, PER_SECOND
 
 

@@ -15,16 +15,8 @@ from pamqp.header import ContentHeader
 from tests.wire.amqp_client import connected, consuming, publish, published, said
 from tests.wire.scripted_rabbit import ack, closed_channel, deliver, nack, on, returned
 from tpxd.errors import LinkLost, RemoteViolation
-from tpxd.wire.amqp_events import (
-    Answer,
-    ChannelClosed,
-    ConsumerCancelled,
-    Delivery,
-    Event,
-    Refusal,
-    Settled,
-)
-from tpxd.wire.amqp_login import AmqpOptions
+from tpxd.wire.amqp.content import Answer, ChannelClosed, ConsumerCancelled, Delivery, Event, Refusal, Settled
+from tpxd.wire.amqp.login import AmqpOptions
 
 
 class TestConfirmations:

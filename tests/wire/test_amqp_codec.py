@@ -15,8 +15,8 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat as PamqpHeartbeat
 
 from tpxd.errors import LocalMisuse, RemoteViolation
-from tpxd.wire import amqp_codec as codec
-from tpxd.wire.amqp_codec import (
+from tpxd.wire.amqp import codec
+from tpxd.wire.amqp.codec import (
     Basic,
     Body,
     Channel,

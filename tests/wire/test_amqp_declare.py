@@ -10,9 +10,9 @@ from trio.testing import MockClock
 from tests.wire.amqp_link import OPTIONS, Fates, link_to
 from tests.wire.scripted_rabbit import ScriptedRabbit, ack, closed_channel, deliver, on
 from tpxd.errors import LinkLost, Refused
-from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
-from tpxd.wire.amqp_events import Delivery
-from tpxd.wire.amqp_session import PREFETCH, open_amqp
+from tpxd.wire.amqp.content import Delivery
+from tpxd.wire.amqp.declare import bind, consume, declare_exchange, declare_queue, unbind
+from tpxd.wire.amqp.session import PREFETCH, open_amqp
 
 
 async def test_declare_bind_consume() -> None:

@@ -11,12 +11,9 @@ from pamqp.header import ProtocolHeader
 from tests.wire.amqp_client import OPTIONS, WELCOME, connected, said, tuned
 from tests.wire.scripted_rabbit import GREETING, ack, closed_channel, on, start
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, RemoteViolation, TpxdError
-from tpxd.wire.amqp import CONSUMING, PUBLISHING, AmqpClient
-from tpxd.wire.amqp_events import (
-    Closed,
-    Opened,
-)
-from tpxd.wire.amqp_login import AmqpOptions, State
+from tpxd.wire.amqp.client import CONSUMING, PUBLISHING, AmqpClient
+from tpxd.wire.amqp.content import Closed, Opened
+from tpxd.wire.amqp.login import AmqpOptions, State
 
 
 class TestLogin:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import trio
 
-from tests.rabbitmq import PASSWORD, PICKY, PICKY_EXCHANGE, READER, USER, Rabbit
+from tests.peers.rabbitmq import PASSWORD, PICKY, PICKY_EXCHANGE, READER, USER, Rabbit
 from tests.wire.rabbit_link import publish, session_at
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused
-from tpxd.wire.amqp_codec import Method, Queue
-from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
-from tpxd.wire.amqp_events import Refusal
-from tpxd.wire.amqp_session import AmqpSession, Message
+from tpxd.wire.amqp.codec import Method, Queue
+from tpxd.wire.amqp.content import Refusal
+from tpxd.wire.amqp.declare import bind, consume, declare_exchange, declare_queue, unbind
+from tpxd.wire.amqp.session import AmqpSession, Message
 
 pytestmark = pytest.mark.broker
 CONSUMER = """

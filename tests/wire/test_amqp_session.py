@@ -10,9 +10,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.wire.amqp_link import OPTIONS, Fates, accept_and_say_goodbye, link_to
 from tests.wire.scripted_rabbit import ScriptedRabbit, ack, nack, returned
-from tpxd.wire.amqp_events import Refusal
-from tpxd.wire.amqp_login import AmqpOptions
-from tpxd.wire.amqp_session import open_amqp
+from tpxd.wire.amqp.content import Refusal
+from tpxd.wire.amqp.login import AmqpOptions
+from tpxd.wire.amqp.session import open_amqp
 
 
 async def test_publish_all_reports_each_receipt_as_it_comes() -> None:

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from tests.wire.amqp_link import OPTIONS, Fates, Script, link_to
 from tests.wire.scripted_rabbit import ScriptedRabbit, ack, closed_channel, on
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost
-from tpxd.wire.amqp_session import open_amqp
+from tpxd.wire.amqp.session import open_amqp
 
 # ---- brokers that do not let us in
 

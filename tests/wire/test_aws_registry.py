@@ -21,9 +21,9 @@ from tests.wire.scripted_registry import (
     Fault,
     ScriptedRegistry,
 )
+from tpxd.connectors.aws_iot.registry import Registry, open_registry
+from tpxd.connectors.aws_iot.sigv4 import Signer
 from tpxd.errors import AuthenticationFailed, LinkLost, Refused, Throttled, TransportError
-from tpxd.wire.aws_registry import Registry, open_registry
-from tpxd.wire.sigv4 import Signer
 from tpxd.wire.streams import Endpoint
 
 THING = "70B3D5E75E00A1C4"

@@ -14,12 +14,12 @@ from trio.testing import MockClock, memory_stream_pair
 from tests.wire.scripted_broker import ScriptedBroker
 from tests.wire.scripted_rabbit import ScriptedRabbit
 from tpxd.errors import ConnectFailed, LinkLost
-from tpxd.wire.amqp_login import AmqpOptions
-from tpxd.wire.amqp_session import AmqpSession, open_amqp
-from tpxd.wire.amqp_session import Message as AmqpMessage
-from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import Message as MqttMessage
-from tpxd.wire.mqtt_session import MqttSession, open_mqtt
+from tpxd.wire.amqp.login import AmqpOptions
+from tpxd.wire.amqp.session import AmqpSession, open_amqp
+from tpxd.wire.amqp.session import Message as AmqpMessage
+from tpxd.wire.mqtt.client import MqttOptions
+from tpxd.wire.mqtt.session import Message as MqttMessage
+from tpxd.wire.mqtt.session import MqttSession, open_mqtt
 
 
 class Protocol(ABC):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpxd.errors import LocalMisuse, RemoteViolation
-from tpxd.wire.http1_client import (
+from tpxd.wire.http.answer import (
     BODY_BYTES,
     BODY_PARTS,
     HEAD_BYTES,

@@ -14,9 +14,9 @@ import pytest
 import trio
 import trio.testing
 
-from tests import pki
-from tpxd.wire.http1 import CannotListen, Limits, Request, Respond, Response, serve_http
-from tpxd.wire.http1_listen import TcpStream, accept_streams, open_listeners
+from tests.peers import pki
+from tpxd.wire.http import CannotListen, Limits, Request, Respond, Response, serve_http
+from tpxd.wire.http.listen import TcpStream, accept_streams, open_listeners
 
 ENOUGH_S = 10.0
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpxd.errors import LocalMisuse
-from tpxd.wire.http1_messages import Limits, Request, Response, format_response
-from tpxd.wire.http1_parser import CONTINUE, RequestParser
+from tpxd.wire.http.messages import Limits, Request, Response, format_response
+from tpxd.wire.http.parser import CONTINUE, RequestParser
 
 SMALL = Limits(target_bytes=40, head_bytes=200, header_count=5, body_bytes=64, framing_bytes=60)
 DOCUMENTED = {400, 413, 414, 417, 431, 501, 505}

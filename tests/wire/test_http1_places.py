@@ -7,8 +7,8 @@ import trio
 from trio.testing import MockClock
 
 from tests.wire.http1_serving import GET, HALF, answer, echo, receive, receive_rest, serving
-from tpxd.wire.http1_messages import Request, Response
-from tpxd.wire.http1_server import Conversation
+from tpxd.wire.http.messages import Request, Response
+from tpxd.wire.http.server import Conversation
 
 
 class TwoPlaces:

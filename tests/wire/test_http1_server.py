@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
 from tests.wire.http1_serving import CLOSE, GET, HALF, answer, echo, receive, receive_rest, serving
-from tpxd.wire.http1_messages import Request, Response
-from tpxd.wire.http1_server import GRACE_S, TICK_S
+from tpxd.wire.http.messages import Request, Response
+from tpxd.wire.http.server import GRACE_S, TICK_S
 
 
 async def test_one_connection_serves_many_requests(autojump_clock: MockClock) -> None:

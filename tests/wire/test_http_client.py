@@ -8,8 +8,8 @@ import trio.testing
 
 from tests.wire.http_far_end import ENDPOINT, HEAD, TIMEOUT_S, Far, Posts, opened
 from tpxd.errors import ConnectFailed, LinkLost
-from tpxd.wire.http1_client import BODY_BYTES
-from tpxd.wire.http_client import REST_S, open_http_client
+from tpxd.wire.http.answer import BODY_BYTES
+from tpxd.wire.http.client import REST_S, open_http_client
 from tpxd.wire.streams import Endpoint
 
 

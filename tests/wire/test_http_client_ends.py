@@ -8,8 +8,8 @@ import trio.testing
 
 from tests.wire.http_far_end import ENDPOINT, HEAD, OK, TIMEOUT_S, Far, Posts, opened
 from tpxd.errors import LinkLost
-from tpxd.wire.http1_client import Answer
-from tpxd.wire.http_client import IDLE_S, open_http_client
+from tpxd.wire.http.answer import Answer
+from tpxd.wire.http.client import IDLE_S, open_http_client
 from tpxd.wire.streams import Endpoint
 
 

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tpxd.connectors.http.answers import Judge, shown
 from tpxd.errors import AuthenticationFailed, Refused, Throttled, TransportError
-from tpxd.wire.http1_client import Answer
-from tpxd.wire.http_answer import MOST_PATIENCE_S, PATIENCE_S, patience_s
-from tpxd.wire.http_judge import Judge, shown
+from tpxd.wire.http.answer import MOST_PATIENCE_S, PATIENCE_S, Answer, patience_s
 from tpxd.wire.proxy import Proxy
 
 URL = "https://as.example.net/lora/in"

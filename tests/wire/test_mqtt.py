@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, LocalMisuse, RemoteViolation
 from tpxd.lorawan.downlinks import MAX_BODY_BYTES
-from tpxd.wire.mqtt import MqttClient, MqttOptions, State
-from tpxd.wire.mqtt_codec import ConnAck, PubAck, Publish, SubAck, UnsubAck, encode_publish
+from tpxd.wire.mqtt.client import MqttClient, MqttOptions, State
+from tpxd.wire.mqtt.codec import ConnAck, PubAck, Publish, SubAck, UnsubAck, encode_publish
 
 ACCEPTED = b"\x20\x02\x00\x00"
 OPTIONS = MqttOptions("id", keep_alive_s=60, answer_timeout_s=10)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.mosquitto import Mosquitto, running_mosquitto
-from tests.ports import free_port
+from tests.peers.mosquitto import Mosquitto, running_mosquitto
+from tests.peers.ports import free_port
 from tpxd.errors import LinkLost
-from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import Message, MqttSession, open_mqtt
+from tpxd.wire.mqtt.client import MqttOptions
+from tpxd.wire.mqtt.session import Message, MqttSession, open_mqtt
 from tpxd.wire.streams import Endpoint, open_stream
 
 pytestmark = pytest.mark.broker

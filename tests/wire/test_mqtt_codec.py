@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpxd.errors import LocalMisuse, RemoteViolation
-from tpxd.wire import mqtt_codec as codec
-from tpxd.wire.mqtt_codec import ConnAck, Packet, PingResp, PubAck, Publish, SubAck, UnsubAck, decode, split
+from tpxd.wire.mqtt import codec
+from tpxd.wire.mqtt.codec import ConnAck, Packet, PingResp, PubAck, Publish, SubAck, UnsubAck, decode, split
 
 TOPICS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="+#\0"), min_size=1, max_size=60)
 IDS = st.integers(1, 0xFFFF)

@@ -9,9 +9,9 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from tests.wire.mqtt_link import OPTIONS, link_to, messages, only_accept
 from tests.wire.scripted_broker import PINGRESP, ScriptedBroker, puback, publish
 from tpxd.wire.broker_link import GATHERING_S
-from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_codec import Publish
-from tpxd.wire.mqtt_session import open_mqtt
+from tpxd.wire.mqtt.client import MqttOptions
+from tpxd.wire.mqtt.codec import Publish
+from tpxd.wire.mqtt.session import open_mqtt
 
 
 async def test_publish_all_reports_each_receipt_as_it_comes() -> None:

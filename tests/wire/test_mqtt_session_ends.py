@@ -9,10 +9,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.wire.mqtt_link import OPTIONS, Script, link_to, messages, only_accept
 from tests.wire.scripted_broker import CONNACK, ScriptedBroker, puback, publish
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused
-from tpxd.wire import mqtt_session
 from tpxd.wire.broker_link import MESSAGE_BYTES
-from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_session import open_mqtt
+from tpxd.wire.mqtt import session as mqtt_session
+from tpxd.wire.mqtt.client import MqttOptions
+from tpxd.wire.mqtt.session import open_mqtt
 
 
 @pytest.mark.parametrize(

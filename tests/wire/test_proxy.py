@@ -11,8 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests import pki
-from tests.ports import free_port
+from tests.peers import pki
+from tests.peers.ports import free_port
 from tpxd.errors import AuthenticationFailed, ConnectFailed
 from tpxd.wire.proxy import Proxy
 from tpxd.wire.streams import Endpoint, open_stream

@@ -14,7 +14,7 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpxd.wire.sigv4 import Pairs, Signer
+from tpxd.connectors.aws_iot.sigv4 import Pairs, Signer
 
 KEY_ID, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 NOW = datetime(2015, 8, 30, 12, 36, tzinfo=UTC)

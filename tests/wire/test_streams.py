@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from tests.ports import free_port
+from tests.peers.ports import free_port
 from tests.wire.loopback import Names, echo, echo_server, failing, trusting
 from tpxd.errors import LinkLost
 from tpxd.wire.streams import Endpoint, explain, one_error, open_stream

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests import pki
+from tests.peers import pki
 from tpxd.wire import tls
 from tpxd.wire.tls import TlsContextCache, certificate_expires, check_pems
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests import pki
+from tests.peers import pki
 from tests.wire.loopback import CONTEXTS, Names, echo, echo_server, failing, trusting
 from tpxd.wire.streams import Endpoint, explain, open_stream
 

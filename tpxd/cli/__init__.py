@@ -1,6 +1,24 @@
 """The command line: one file per command, imported only when it is the one that was asked for.
 
-Exit codes: 0 done, 1 failed, 2 usage, 78 invalid configuration.
+check          everything that is wrong with files, before the daemon reads them
+connectors     lists the connectors, and every key of their files
+daemon_client  asks the running daemon over its Unix socket or its control address
+decode         decodes a payload as the daemon would
+demo           everything embedded, to see what tpxd does before anything is configured
+downlink       sends a downlink to a device
+driver         lists drivers, and runs the examples that they bring
+encode         encodes a downlink's payload as the daemon would
+failures       what a command that fails says, and its exit code
+options        options that several commands share
+reconnect      tries a connection, or all, again now
+reference      makes `examples/all-options/CONNECTOR.toml`: every key that a file of a connector may hold
+render         tables for people
+run            runs the daemon
+scripting      what `tpxd decode` and `tpxd encode` share: a driver found by name or path
+secret_files   whether the files that secrets are in may be read by everyone
+simulate       a simulated LRC for trying connections without devices
+status         the connections of the running daemon, in a table
+trace          what became of a device's uplinks and downlinks
 """
 
 from __future__ import annotations

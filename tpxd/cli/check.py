@@ -20,8 +20,13 @@ import typer
 from tpxd import connectors
 from tpxd.cli.options import DEFAULT_CONFIG, Config
 from tpxd.cli.secret_files import open_secrets
-from tpxd.config import SecretSources
-from tpxd.engine.connection_files import (
+from tpxd.config.fields import SecretSources
+from tpxd.config.problems import schema_of
+from tpxd.config.remarks import remarks
+from tpxd.config.settings import FILE_NAME, Settings, check_settings
+from tpxd.config.toml import is_missing, read_toml
+from tpxd.errors import EXIT_INVALID, ConfigError, Problem
+from tpxd.reload.files import (
     SUFFIX,
     Directory,
     Loaded,
@@ -31,11 +36,6 @@ from tpxd.engine.connection_files import (
     load_directory,
     load_file,
 )
-from tpxd.errors import EXIT_INVALID, ConfigError, Problem
-from tpxd.problems import schema_of
-from tpxd.remarks import remarks
-from tpxd.settings import FILE_NAME, Settings, check_settings
-from tpxd.toml_source import is_missing, read_toml
 
 CONNECTIONS: Final = "connections.d"
 

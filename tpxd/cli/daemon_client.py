@@ -11,9 +11,9 @@ from typing import Any, Final
 import httpx
 
 from tpxd.cli.options import DEFAULT_CONFIG
+from tpxd.config.secret import SecretSources
+from tpxd.config.settings import FILE_NAME, ControlSettings, check_settings
 from tpxd.errors import TpxdError
-from tpxd.secret import SecretSources
-from tpxd.settings import FILE_NAME, ControlSettings, check_settings
 
 SYSTEMD_SOCKET: Final = Path("/run/tpxd/control.sock")
 TIMEOUT_S: Final = 10.0

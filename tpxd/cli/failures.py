@@ -11,7 +11,7 @@ from typing import Final
 import typer
 
 from tpxd.errors import ConfigError, TpxdError
-from tpxd.masking import masked
+from tpxd.log import masked
 
 FAILED: Final = 1
 INVALID: Final = 78

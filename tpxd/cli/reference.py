@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from tpxd import connectors
 from tpxd.connector import REGISTRY, Connector
-from tpxd.engine.connection_files import file_model
+from tpxd.reload.files import file_model
 
 Schema = Mapping[str, Any]
 

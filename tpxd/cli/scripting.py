@@ -13,8 +13,8 @@ import trio
 from tpxd.codecs.drivers import Driver, find_driver, read_driver, read_drivers
 from tpxd.codecs.engine import Call, Limits, Operation, Outcome
 from tpxd.codecs.workers import open_workers
+from tpxd.config.settings import load_settings
 from tpxd.errors import TpxdError
-from tpxd.settings import load_settings
 
 
 class ScriptFailed(TpxdError):

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tpxd.config.problems import dotted
+from tpxd.config.toml import TomlSource
+from tpxd.config.toml_places import Loc
 from tpxd.errors import Problem
-from tpxd.problems import dotted
-from tpxd.toml_places import Loc
-from tpxd.toml_source import TomlSource
 
 PUBLIC: Final = frozenset({"certificate", "trustedCaCertificate", "trustedCaCertficate"})
 """Keys whose files hold what every peer is shown anyway."""

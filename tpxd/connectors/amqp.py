@@ -19,18 +19,18 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 import trio
 from pydantic import AfterValidator, Field, model_validator
 
-from tpxd.config import AmqpPattern, Part
+from tpxd.config.fields import AmqpPattern, Part
+from tpxd.config.secret import plain
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
+from tpxd.connectors.parts.leftovers import LeftAtBroker
+from tpxd.connectors.parts.link import LinkConfig, check_ports
+from tpxd.connectors.parts.topics import CommandPorts, TopicSources, UplinkTopics
 from tpxd.errors import ConnectFailed, Refused, TransportError
-from tpxd.left_at_broker import LeftAtBroker
-from tpxd.link_config import LinkConfig, check_ports
-from tpxd.secret import plain
-from tpxd.topics import CommandPorts, TopicSources, UplinkTopics
-from tpxd.wire.amqp_codec import MAX_SHORT_TEXT_BYTES, name_fault
-from tpxd.wire.amqp_declare import bind, consume, declare_exchange, declare_queue, unbind
-from tpxd.wire.amqp_events import Delivery, Refusal
-from tpxd.wire.amqp_login import AmqpOptions
-from tpxd.wire.amqp_session import AmqpSession, Message, open_amqp
+from tpxd.wire.amqp.codec import MAX_SHORT_TEXT_BYTES, name_fault
+from tpxd.wire.amqp.content import Delivery, Refusal
+from tpxd.wire.amqp.declare import bind, consume, declare_exchange, declare_queue, unbind
+from tpxd.wire.amqp.login import AmqpOptions
+from tpxd.wire.amqp.session import AmqpSession, Message, open_amqp
 
 ROUTED_KEYS = 50_000
 """So many routing keys are known to lead to a queue; beyond it they are learnt anew."""

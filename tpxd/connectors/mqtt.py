@@ -19,15 +19,15 @@ from typing import Annotated, ClassVar, Literal, Self
 import trio
 from pydantic import AfterValidator, Field, model_validator
 
-from tpxd.config import MqttPattern
+from tpxd.config.fields import MqttPattern
+from tpxd.config.secret import plain
 from tpxd.connector import Context, Transport, connector
-from tpxd.left_at_broker import LeftAtBroker
-from tpxd.link_config import LinkConfig, check_ports, without_null
-from tpxd.mqtt_transport import MqttTransport, PortTopics, open_subscribed
-from tpxd.secret import plain
-from tpxd.topics import CommandPorts, TopicSources, UplinkTopics
-from tpxd.wire.mqtt import MqttOptions
-from tpxd.wire.mqtt_codec import MAX_TEXT_BYTES
+from tpxd.connectors.parts.leftovers import LeftAtBroker
+from tpxd.connectors.parts.link import LinkConfig, check_ports, without_null
+from tpxd.connectors.parts.mqtt import MqttTransport, PortTopics, open_subscribed
+from tpxd.connectors.parts.topics import CommandPorts, TopicSources, UplinkTopics
+from tpxd.wire.mqtt.client import MqttOptions
+from tpxd.wire.mqtt.codec import MAX_TEXT_BYTES
 from tpxd.wire.streams import Endpoint, WebSocket
 from tpxd.wire.tls import TlsContexts
 from tpxd.wire.websocket import open_link

@@ -1,9 +1,13 @@
 """The control plane: what people and programs ask the running daemon, and what they tell it.
 
-state.py     what the daemon must offer; the rest of the room knows nothing else of it
-verdict.py   health as a whole, pure
-guard.py     who may ask for what, pure, and the gate in front of the routes
-routes.py    the routes
-listening.py the sockets, and the streams on them
-server.py    serves the routes with hypercorn
+answers       how the control plane answers: JSON, never cached, errors as IoT Flow's API writes them
+daemon_state  the daemon as its control plane sees it, and whether the parts that must never stand still moved
+guard         who may ask for what
+listening     where the control plane listens, and streams on which no peer can make it wait for ever
+routes        the routes of the control plane
+server        serves the control plane with hypercorn's trio worker
+state         what the control plane needs to know of the daemon, and what it may ask it to do
+verdict       health as a whole: one word, and every reason why it is not the better one
+
+Imports reload, connection, downlinks, intake, connector, codecs, spool, config, wire; the ground is open to all.
 """

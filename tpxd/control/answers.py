@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 from starlette.responses import Response
 
-from tpxd.masking import masked
+from tpxd.log import masked
 
 QUOTED: Final = 200
 """So many characters of what a stranger wrote are repeated, at most."""

@@ -14,8 +14,8 @@ from typing import Final
 
 import trio
 
-from tpxd.wire.http1 import CannotListen
-from tpxd.wire.http1_listen import bound_address, open_listeners
+from tpxd.wire.http import CannotListen
+from tpxd.wire.http.listen import bound_address, open_listeners
 
 SOCKET_MODE: Final = 0o660
 BACKLOG: Final = 64

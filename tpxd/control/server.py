@@ -18,12 +18,12 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from tpxd.barrier import behind_barrier
+from tpxd.config.settings import ControlSettings
 from tpxd.control.listening import BoundedStream, open_control_sockets
 from tpxd.control.routes import control_app
 from tpxd.control.state import ControlState
-from tpxd.open_files import Shares
-from tpxd.settings import ControlSettings
+from tpxd.errors import behind_barrier
+from tpxd.wire.open_files import Shares
 
 __all__ = ["ControlState", "serve_control"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tpxd.broker.lifeline import end_with_parent
 from tpxd.daemon import run
-from tpxd.lifeline import end_with_parent
 
 if __name__ == "__main__":
     end_with_parent()

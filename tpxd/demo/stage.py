@@ -16,7 +16,7 @@ import httpx
 import trio
 
 from tpxd.demo.scene import UPLINK_PATH, Scene
-from tpxd.wire.http1 import Request, Response, serve_http
+from tpxd.wire.http import Request, Response, serve_http
 
 DAEMON = (sys.executable, "-m", "tpxd.demo")
 START_S = 30.0

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import trio
 
-from tpxd.engine.commands import Commands
-from tpxd.engine.doors import Door, Messages, Taken, take_and_answer
+from tpxd.downlinks.doors import Door, Messages, Taken, take_and_answer
+from tpxd.downlinks.queue import Commands
 from tpxd.intake.counters import Clock
 from tpxd.intake.routes import Route, error_response, json_response
 from tpxd.spool import StoredCommand
-from tpxd.wire.http1 import Request, Response
+from tpxd.wire.http import Request, Response
 
 GUESSES: Final = 20
 FORGIVEN_S: Final = 3.0

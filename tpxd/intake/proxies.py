@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import islice
 from typing import Final
 
-from tpxd.wire.http1 import Request
+from tpxd.wire.http import Request
 
 Network = IPv4Network | IPv6Network
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from tpxd.wire.http1 import Request, Response
+from tpxd.wire.http import Request, Response
 
 Route = Callable[[Request], Awaitable[Response]]
 """Answers the requests of one path and method."""

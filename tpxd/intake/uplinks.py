@@ -19,7 +19,7 @@ from tpxd.intake.seen_tokens import SeenTokens
 from tpxd.lorawan.reports import Report, parse_report
 from tpxd.lorawan.token import TokenCheck
 from tpxd.spool import Appended, NewReport, SpoolStatistics
-from tpxd.wire.http1 import Request, Response
+from tpxd.wire.http import Request, Response
 
 STORED = Response(200)
 ANOTHER_BODY = "this Token came before, with another body"

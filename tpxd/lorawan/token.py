@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from tpxd.errors import TokenError
 from tpxd.lorawan.reports import DOWNLINK_SENT, LOCATION, NOTIFICATION, UPLINK, Report, field_text
+from tpxd.lorawan.uplink import Uplink
 
 Pairs = Sequence[tuple[str, str]]
 """Names and values of a query string, decoded, in the order in which they are sent, without the Token."""
@@ -290,3 +291,26 @@ def _named(as_id: str | None) -> str:
 def _shown(text: str) -> str:
     """What a stranger sent, short and on one line."""
     return ascii(text if len(text) <= 64 else text[:61] + "...")
+
+
+def tunnel_query(uplink: Uplink, *, as_id: str, key: str | None, now: datetime | None = None) -> str:
+    """The query string of one report: `LrnDevEui`, `LrnFPort`, `LrnInfos`, and with a key `AS_ID`, `Time`, `Token`.
+
+    `LrnInfos` is what the LRC sent, where it sent one.
+
+    Args:
+        key: the Tunnel Interface Authentication Key; None leaves the report unsigned.
+        now: the time to sign with; default now.
+    """
+    fields = uplink.fields
+    dev_eui = field_text(fields, "DevEUI") or uplink.lane
+    pairs = [
+        ("LrnDevEui", dev_eui.lower() if uplink.kind == LOCATION else dev_eui),
+        ("LrnFPort", field_text(fields, "FPort") or "0"),
+        ("LrnInfos", uplink.lrn_infos or f"{as_id or 'TPXD'}-1-{uplink.seq}"),
+    ]
+    if key is not None:
+        moment = (now or datetime.now(UTC)).isoformat(timespec="milliseconds")
+        pairs += [("AS_ID", as_id), ("Time", moment)]
+        pairs.append(("Token", uplink_token(uplink.kind, fields, pairs, key)))
+    return "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs)

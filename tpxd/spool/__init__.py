@@ -1,21 +1,30 @@
 """Durability: a journal of uplinks in SQLite, a cursor per connection, a ledger that balances.
 
-spool, cursor, contract     what the event loop sees
-underway, recent, newest    its memories: what is being stored, duplicates, the newest        pure
-rounds, writer, keeping     the one thread: group commit, then room, retention, recounting
-room                        what goes when room is short                                     pure
-journal, reading, ledger    what the thread does with SQLite
-fates                       what became of each uplink, for those who look back
-rows, state, ahead          what is stored, and the arithmetic of the ledger                 pure
-database, starting          the file: made, opened, checked, locked
-commands                    commands and their counters, beside the journal
-storing, progress           what is told of a disk that refuses or is slow, and of long repairs
-damage                      what can be read when bytes have changed or the disk has failed, and a new file out of it
+contract   what goes into the spool and what it tells about itself
+cursor     one connection's queue: takes what comes next, and says what became of it
+damage/    what can be done when bytes on the disk have changed, or the disk has failed: read it all the same
+database   the SQLite file beneath the spool: how it is made, opened and checked, and what SQLite's errors mean
+downlinks  commands on disk: each a row of its own table, rewritten whole when something about it changes
+exchange   what passes between the event loop and the writer's thread
+fates      what became of each uplink on each connection, for those who look back
+journal    the spool's tables, open
+keeping    room, retention and recounting, between commits
+ledger     what may happen to a cursor: it begins, moves, loses rows, retires, ends
+memories   the newest uplinks, duplicates, and what is on its way to the disk
+progress   shows that long work on the spool goes on: in systemd's STATUS=, in its time limits, and in the log
+reading    reads the journal, each answer in one step of one statement
+room       the order of sacrifice: which of the oldest rows go when room is short
+rows       what the spool's file holds: its tables, the rows as Python sees them
+spool      the spool as the event loop sees it: append, cursors, numbers
+starting   opens the spool's file, whatever state it is in: absent, whole, left by a crash, damaged
+state      what the spool knows without reading: the arithmetic of the ledger
+storing    whether the disk takes what it is given, and how fast: what is told about that
+writer     the one thread that touches SQLite
 """
 
-from tpxd.spool.commands import CommandState, CommandStore, LoadedCommands, StoredCommand
 from tpxd.spool.contract import Appended, KeptQueue, NewReport, SpoolStatistics
 from tpxd.spool.cursor import Cursor
+from tpxd.spool.downlinks import CommandState, CommandStore, LoadedCommands, StoredCommand
 from tpxd.spool.fates import Outcome
 from tpxd.spool.keeping import SpoolLimits
 from tpxd.spool.rows import DeadLetter, Filtered, Rejected, Settled, Verdict

@@ -10,9 +10,8 @@ import trio
 
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import ledger
-from tpxd.spool.ahead import MAX_BLOCKS
-from tpxd.spool.newest import fitting
-from tpxd.spool.rows import CursorRow, Settled
+from tpxd.spool.memories import fitting
+from tpxd.spool.rows import MAX_BLOCKS, CursorRow, Settled
 from tpxd.spool.state import Ledger
 
 if TYPE_CHECKING:

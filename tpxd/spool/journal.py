@@ -18,11 +18,22 @@ import orjson
 
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool.ahead import NOTHING, Ahead
 from tpxd.spool.database import Damaged, connect, insertion, sidecars, translated, upgrade, verify
 from tpxd.spool.fates import SINCE, Fates
 from tpxd.spool.reading import Reader
-from tpxd.spool.rows import FORMAT, TO_ALL, CursorRow, Field, Hole, address_of, checked, journal_crc, with_crc
+from tpxd.spool.rows import (
+    FORMAT,
+    NOTHING,
+    TO_ALL,
+    Ahead,
+    CursorRow,
+    Field,
+    Hole,
+    address_of,
+    checked,
+    journal_crc,
+    with_crc,
+)
 from tpxd.spool.state import State
 
 CHUNK = 64

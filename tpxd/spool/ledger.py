@@ -7,11 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool.ahead import BLOCK, MAX_BLOCKS, NOTHING
 from tpxd.spool.fates import DROPPED, OUTCOMES, REJECTED, SINCE, WAITING, Outcome, digit_of, outcome
 from tpxd.spool.journal import Journal
 from tpxd.spool.reading import Page
-from tpxd.spool.rows import CursorRow, Hole, Rejected, Settled, Verdict
+from tpxd.spool.rows import BLOCK, MAX_BLOCKS, NOTHING, CursorRow, Hole, Rejected, Settled, Verdict
 from tpxd.spool.state import State, notes_of
 
 

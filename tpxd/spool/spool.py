@@ -20,18 +20,16 @@ from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import ledger
 from tpxd.spool.contract import Appended, KeptQueue, NewReport, SpoolStatistics
 from tpxd.spool.cursor import Cursor
+from tpxd.spool.exchange import Call, Round, View
 from tpxd.spool.fates import Outcome
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, SpoolLimits, free_bytes
-from tpxd.spool.newest import Newest
+from tpxd.spool.memories import CAPACITY, Newest, Pending, Recent, Underway
 from tpxd.spool.progress import Progress
 from tpxd.spool.reading import Page
-from tpxd.spool.recent import CAPACITY, Recent
-from tpxd.spool.rounds import Call, Pending, Round, View
 from tpxd.spool.rows import CursorRow, DeadLetter
 from tpxd.spool.starting import exclusive, renew_journal, start_journal
 from tpxd.spool.state import REMEMBERED, notes_of
-from tpxd.spool.underway import Underway
 from tpxd.spool.writer import MAX_ROWS, Renew, Writer
 
 TRACE_ROWS = 200_000

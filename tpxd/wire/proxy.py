@@ -17,7 +17,7 @@ import h11
 import trio
 
 from tpxd.errors import AuthenticationFailed, ConnectFailed, TransportError
-from tpxd.wire.http1_client import status_text
+from tpxd.wire.http.answer import status_text
 
 READ_BYTES = 4096
 

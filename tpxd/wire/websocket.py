@@ -23,7 +23,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from tpxd.errors import AuthenticationFailed, ConnectFailed, RemoteViolation, TransportError
-from tpxd.wire.http1_client import status_text
+from tpxd.wire.http.answer import status_text
 from tpxd.wire.proxy import host_and_port
 from tpxd.wire.streams import Dial, Endpoint, WebSocket, explain, one_error
 from tpxd.wire.websocket_frames import CLOSE, PONG, Frames

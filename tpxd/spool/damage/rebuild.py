@@ -12,11 +12,10 @@ from typing import Any
 
 import orjson
 
-from tpxd.spool.ahead import BLOCK, Ahead
 from tpxd.spool.damage.scan import Found
 from tpxd.spool.database import fresh_meta, insertion
 from tpxd.spool.fates import SINCE, row_of
-from tpxd.spool.rows import FORMAT, CursorRow, Field, Hole, with_crc
+from tpxd.spool.rows import BLOCK, FORMAT, Ahead, CursorRow, Field, Hole, with_crc
 from tpxd.spool.state import State
 
 BATCH = 64

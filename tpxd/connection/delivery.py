@@ -1,0 +1,173 @@
+"""Carries one connection's queue over its open transport, and commits what has its receipt.
+
+Two tasks share a `Flight`. `deliver` belongs to the link: it takes from the queue, sends, and dies with the link.
+`commit_receipts` belongs to the connection: it moves the cursor while the next batch is already under way, and
+survives the link, so that a link that is lost after some receipts still made progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from tpxd.connection.backlog import LiveFirst
+from tpxd.connection.debug_log import DebugLog
+from tpxd.connection.health import Health
+from tpxd.connection.in_hand import BatchReceipts, Decide, Flight, InFlight
+from tpxd.connection.outbound import Outbound
+from tpxd.connector import MAX_BATCH, MAX_BATCH_BYTES, Transport
+from tpxd.errors import SpoolUnavailable, Throttled, TransportError
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool import Cursor
+from tpxd.timing import Pace, Stopping
+
+BATCH = MAX_BATCH // 2
+"""Half of what may be in hand, so that one half is committed while the other is under way."""
+
+SLOW_START = 16
+"""The first batch after an opening; each one that is receipted doubles it, so that a far end that comes back with a
+crowd at its door is not met with everything at once."""
+
+BRISK_S = 2.0
+"""Where new uplinks go first, no batch should take longer, since they wait for its end; smaller ones follow then."""
+
+COMMIT_RETRY_S = 1.0
+
+HandOn = Callable[[Iterable[Uplink]], Sequence[tuple[int, Uplink]]]
+"""What was delivered to what is handed on of it; see `Chains.handed_on`."""
+
+
+@dataclass(slots=True)
+class Supply:
+    """Where the uplinks of one link come from.
+
+    Attributes:
+        cursor: the queue.
+        flight: what is in hand of it, which goes before anything new.
+        outbound: decides what becomes of each.
+        pace: how many may go.
+        max_in_flight: how many may be under way at once.
+        live_first: chooses what may go before its turn; None lets nothing.
+    """
+
+    cursor: Cursor
+    flight: Flight
+    outbound: Outbound
+    pace: Pace
+    max_in_flight: int
+    live_first: LiveFirst | None = None
+
+    def batch(self, most: int) -> list[InFlight]:
+        """What of it may be sent now; looked at each time, since the far end or its receipts may have taken long."""
+        self.flight.expire(self.outbound.is_too_old)
+        return self.flight.next_batch(most)
+
+    async def take(self, most: int) -> None:
+        """Take the next uplinks from the queue into `flight`; waits for some, and for room."""
+        room = await self.flight.wait_for_room()
+        allowed = await self.pace.wait()
+        most, most_bytes, first = min(most, room, allowed), MAX_BATCH_BYTES, False
+        if self.live_first is not None:
+            newcomers = await self.live_first.take(self.cursor, self.flight, most)
+            self.pace.spend(self.flight.overtake(newcomers, await decided(newcomers, self.outbound)))
+            first = bool(newcomers)
+            most -= len(newcomers)
+            most_bytes -= sum(len(uplink.body) for uplink in newcomers)
+        if most > 0 and most_bytes > 0:
+            uplinks = await self.cursor.next_batch(most, most_bytes, after=self.flight.last_seq, wait=not first)
+            self.pace.spend(self.flight.take(uplinks, await decided(uplinks, self.outbound)))
+
+
+async def deliver(
+    transport: Transport, supply: Supply, health: Health, stopping: Stopping, quiet_s: float, debug_log: DebugLog
+) -> None:
+    """Send what waits, oldest first, until it is asked to stop; what is in hand already goes before anything new.
+
+    Returns after the batch under way when it is asked to stop, and when nothing went out for `quiet_s`.
+
+    Raises:
+        LinkLost, AuthenticationFailed: what has no receipt stays in hand for the next link.
+
+    Cancellation: as after `LinkLost`.
+    """
+    flight, most = supply.flight, min(SLOW_START, supply.max_in_flight)
+    quiet_at = trio.current_time() + quiet_s
+    while not stopping.requested:
+        batch = supply.batch(most)
+        if not batch:
+            with stopping.interrupts(), trio.move_on_at(quiet_at) as waiting:
+                await supply.take(most)
+            if waiting.cancelled_caught:
+                return
+            continue
+        flight.sending = len(batch)
+        begun = trio.current_time()
+        try:
+            await transport.send(batch, BatchReceipts(flight, batch))
+        except Throttled as patience:
+            flight.sending = 0
+            if debug_log.on:
+                debug_log.held(batch, trio.current_time() - begun, patience)
+            health.throttled(patience)
+            with stopping.interrupts():
+                await trio.sleep(patience.retry_after_s)
+            health.throttled(None)
+            continue
+        except TransportError as error:
+            if debug_log.on:
+                debug_log.held(batch, trio.current_time() - begun, error)
+            raise
+        assert flight.sending == 0, "a transport returned from send without a receipt for each uplink"
+        took_s = trio.current_time() - begun
+        quiet_at = trio.current_time() + quiet_s
+        if debug_log.on:
+            debug_log.batch(batch, took_s)
+        if supply.live_first is not None and took_s > BRISK_S:
+            most = max(min(SLOW_START, supply.max_in_flight), most // 2)
+        elif len(batch) == most:
+            most = min(BATCH, 2 * most, supply.max_in_flight)
+
+
+async def decided(uplinks: Iterable[Uplink], outbound: Outbound) -> Decide:
+    """Decide about uplinks that were taken; a flow that takes its time lets others go on after each.
+
+    Cancellation: they are all decided about, since what goes before its turn must not be forgotten once it was chosen.
+    """
+    if not outbound.flow.may_take_long:
+        return outbound.decide
+    decisions = {}
+    for uplink in uplinks:
+        decisions[uplink.seq] = outbound.decide(uplink)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    return lambda uplink: decisions[uplink.seq]
+
+
+async def commit_receipts(cursor: Cursor, flight: Flight, health: Health, hand_on: HandOn) -> None:
+    """Commit whatever is settled, for ever; while the disk refuses, try again each second.
+
+    Args:
+        hand_on: what other connections get of what was delivered; it becomes durable together with that.
+
+    Cancellation: what was not committed is still in `flight`; see `commit_settled`.
+    """
+    while True:
+        await flight.progress.wait()
+        flight.progress = trio.Event()
+        await commit_settled(cursor, flight, health, hand_on)
+
+
+async def commit_settled(cursor: Cursor, flight: Flight, health: Health, hand_on: HandOn) -> None:
+    """Commit what is settled now; while the disk refuses, try again each second."""
+    while prefix := flight.settled_prefix():
+        try:
+            await cursor.commit(prefix, hand_on(flight.delivered(len(prefix))), in_order=not flight.overtaken)
+        except SpoolUnavailable as error:
+            health.note(error)
+            await trio.sleep(COMMIT_RETRY_S)
+            continue
+        for uplink, fate in flight.lost(len(prefix)):
+            health.lost(uplink, fate)
+        flight.committed(len(prefix))
+        health.moved([fate for _, fate in prefix])

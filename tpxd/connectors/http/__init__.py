@@ -1,0 +1,7 @@
+"""Uplinks to a web server, one POST each.
+
+answers    what an HTTP answer means for the message that was posted, and for everything that waits behind it
+connector  Connector `actility-http-iot`: one POST per uplink to a web server
+"""
+
+from tpxd.connectors.http import connector as _connector  # noqa: F401 - registers it

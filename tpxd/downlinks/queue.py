@@ -1,0 +1,198 @@
+"""Commands that survive: the book in memory, and the disk that is kept up with it.
+
+A command goes to the sender, and a verdict on its way back, only when the disk has it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import trio
+
+from tpxd.downlinks.book import CommandBook
+from tpxd.downlinks.customers import Customers
+from tpxd.downlinks.documents import WRONG
+from tpxd.downlinks.lanes import Lanes
+from tpxd.downlinks.saving import RETRY_S, Saving, Store
+from tpxd.errors import SpoolUnavailable
+from tpxd.events import Event, Report
+from tpxd.lorawan.downlinks import Command, DownlinkError
+from tpxd.lorawan.reports import ABOUT_DOWNLINKS
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool import Appended, CommandState, LoadedCommands, NewReport, StoredCommand
+
+LAST_SAVE_S: Final = 2.0
+MAX_VERDICTS: Final = 20_000
+"""Verdicts that wait for the disk; beyond it no further command is taken."""
+
+CRASHED: Final = "the daemon ended while the LRC was being told"
+
+
+Publish = Callable[[NewReport], Awaitable[Appended]]
+"""How a report gets into the journal; see `Spool.append`."""
+
+
+@asynccontextmanager
+async def open_commands(
+    store: Store,
+    publish: Publish,
+    report: Report,
+    *,
+    refusal: str | None = None,
+    wall: Callable[[], float] = time.time,
+) -> AsyncIterator[Commands]:
+    """Load the commands and keep them saved until the body ends.
+
+    Args:
+        refusal: why no command can be sent at all; each is then rejected with it.
+
+    Raises:
+        SpoolUnavailable: they cannot be read.
+
+    Cancellation: what changed is saved, for at most two seconds.
+    """
+    loaded = await store.load()
+    if loaded.damaged:
+        text = f"{loaded.damaged} commands are damaged on the disk; what became of them is not known"
+        report(Event("damage", text, level=logging.ERROR, more={"count": loaded.damaged}))
+    commands = Commands(store, publish, loaded, refusal, wall)
+    last = trio.CancelScope(shield=True)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(commands.saving.run)
+            yield commands
+            commands.saving.stop()
+            nursery.cancel_scope.deadline = last.deadline = trio.current_time() + LAST_SAVE_S
+    finally:
+        last.deadline = min(last.deadline, trio.current_time() + LAST_SAVE_S)
+        with last:
+            await commands.saving.save()
+
+
+class Commands:
+    """See the module; made by `open_commands`.
+
+    Attributes:
+        book: everything that is kept, to look into.
+        customers: whose the devices are.
+        lanes: what the LRC should get, once it is on disk.
+        publish: gets a report into the journal.
+        saving: brings the book to disk, and what is new from there into the lanes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        publish: Publish,
+        loaded: LoadedCommands,
+        refusal: str | None,
+        wall: Callable[[], float],
+    ) -> None:
+        self.lanes = Lanes()
+        self.saving = Saving(store, self.lanes)
+        self.customers = Customers()
+        self.book = CommandBook(loaded, self.saving.mark, self.saving.forget, self.customers, wall)
+        self.publish = publish
+        self._refusal = refusal
+        for command in loaded.commands:
+            if command.state is CommandState.SENDING:
+                self.book.doubt(command, CRASHED)
+            if refusal is not None and not command.state.final:
+                self.book.end(command, CommandState.REJECTED, refusal, WRONG)
+            if not command.state.final:
+                self.lanes.put(command)
+            self.saving.owe(command)
+
+    @property
+    def waiting(self) -> list[StoredCommand]:
+        """What the LRC should get and is on disk, oldest first."""
+        return [command for command in self.book.open if command.id not in self.saving.new]
+
+    def full(self, connection: str) -> bool:
+        """So many wait that no further one should be taken from this connection."""
+        return self.book.full(connection) or self.saving.owed >= MAX_VERDICTS
+
+    async def room(self, connection: str) -> None:
+        """Wait until a further command is taken from this connection."""
+        while self.full(connection):
+            await self.saving.fewer.park()
+
+    def enter(self, connection: str, wanted: Command | DownlinkError, mark: str = "") -> StoredCommand:
+        """Take a command in, or the refusal of a wrong one; `saved` tells when it is on disk.
+
+        Args:
+            connection: where it came from; "" is the control plane.
+            mark: its `fingerprint`, where it may come again.
+        """
+        command = self.book.enter(connection, wanted, mark, self._refusal)
+        self.saving.new.add(command.id)
+        return command
+
+    async def saved(self, command: StoredCommand) -> None:
+        """Wait until the command is on disk as it is now.
+
+        Raises:
+            SpoolUnavailable: this time the disk refused. It is tried again until it is there, or `withdraw` is called.
+
+        Cancellation: it is saved all the same.
+        """
+        await self.saving.saved(command)
+
+    async def surely_saved(self, command: StoredCommand) -> None:
+        """Wait until the command is on disk, however long the disk refuses.
+
+        Cancellation: as of `saved`.
+        """
+        while True:
+            try:
+                return await self.saved(command)
+            except SpoolUnavailable:
+                await trio.lowlevel.checkpoint()
+
+    def withdraw(self, command: StoredCommand) -> None:
+        """Take a command back that never was on disk, since whoever sent it is told so."""
+        if command.id in self.saving.new:
+            self.book.withdraw(command)
+            self.saving.drop(command.id)
+
+    def ignored(self, connection: str, *, json: bool) -> None:
+        """Count a message that is no command: JSON of another kind, or no JSON at all."""
+        counts = self.book.counts(connection)
+        if json:
+            counts.unrecognised += 1
+        else:
+            counts.ignored += 1
+        self.saving.count(connection, counts)
+
+    def heard(self, kind: str, dev_eui: str, fields: dict[str, Any]) -> bool:
+        """A report of the LRC came; whether it is about a command that is known."""
+        self.customers.note(dev_eui, fields.get("CustomerID"))
+        return kind in ABOUT_DOWNLINKS and self.transmitted(dev_eui, fields)
+
+    def transmitted(self, dev_eui: str, fields: dict[str, Any]) -> bool:
+        """A report about a downlink came: it is kept with the command; False where that is not known."""
+        command = self.book.of_report(dev_eui, fields)
+        if command is not None:
+            self.book.transmit(command, fields)
+        return command is not None
+
+    def is_about_one_of(self, connection: str, report: Uplink) -> bool:
+        """Whether a report about a downlink is about a command that came from this connection."""
+        command = self.book.of_report(report.lane, report.fields)
+        return command is not None and command.connection == connection
+
+    async def surely_published(self, report: NewReport) -> None:
+        """Put a report into the queue of the connection that it is for, however long the disk refuses.
+
+        Cancellation: it may be there or not.
+        """
+        while True:
+            try:
+                await self.publish(report)
+                return
+            except SpoolUnavailable:
+                await trio.sleep(RETRY_S)

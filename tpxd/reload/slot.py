@@ -1,0 +1,349 @@
+"""One id: what belongs to it whichever version of its file runs, and the one task in which everything happens to it.
+
+the file is there      it gets its queue on disk, then its newest good version runs, if that is active
+that changed           the version at work is asked to stop; the next begins when it has finished
+the file is gone       the version at work stops, the queue is retired, its traces at the far end are removed
+
+Nothing is raised out of the task: what the disk refuses is shown in the health and tried again, and keeps no other id
+waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+from pydantic import SecretStr
+
+from tpxd.config.connection_file import ConnectionFile
+from tpxd.connection.chains import Chains
+from tpxd.connection.connection import REGRET_S, Live, run_connection, take_leave
+from tpxd.connection.health import Health, State
+from tpxd.connection.in_hand import Flight
+from tpxd.connection.outbound import Outbound, format_of, url_field
+from tpxd.connection.watches import CertificateWatch
+from tpxd.connector import REGISTRY, Dial, TlsContexts
+from tpxd.downlinks.queue import Commands
+from tpxd.downlinks.urls import DownlinkUrls
+from tpxd.errors import SpoolUnavailable, behind_barrier, leaves
+from tpxd.events import Event, Report
+from tpxd.reload.versions import Desired
+from tpxd.spool import Spool
+from tpxd.timing import ClockWatch
+
+RETRY_S: Final = 5.0
+"""What the disk refused is tried again after this, and whenever the files are read."""
+
+Step = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all connections of the daemon share."""
+
+    spool: Spool
+    report: Report
+    instance: str
+    dial: Dial
+    tls: TlsContexts
+    stop_grace_s: float
+    commands: Commands
+    urls: DownlinkUrls
+    clock: ClockWatch
+    chains: Chains
+
+
+class Slot:
+    """See the module. `want`, `stop_version` and `stop` say what should be, `start` has it brought about.
+
+    Attributes:
+        desired: what the files say; None: the file is gone. A slot outlives its file, so that one put back goes on.
+        file: the newest good version, whether it runs or is paused.
+        live: the version at work, None when there is none.
+        tried: set when there is a queue, or the disk was asked for one and refused.
+    """
+
+    def __init__(self, id: str, shared: Shared) -> None:
+        self.id = id
+        self.desired: Desired | None = None
+        self.file: ConnectionFile | None = None
+        self.live: Live | None = None
+        self.tried = trio.Event()
+        self._busy = False
+        self._shared = shared
+        self._cursor = shared.spool.queue(id)
+        self.health = Health(id, self._cursor, shared.report)
+        self.health.downlinks = shared.commands.book.counts(id)
+        self._flight = Flight()
+        self._certificates = CertificateWatch()
+        self._left: Live | None = None
+        self._leaving = trio.CancelScope()
+        self._addressed: ConnectionFile | None = None
+        self._refused = False
+        self._stopping = False
+        self._news = trio.Event()
+        if self._has_queue:
+            self.tried.set()
+
+    @property
+    def running(self) -> ConnectionFile | None:
+        """The version at work, None when none is or it was asked to stop."""
+        return None if self.live is None or self.live.stopping.requested else self.live.file
+
+    @property
+    def over(self) -> bool:
+        """The file is gone, its queue is forgotten, and nothing is left to do."""
+        return self.desired is None and not self._busy and not self._has_queue
+
+    @property
+    def _has_queue(self) -> bool:
+        return self._shared.spool.find_cursor(self.id) is self._cursor
+
+    def want(self, desired: Desired | None) -> None:
+        """The files say this now; where it is what they said before, what was refused is tried once more.
+
+        An address that the file names no more is free when this returns.
+        """
+        if desired is self.desired and not self._refused:
+            return
+        self.desired = desired
+        if desired is None:
+            self._close_address()
+        else:
+            self._show(desired)
+        self._news.set()
+
+    def stop_version(self) -> None:
+        """Ask the version at work to stop."""
+        if self.live is not None:
+            self.live.stopping.request()
+
+    def stop(self) -> None:
+        """Nothing should run any more: the task ends when the version at work has finished, within its grace."""
+        self._stopping = True
+        self.stop_version()
+        self._leaving.cancel()
+        self._news.set()
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Begin with what is to be done, unless that is under way already."""
+        if not self._busy and self._next_step() is not None:
+            self._busy = True
+            nursery.start_soon(self._run)
+
+    async def _run(self) -> None:
+        """Do what is to be done, one step after the other, until nothing is left."""
+        try:
+            while (step := self._next_step()) is not None:
+                self._news = trio.Event()
+                error = await behind_barrier(partial(_unless_refused, step), "connection %s", self.id)
+                if error is not None:
+                    self._tell(error)
+                    await self._pause()
+        finally:
+            self._busy = False
+
+    def _next_step(self) -> Step | None:
+        """What is to be done now, None when nothing is."""
+        queued = self._has_queue and not self._cursor.retired
+        if self._stopping:
+            return None
+        if self.desired is None:
+            if queued:
+                return self._retire
+            return None if self._left is None else self._leave
+        model = self.desired.model
+        if not queued:
+            return self._make_queue
+        if model is None:
+            return None
+        if model.active:
+            return self._work
+        return None if self._addressed is model else self._open_address_at_rest
+
+    async def _make_queue(self) -> None:
+        """Have the queue on disk; one that was forgotten meanwhile begins anew, and nothing of it is in hand."""
+        try:
+            cursor = await self._shared.spool.cursor(self.id)
+        finally:
+            self.tried.set()
+        if cursor is not self._cursor:
+            cursor.validity_s = self._cursor.validity_s
+            self._cursor = self.health.cursor = cursor
+            self._flight = Flight()
+        self._overcome()
+
+    async def _retire(self) -> None:
+        """The file is gone: its queue stays for a while, in case it comes back."""
+        await self._shared.spool.retire(self.id)
+        self._shared.report(Event("file", f"{self.id}: the file is gone; its queue is kept for a while", self.id))
+        self._overcome()
+
+    async def _leave(self) -> None:
+        """Remove what the last version left at its far end, unless the file is back soon."""
+        left = self._left
+        with trio.move_on_after(REGRET_S) as regret:
+            await self._news.wait()
+        if regret.cancelled_caught and left is not None:
+            self._left = None
+            with trio.CancelScope() as self._leaving:
+                await take_leave(left)
+
+    async def _work(self) -> None:
+        """Run the newest good version until it is asked to stop."""
+        desired = self.desired
+        assert desired is not None
+        assert desired.model is not None
+        addressed = await self._open_address(desired.model)
+        if self.desired is not desired or self._stopping:
+            return
+        live = self.live = self._live_of(desired.model)
+        self.health.file.running = desired.running
+        try:
+            async with trio.open_nursery() as nursery:
+                if not addressed:
+                    nursery.start_soon(self._keep_address, live.file)
+                while not live.stopping.requested:
+                    await self._carry(live)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.live, self._left = None, live
+            self._rest()
+
+    async def _carry(self, live: Live) -> None:
+        """Run a version until it is asked to stop; a disk that cannot be read, or a bug, ends it for a while."""
+        error = await behind_barrier(partial(_unless_refused, partial(run_connection, live)), "connection %s", self.id)
+        if error is not None:
+            self._tell(error)
+            await live.pause(
+                RETRY_S if isinstance(error, SpoolUnavailable) else live.backoff.delay(trio.current_time())
+            )
+
+    async def _keep_address(self, model: ConnectionFile) -> None:
+        await self._pause()
+        while not await self._open_address(model):
+            await self._pause()
+
+    async def _open_address_at_rest(self) -> None:
+        assert self.desired is not None
+        assert self.desired.model is not None
+        if not await self._open_address(self.desired.model):
+            await self._pause()
+
+    async def _open_address(self, model: ConnectionFile) -> bool:
+        """Give the connection its address; False when it cannot be kept, or another connection has it still."""
+        urls = self._shared.urls
+        there = await urls.open(self.id, model.configuration)
+        if self.live is not None:
+            self.live.outbound.url_field = url_field(urls.url(self.id))
+        if there and self.desired is not None and self.desired.model is model:
+            self._addressed = model
+        return there
+
+    def _close_address(self) -> None:
+        self._addressed = None
+        self._shared.urls.close(self.id)
+
+    def _show(self, desired: Desired) -> None:
+        """Let the health tell which versions were seen and what is wrong with the newest."""
+        health = self.health
+        if desired.problems != health.file.problems:
+            for problem in desired.problems:
+                self._shared.report(Event("file", str(problem), self.id, logging.WARNING))
+        health.file.generation = desired.generation
+        health.file.problems = desired.problems
+        model = desired.model
+        if model is None:
+            self._close_address()
+            health.name, health.connector_id = desired.name, desired.connector_id
+            health.turn(State.INVALID, health.file.error)
+            return
+        if self._addressed is not None and _address(self._addressed) != _address(model):
+            self._close_address()
+        self.file = model
+        health.name, health.connector_id, health.active = model.name, model.connectorId, model.active
+        self._cursor.validity_s = model.configuration.uplinkTimeValidity
+        if not model.active or self.running == model:
+            health.file.running = desired.running
+        if not model.active and self.live is None:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing runs: paused, or stopped."""
+        self.health.turn(State.CLOSED if self.health.active else State.DEACTIVATED)
+
+    def _tell(self, error: Exception) -> None:
+        """Show what stands in the way, and that it is tried again."""
+        if isinstance(error, SpoolUnavailable):
+            self.health.troubled(error)
+            reason = error.message
+        else:
+            bug = next(leaves(error))
+            reason = f"crashed: {type(bug).__name__}: {bug}; the log has the traceback"
+        if self.health.active and self.health.state is not State.INVALID:
+            self.health.turn(State.CLOSED, reason, retry_at=self.health.wall() + RETRY_S)
+
+    def _overcome(self) -> None:
+        self.health.troubled(None)
+
+    async def _pause(self) -> None:
+        """Wait before something is tried again: for a while, or for news."""
+        self._refused = True
+        with trio.move_on_after(RETRY_S):
+            await self._news.wait()
+        self._news = trio.Event()
+        self._refused = False
+
+    def _live_of(self, model: ConnectionFile) -> Live:
+        shared, configuration = self._shared, model.configuration
+        return Live(
+            id=self.id,
+            file=model,
+            connector=REGISTRY[model.connectorId],
+            cursor=self._cursor,
+            health=self.health,
+            flight=self._flight,
+            certificates=self._certificates,
+            outbound=Outbound(
+                model.flow,
+                format_of(configuration),
+                configuration.uplinkTimeValidity,
+                shared.clock,
+                self.id,
+                shared.chains,
+                url_field(shared.urls.url(self.id)),
+                partial(shared.commands.is_about_one_of, self.id),
+            ),
+            chains=shared.chains,
+            instance=shared.instance,
+            dial=shared.dial,
+            tls=shared.tls,
+            memory=shared.spool,
+            stop_grace_s=shared.stop_grace_s,
+            commands=shared.commands,
+        )
+
+
+async def _unless_refused(step: Step) -> SpoolUnavailable | None:
+    """Do something; returns what the disk refused, be it in a task further down."""
+    try:
+        await step()
+    except SpoolUnavailable as error:
+        return error
+    except BaseExceptionGroup as group:
+        refused, rest = group.split(SpoolUnavailable)
+        if refused is None or rest is not None:
+            raise
+        first = next(leaves(refused))
+        assert isinstance(first, SpoolUnavailable)
+        return first
+    return None
+
+
+def _address(model: ConnectionFile) -> tuple[bool, SecretStr | None]:
+    """What a file says about its address for commands."""
+    return model.configuration.downlinkEnabled, model.configuration.downlinkUuid

@@ -1,0 +1,253 @@
+"""Reads the files, plans what has to change, and applies it; each id has a slot, which does the rest in its own task.
+
+supervisor.run
+  └─ a slot's task, for each id that has something to do
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import trio
+
+from tpxd.config.connection_file import ConnectionFile
+from tpxd.config.flow import Flow
+from tpxd.config.secret import plain
+from tpxd.connection.chains import Chains
+from tpxd.connector import Dial, TlsContexts
+from tpxd.downlinks.queue import Commands
+from tpxd.downlinks.urls import DownlinkUrls
+from tpxd.errors import Problem, behind_barrier
+from tpxd.events import Event, Report
+from tpxd.lorawan.downlink_request import Signing
+from tpxd.lorawan.uplink import Uplink
+from tpxd.reload.slot import Shared, Slot
+from tpxd.reload.versions import ConfigDir, Desired, Snapshot
+from tpxd.spool import Spool
+from tpxd.timing import ClockWatch
+
+
+class Supervisor:
+    """Keeps the connections that a directory declares.
+
+    Attributes:
+        clock: tells whether anything may expire.
+        chains: which connections hand on to which.
+
+    Args:
+        commands: where commands go.
+        urls: the connections' addresses for commands over HTTP.
+
+    Everything here runs on trio's thread; only reading the directory happens on another.
+    """
+
+    def __init__(
+        self,
+        config_dir: ConfigDir,
+        spool: Spool,
+        report: Report,
+        *,
+        instance: str,
+        dial: Dial,
+        tls: TlsContexts,
+        stop_grace_s: float,
+        commands: Commands,
+        urls: DownlinkUrls,
+    ) -> None:
+        self._config_dir = config_dir
+        self._spool = spool
+        self._report = report
+        self.clock = ClockWatch(lambda: spool.statistics().newest_ms)
+        self.chains = Chains()
+        self._shared = Shared(spool, report, instance, dial, tls, stop_grace_s, commands, urls, self.clock, self.chains)
+        self._slots: dict[str, Slot] = {}
+        self._strays: tuple[Problem, ...] = ()
+        self._desired: Mapping[str, Desired] = {}
+        self._flows: tuple[Flow, ...] = ()
+        self._takes_all = False
+        self._asked = 0
+        self._applied = 0
+        self._moved_at = time.monotonic()
+        self._wake = trio.Event()
+        self._round = trio.Event()
+        self._reading = trio.CancelScope()
+        self._stopped = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Apply the directory, say started, and apply it again whenever `reload` is called, until `stop` is.
+
+        Started means: every connection has its queue, or the disk refused to make it, so intake may begin to listen.
+        """
+        async with trio.open_nursery() as nursery:
+            with self._reading:
+                await self._round_of(nursery)
+                task_status.started()
+                while True:
+                    await self._wake.wait()
+                    await self._round_of(nursery)
+            for slot in self._slots.values():
+                slot.stop()
+        self._stopped.set()
+
+    async def stop(self) -> None:
+        """Have nothing begin any more and ask every connection to stop; wait until all have, each within its grace."""
+        self._reading.cancel()
+        await self._stopped.wait()
+
+    def reload(self) -> None:
+        """The directory may have changed: read it soon."""
+        self._asked += 1
+        self._wake.set()
+
+    async def reload_and_wait(self) -> None:
+        """Read the directory now; returns when what it said was applied."""
+        self.reload()
+        wanted = self._asked
+        while self._applied < wanted:
+            await self._round.wait()
+
+    def reconnect(self, id: str | None = None) -> bool:
+        """Try one connection, or all, again now, beginning the burst anew; False when there is none of that id."""
+        slots = [slot for slot in self._present() if id in (None, slot.id)]
+        for slot in slots:
+            if slot.live is not None:
+                slot.live.nudge()
+        return id is None or bool(slots)
+
+    def health(self, id: str) -> dict[str, Any] | None:
+        """The health document of one connection, None when there is none of that id."""
+        slot = self._slots.get(id)
+        return slot.health.to_document() if slot is not None and slot.desired is not None else None
+
+    def overview(self) -> dict[str, dict[str, Any]]:
+        """All health documents by id."""
+        return {slot.id: slot.health.to_document() for slot in sorted(self._present(), key=lambda slot: slot.id)}
+
+    def _present(self) -> Iterable[Slot]:
+        return (slot for slot in self._slots.values() if slot.desired is not None)
+
+    def claims(self, kind: str, lane: str, document: dict[str, Any]) -> bool:
+        """Whether the flow of some connection takes this report; without any connection nothing is claimed."""
+        if self._takes_all:
+            return True
+        uplink = Uplink(0, 0, kind, lane, "", b"", document)
+        return any(flow.may_take(uplink) for flow in self._flows)
+
+    def signing(self, id: str) -> Signing:
+        """With what a connection's commands are signed, as far as its file says; "" stands for what it does not."""
+        slot = self._slots.get(id)
+        if slot is None or slot.file is None:
+            return Signing()
+        configuration = slot.file.configuration
+        return Signing(configuration.downlinkAsId or "", plain(configuration.downlinkAsKey) or "")
+
+    @property
+    def strays(self) -> tuple[Problem, ...]:
+        """What is wrong with the directory itself, such as a file whose name is no id."""
+        return self._strays
+
+    def moved(self) -> float:
+        """Monotonic time at which the last round ended; there is one every few seconds, the watcher sees to that."""
+        return self._moved_at
+
+    async def _round_of(self, nursery: trio.Nursery) -> None:
+        """Read and apply; a bug on the way is logged, and the next round tries again."""
+        asked = self._asked
+        self._wake = trio.Event()
+        await behind_barrier(partial(self._read_and_apply, nursery), "reading the files")
+        self._applied = asked
+        self._moved_at = time.monotonic()
+        self._round.set()
+        self._round = trio.Event()
+
+    async def _read_and_apply(self, nursery: trio.Nursery) -> None:
+        snapshot = await trio.to_thread.run_sync(self._config_dir.read, abandon_on_cancel=True)
+        self._tell_strays(snapshot)
+        self._apply(snapshot, nursery)
+        for slot in [slot for slot in self._present() if not slot.tried.is_set()]:
+            await slot.tried.wait()
+        await trio.to_thread.run_sync(self._keep_good, snapshot, self._spool.cursors())
+
+    def _apply(self, snapshot: Snapshot, nursery: trio.Nursery) -> None:
+        """Make what runs agree with `snapshot`; untouched connections are not touched."""
+        slots = self._slots
+        left_behind = self._queues_at_work() if snapshot.whole else set()
+        for id in (snapshot.desired.keys() | left_behind) - slots.keys():
+            slots[id] = Slot(id, self._shared)
+        gone = [slot for id, slot in slots.items() if id not in snapshot.desired]
+        for slot in gone:  # first, so that what they give up is free for others
+            slot.want(None)
+        for id, desired in snapshot.desired.items():
+            slots[id].want(desired)
+        if snapshot.desired is not self._desired:
+            self._set_flows(snapshot)
+        self._desired = snapshot.desired
+        wanted = {id: d.model for id, d in snapshot.desired.items() if d.model is not None and d.model.active}
+        running = {id: slot.running for id, slot in slots.items() if slot.running is not None}
+        steps = plan(wanted, running)
+        for id in (*steps.stop, *steps.restart):
+            slots[id].stop_version()
+        for slot in slots.values():
+            slot.start(nursery)
+        for slot in gone:
+            if slot.over:
+                del slots[slot.id]
+
+    def _queues_at_work(self) -> set[str]:
+        """Those that are not retired: without a slot they are of files that went while the daemon was down."""
+        found = ((id, self._spool.find_cursor(id)) for id in self._spool.cursors())
+        return {id for id, cursor in found if cursor is not None and not cursor.retired}
+
+    def _set_flows(self, snapshot: Snapshot) -> None:
+        """Let the files at work say who hands on to whom, and who takes what."""
+        models = {id: d.model for id, d in snapshot.desired.items() if d.model is not None}
+        self.chains.set(
+            dict.fromkeys(snapshot.desired, ())
+            | {id: model.configuration.chainedWithConnectionIds for id, model in models.items()}
+        )
+        self._flows = tuple(
+            model.flow for id, model in models.items() if model.flow.matchers or not self.chains.names(id)
+        )
+        self._takes_all = any(not flow.matchers for flow in self._flows)
+
+    def _keep_good(self, snapshot: Snapshot, queues: list[str]) -> None:
+        """Have the versions that were just found good kept for a restart, and nothing of ids that have neither file nor
+        queue; in a thread, since it waits for the disk."""
+        if snapshot.whole:
+            self._config_dir.forget_all_but(queues)
+        for id, desired in snapshot.desired.items():
+            if not desired.problems and desired.generation != desired.accepted:
+                self._config_dir.accept(id, desired.generation)
+
+    def _tell_strays(self, snapshot: Snapshot) -> None:
+        for problem in snapshot.strays:
+            if problem not in self._strays:
+                self._report(Event("file", str(problem), level=logging.WARNING))
+        self._strays = snapshot.strays
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Ids by what happens to them; each id stands in one of the four, in alphabetical order."""
+
+    stop: tuple[str, ...]
+    restart: tuple[str, ...]
+    start: tuple[str, ...]
+    keep: tuple[str, ...]
+
+
+def plan(wanted: Mapping[str, ConnectionFile], running: Mapping[str, ConnectionFile]) -> Plan:
+    """Compare what should run with what runs. Models are compared, never file times: equal means untouched."""
+    both = wanted.keys() & running.keys()
+    changed = {id for id in both if wanted[id] is not running[id] and wanted[id] != running[id]}
+    return Plan(
+        stop=tuple(sorted(running.keys() - wanted.keys())),
+        restart=tuple(sorted(changed)),
+        start=tuple(sorted(wanted.keys() - running.keys())),
+        keep=tuple(sorted(both - changed)),
+    )

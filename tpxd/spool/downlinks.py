@@ -1,0 +1,215 @@
+"""Commands on disk: each a row of its own table, rewritten whole when something about it changes.
+
+The event loop keeps every command that is on disk in memory too (`tpxd.downlinks.queue`), so the table is read once, at
+the start. Counters of a connection are a note beside them, written in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Protocol
+
+import orjson
+
+from tpxd.lorawan.downlinks import Command
+from tpxd.lorawan.uplink import Uplink
+from tpxd.spool.contract import NewReport
+from tpxd.spool.journal import Journal
+from tpxd.spool.rows import Field, checked, with_crc
+from tpxd.spool.state import COUNTS
+
+REPORT = 0
+"""Under this number reports are handed to the spool: no uplink has it."""
+
+
+class CommandState(StrEnum):
+    """Where a command is in its life; the last three are final."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    SENT = "sent"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+    @property
+    def final(self) -> bool:
+        """Nothing further is done for it."""
+        return self not in (CommandState.WAITING, CommandState.SENDING)
+
+
+@dataclass(slots=True, eq=False)
+class StoredCommand:
+    """One command and what became of it. Not frozen: the event loop changes it, and saves it each time.
+
+    Attributes:
+        id: ascending in the order of acceptance.
+        connection: where it came from; "" for the control plane.
+        mark: fingerprint of topic and body, by which a redelivery is recognised; "" where there is none.
+        dev_eui, f_port, correlation_id: of a wrong command, as far as they could be read.
+        command: None where it was wrong from the start; of a final one, without its AS_KEY.
+        state: SENDING from before the first byte goes to the LRC until its answer is known.
+        acknowledged: whoever sent it was told that it is kept.
+        changed_ms: when `state` was entered.
+        tries: how often it was begun to be sent.
+        doubts: how often it was written, and no answer came: so often the LRC may have taken it unnoticed.
+        cause: the LRC's text, or why it ended; of a waiting one, why it still waits.
+        status: the LRC's status code, or one of ours, None before there was any.
+        verdict: the DevEUI_downlink_Rejected that still has to go out.
+        transmitted: what DevEUI_downlink_Sent said about it.
+        version: grows with each change.
+    """
+
+    id: int
+    connection: str
+    received_ms: int
+    mark: str
+    dev_eui: str
+    f_port: int | None
+    correlation_id: str
+    command: Command | None
+    state: CommandState = CommandState.WAITING
+    acknowledged: bool = False
+    changed_ms: int = 0
+    tries: int = 0
+    doubts: int = 0
+    cause: str = ""
+    status: int | None = None
+    verdict: bytes | None = None
+    transmitted: dict[str, Any] | None = None
+    version: int = 0
+
+    def to_row(self) -> tuple[Field, ...]:
+        """The row as it is stored; the AS_KEY stands in a column of its own, which nothing that shows reads."""
+        command, key = self.command, None
+        if command is not None and command.as_key is not None:
+            key, command = command.as_key, replace(command, as_key=None)
+        details = {
+            "mark": self.mark,
+            "devEui": self.dev_eui,
+            "fPort": self.f_port,
+            "correlationId": self.correlation_id,
+            "command": command,
+            "changedMs": self.changed_ms,
+            "tries": self.tries,
+            "doubts": self.doubts,
+            "cause": self.cause,
+            "status": self.status,
+            "verdict": None if self.verdict is None else self.verdict.decode(),
+            "transmitted": self.transmitted,
+        }
+        head = (self.id, self.version, self.connection, self.received_ms, str(self.state), int(self.acknowledged))
+        return with_crc("commands", (*head, orjson.dumps(details), key))
+
+
+def command_from_row(row: tuple[Any, ...]) -> StoredCommand | None:
+    """The command of a stored row, None when its checksum does not hold."""
+    fields = checked("commands", row)
+    if fields is None:
+        return None
+    id, version, connection, received_ms, state, acknowledged, text, key = row[:-1]
+    details = orjson.loads(text)
+    command = details["command"]
+    return StoredCommand(
+        id,
+        connection.decode(),
+        received_ms,
+        details["mark"],
+        details["devEui"],
+        details["fPort"],
+        details["correlationId"],
+        None if command is None else Command(**command | {"as_key": None if key is None else key.decode()}),
+        CommandState(state.decode()),
+        bool(acknowledged),
+        details["changedMs"],
+        details["tries"],
+        details["doubts"],
+        details["cause"],
+        details["status"],
+        None if details["verdict"] is None else details["verdict"].encode(),
+        details["transmitted"],
+        version,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCommands:
+    """What was found at the start: commands by ascending id, counters by connection, and how many rows are damaged."""
+
+    commands: list[StoredCommand]
+    counts: dict[str, dict[str, int]]
+    damaged: int
+
+
+class Transactions(Protocol):
+    """The part of the spool that is needed here; see `tpxd.spool.Spool`."""
+
+    def now_ms(self) -> int:
+        """Now, as the wall clock has it."""
+
+    async def write(self, run: Any) -> Any:
+        """Run something in the writer's next transaction; returns when it is durable."""
+
+    async def settle(
+        self, run: Callable[[Journal], Collection[int]], handed: Sequence[tuple[int, Uplink]], *, whole: bool = False
+    ) -> None:
+        """The same, and append the reports whose number is among those that `run` returns; `whole`: both or nothing."""
+
+
+class CommandStore:
+    """The table of commands in a spool; its writes share the commits of the uplinks."""
+
+    def __init__(self, spool: Transactions) -> None:
+        self._spool = spool
+
+    async def load(self) -> LoadedCommands:
+        """Read everything; rows whose checksum does not hold are deleted.
+
+        Raises:
+            SpoolUnavailable: the disk refuses.
+        """
+        loaded: LoadedCommands = await self._spool.write(_load)
+        return loaded
+
+    async def write(
+        self,
+        rows: Sequence[tuple[Field, ...]],
+        forgotten: Sequence[int],
+        counts: Mapping[str, Mapping[str, int]],
+        reports: Sequence[NewReport] = (),
+    ) -> None:
+        """Store rows (new, or in place of those with the same id), delete others, note counters: all or nothing.
+
+        Args:
+            reports: go into the journal, in the same transaction.
+
+        Raises:
+            SpoolUnavailable: the disk refuses, or has no room for the reports; nothing has changed.
+
+        Cancellation: it may have been stored or not.
+        """
+        notes = {f"{COUNTS}{id}": orjson.dumps(one).decode() for id, one in counts.items()}
+        now_ms = self._spool.now_ms()
+        handed = [
+            (REPORT, Uplink(0, now_ms, r.kind, r.lane, r.lrn_infos, r.body, r.document, r.recipient)) for r in reports
+        ]
+
+        def run(journal: Journal) -> tuple[int, ...]:
+            journal.put_commands(rows)
+            journal.delete_commands(forgotten)
+            for key, value in notes.items():
+                journal.put_meta(key, value)
+            return (REPORT,)
+
+        await self._spool.settle(run, handed, whole=True)
+
+
+def _load(journal: Journal) -> LoadedCommands:
+    rows = journal.reader.commands()
+    commands = [command_from_row(row) for row in rows]
+    damaged = [row[0] for row, command in zip(rows, commands, strict=True) if command is None]
+    journal.delete_commands(damaged)
+    notes = {key.removeprefix(COUNTS): value for key, value in journal.state.meta.items() if key.startswith(COUNTS)}
+    counts = {id: orjson.loads(value) for id, value in notes.items()}
+    return LoadedCommands([command for command in commands if command is not None], counts, len(damaged))
