@@ -53,11 +53,11 @@ Attack = Callable[[Aim], Awaitable[None]]
 @asynccontextmanager
 async def connected(aim: Aim, port: int) -> AsyncIterator[trio.SocketStream]:
     """A connection from the next address."""
-    sock = trio.socket.socket()
-    await sock.bind((next(aim.sources), 0))
-    await sock.connect(("127.0.0.1", port))
-    async with trio.SocketStream(sock) as stream:
-        yield stream
+    with trio.socket.socket() as sock:
+        await sock.bind((next(aim.sources), 0))
+        await sock.connect(("127.0.0.1", port))
+        async with trio.SocketStream(sock) as stream:
+            yield stream
 
 
 async def send_often(aim: Aim, port: int, make: Callable[[], bytes]) -> None:
