@@ -77,10 +77,10 @@ class Incoming:
 
     Attributes:
         source: topic or routing key.
-        body: left out where it is too long for any command, so that it counts as no JSON.
+        body: left out where it is too long for any downlink, so that it counts as no JSON.
         redelivered: the protocol marks it as sent before (MQTT DUP, AMQP redelivered).
         retained: an MQTT retained message.
-        f_port: that of a command without one, where the source tells.
+        f_port: that of a downlink without one, where the source tells.
         receipt: what `acknowledge` needs; opaque.
     """
 
@@ -132,8 +132,8 @@ class Context:
         dial: opens byte streams; tests pass one that hands out memory streams.
         tls: makes TLS contexts.
         authenticating: call it when credentials go out; the state shows AUTHENTICATING.
-        commands: whether commands are taken; where not, nothing is subscribed to, since nobody would receive, and what
-            earlier openings left for commands at the far end is removed: a session, bindings.
+        downlinks: whether downlinks are taken; where not, nothing is subscribed to, since nobody would receive, and
+            what earlier openings left for downlinks at the far end is removed: a session, bindings.
         memory: keeps what must outlive the process; begin keys with `connector/ID/`.
         proven: whether this version of the file ever had a receipt (an HTTP 403 means something else before).
         troubled: something beside the way of uplinks fails, which go on; None once it works. Health shows it.
@@ -150,7 +150,7 @@ class Context:
     proven: Callable[[], bool]
     troubled: Callable[[TransportError | None], None]
     report: Report
-    commands: bool = True
+    downlinks: bool = True
 
     @property
     def client_id(self) -> str:

@@ -1,9 +1,9 @@
 """The process: builds the parts, nests them, and takes them down in the order that loses nothing.
 
 spool                       outermost: closes last
-  commands                  saves what became of each command
+  downlinks                  saves what became of each downlink
   control                   answers until the end
-    supervisor, sender      connections finish their batch, then commands under way get their answer
+    supervisor, sender      connections finish their batch, then downlinks under way get their answer
       intake                innermost: its listeners close first, so the LRC sees a refused connection
                             and never a 200 for something that was not kept
 """
@@ -30,7 +30,7 @@ from tpxd.config.settings import FILE_NAME, Settings, check_settings
 from tpxd.control.daemon_state import DaemonState, Pulse
 from tpxd.control.server import serve_control
 from tpxd.downlinks.lrc_sender import NOT_SET, LrcSender
-from tpxd.downlinks.queue import open_commands
+from tpxd.downlinks.queue import open_downlinks
 from tpxd.downlinks.urls import PATH, DownlinkUrls
 from tpxd.errors import EXIT_INVALID, ConfigError, SpoolError, SpoolUnavailable, TpxdError, leaves
 from tpxd.events import EventLog
@@ -40,7 +40,7 @@ from tpxd.log import configure as configure_log
 from tpxd.reload.supervisor import Supervisor
 from tpxd.reload.versions import ConfigDir
 from tpxd.reload.watcher import watch
-from tpxd.spool import CommandStore, Spool, SpoolLimits, open_spool
+from tpxd.spool import DownlinkStore, Spool, SpoolLimits, open_spool
 from tpxd.wire.http import CannotListen
 from tpxd.wire.open_files import Shares, raise_limit, share_out
 from tpxd.wire.streams import open_stream
@@ -133,10 +133,10 @@ async def _main(settings: Settings, shares: Shares) -> None:
     refusal = None if settings.lrc.downlink_url else NOT_SET
     async with (
         open_spool(settings.state_dir / SPOOL, limits, report=events.report) as spool,
-        open_commands(CommandStore(spool), spool.append, events.report, refusal=refusal) as commands,
+        open_downlinks(DownlinkStore(spool), spool.append, events.report, refusal=refusal) as downlinks,
     ):
         config_dir = ConfigDir(settings.connections_dir, settings.state_dir / "last-good")
-        # where no command can go to an LRC, uplinks invite none
+        # where no downlink can go to an LRC, uplinks invite none
         urls = DownlinkUrls(spool, settings.intake.public_url if refusal is None else None, events.report)
         supervisor = Supervisor(
             config_dir,
@@ -146,12 +146,12 @@ async def _main(settings: Settings, shares: Shares) -> None:
             dial=open_stream,
             tls=TlsContextCache(),
             stop_grace_s=settings.engine.stop_grace,
-            commands=commands,
+            downlinks=downlinks,
             urls=urls,
         )
         sender = LrcSender(
             settings.lrc,
-            commands,
+            downlinks,
             events.report,
             signing=supervisor.signing,
             now=supervisor.clock.now,
@@ -162,11 +162,11 @@ async def _main(settings: Settings, shares: Shares) -> None:
             settings.lrc,
             spool,
             claimed=lambda r: supervisor.claims(r.kind, r.lane, r.document),
-            heard=lambda r: commands.heard(r.kind, r.lane, r.fields),
+            heard=lambda r: downlinks.heard(r.kind, r.lane, r.fields),
         )
-        intake.routes[PATH] = {"POST": downlink_route(urls.find, commands, supervisor.chains.messages, time.time)}
+        intake.routes[PATH] = {"POST": downlink_route(urls.find, downlinks, supervisor.chains.messages, time.time)}
         pulse = Pulse(spool, supervisor)
-        state = DaemonState(supervisor, intake, spool, events, pulse, commands, sender)
+        state = DaemonState(supervisor, intake, spool, events, pulse, downlinks, sender)
         async with trio.open_nursery() as outer:
             outer.start_soon(pulse.beat)
             await outer.start(partial(serve_control, shares=shares), settings.control, state)

@@ -1,7 +1,7 @@
-"""Measures commands from MQTT to the LRC and prints a table: python -m tests.benchmarks.downlink_bench
+"""Measures downlinks from MQTT to the LRC and prints a table: python -m tests.benchmarks.downlink_bench
 
 The daemon is pinned to one core; a real Mosquitto and this program, which publishes and is the LRC, share the other.
-50 devices, signed requests, answers at once. The open loop counts from the moment at which each command was due.
+50 devices, signed requests, answers at once. The open loop counts from the moment at which each downlink was due.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUEUED = Response(200, b"<html><body>Request queued by LRC</body></html>")
 
 
 class CountingLrc:
-    """Answers at once; when it was told about each command, by number."""
+    """Answers at once; when it was told about each downlink, by number."""
 
     def __init__(self) -> None:
         self.told: dict[int, float] = {}
@@ -50,13 +50,13 @@ class CountingLrc:
         return QUEUED
 
     async def told_all(self, count: int) -> None:
-        """Wait until so many different commands came."""
+        """Wait until so many different downlinks came."""
         self._wanted, self._all = count, trio.Event()
         if len(self.told) < count:
             await self._all.wait()
 
 
-def command(number: int) -> Message:
+def downlink(number: int) -> Message:
     dev_eui = DEVICES[number % len(DEVICES)]
     fields = {"DevEUI": dev_eui, "FPort": 5, "payload_hex": f"{number:08x}", "CorrelationID": f"{number:016X}"}
     return Message(f"d/{dev_eui}", orjson.dumps({"DevEUI_downlink": fields}))
@@ -67,14 +67,14 @@ def nothing(index: int) -> None:
 
 
 async def open_loop(session: MqttSession, lrc: CountingLrc, first: int) -> list[float]:
-    """Publish at the rate; the seconds from due to the LRC of each command."""
+    """Publish at the rate; the seconds from due to the LRC of each downlink."""
     due: dict[int, float] = {}
     begun = trio.current_time()
     async with trio.open_nursery() as nursery:
         for n in range(RATE * SECONDS):
             due[first + n] = begun + n / RATE
             await trio.sleep_until(due[first + n])
-            nursery.start_soon(publish, session, [command(first + n)])
+            nursery.start_soon(publish, session, [downlink(first + n)])
     await lrc.told_all(len(lrc.told.keys() | due.keys()))
     return sorted(lrc.told[number] - at for number, at in due.items())
 
@@ -91,29 +91,29 @@ async def measure(daemon: Daemon, mqtt_port: int, lrc_port: int) -> list[Row]:
         async with open_mqtt(
             await open_stream(Endpoint("127.0.0.1", mqtt_port), 5), MqttOptions("application")
         ) as session:
-            await publish(session, [command(n) for n in range(RATE)])
+            await publish(session, [downlink(n) for n in range(RATE)])
             await lrc.told_all(RATE)
 
             seconds = await open_loop(session, lrc, RATE)
 
             first, used = len(lrc.told), await trio.to_thread.run_sync(cpu_s, daemon)
             begun = trio.current_time()
-            await publish(session, [command(first + n) for n in range(AT_ONCE)])
+            await publish(session, [downlink(first + n) for n in range(AT_ONCE)])
             await lrc.told_all(first + AT_ONCE)
             took_s = trio.current_time() - begun
             used = await trio.to_thread.run_sync(cpu_s, daemon) - used
         nursery.cancel_scope.cancel()
     return [
-        (f"commands at {RATE:,}/s, MQTT to LRC: p50", f"{statistics.median(seconds) * 1e3:.1f} ms", ""),
-        (f"commands at {RATE:,}/s, MQTT to LRC: p99", f"{seconds[int(len(seconds) * 0.99)] * 1e3:.1f} ms", ""),
-        (f"{AT_ONCE:,} commands at once", f"{AT_ONCE / took_s:,.0f}/s", f"{RATE:,}/s"),
-        ("processor time per command", f"{used / AT_ONCE * 1e6:.0f} µs", "1,000 µs"),
+        (f"downlinks at {RATE:,}/s, MQTT to LRC: p50", f"{statistics.median(seconds) * 1e3:.1f} ms", ""),
+        (f"downlinks at {RATE:,}/s, MQTT to LRC: p99", f"{seconds[int(len(seconds) * 0.99)] * 1e3:.1f} ms", ""),
+        (f"{AT_ONCE:,} downlinks at once", f"{AT_ONCE / took_s:,.0f}/s", f"{RATE:,}/s"),
+        ("processor time per downlink", f"{used / AT_ONCE * 1e6:.0f} µs", "1,000 µs"),
         ("told twice", str(lrc.requests - len(lrc.told)), "0"),
     ]
 
 
 def downlinks() -> Iterator[Row]:
-    """Commands from a topic of Mosquitto to an LRC that answers at once."""
+    """Downlinks from a topic of Mosquitto to an LRC that answers at once."""
     os.sched_setaffinity(0, {LOAD_CORE})
     lrc_port = free_port()
     settings = f'[lrc]\ndownlink_url = "http://127.0.0.1:{lrc_port}/"\ndownlink_rate_limiter = 100000\n'

@@ -1,6 +1,6 @@
-"""How many commands a second go from a connection's messages to the LRC, each kept on disk before either knows.
+"""How many downlinks a second go from a connection's messages to the LRC, each kept on disk before either knows.
 
-    python -m tests.benchmarks.queue_bench [--commands 5000] [--rounds 3] [--devices 1000,1]
+    python -m tests.benchmarks.queue_bench [--downlinks 5000] [--rounds 3] [--devices 1000,1]
 
 The messages are there at once and the LRC, in a process of its own, answers at once. Each row is the median of the
 rounds; the processor time is that of the whole process: event loop, disk and all.
@@ -23,12 +23,12 @@ import trio
 from tests.downlinks.downlink_doubles import body
 from tpxd.config.settings import LrcSettings
 from tpxd.connector import Incoming, Outgoing, Receipts
-from tpxd.downlinks.inbox import Inbox, receive_commands
+from tpxd.downlinks.inbox import Inbox, receive_downlinks
 from tpxd.downlinks.lrc_sender import LrcSender
-from tpxd.downlinks.queue import open_commands
+from tpxd.downlinks.queue import open_downlinks
 from tpxd.events import EventLog
 from tpxd.lorawan.downlink_request import Signing
-from tpxd.spool import CommandStore, SpoolLimits, open_spool
+from tpxd.spool import DownlinkStore, SpoolLimits, open_spool
 
 TEXT = b"<html><body>Request queued by LRC</body></html>"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%b" % (len(TEXT), TEXT)
@@ -48,7 +48,7 @@ async def _serve(port: Connection) -> None:
 
 
 def serve(port: Connection) -> None:
-    """An LRC that takes every command."""
+    """An LRC that takes every downlink."""
     trio.run(_serve, port)
 
 
@@ -74,21 +74,21 @@ class Messages:
 
 
 async def measure(port: int, count: int, devices: int, directory: Path) -> tuple[float, float]:
-    """Commands a second, and processor time for each in microseconds."""
+    """Downlinks a second, and processor time for each in microseconds."""
     log = EventLog()
     settings = LrcSettings(downlink_url=f"http://127.0.0.1:{port}/downlink", downlink_rate_limiter=None)
     async with (
         open_spool(directory / "spool.db", SpoolLimits(min_free_bytes=0), report=log.report) as spool,
-        open_commands(CommandStore(spool), spool.append, log.report) as commands,
+        open_downlinks(DownlinkStore(spool), spool.append, log.report) as downlinks,
         trio.open_nursery() as nursery,
     ):
-        sender = LrcSender(settings, commands, log.report, signing=lambda id: SIGNING, now=time.time, grace_s=5.0)
-        counts = commands.book.counts("plant")
+        sender = LrcSender(settings, downlinks, log.report, signing=lambda id: SIGNING, now=time.time, grace_s=5.0)
+        counts = downlinks.book.counts("plant")
         begun, spent = time.perf_counter(), time.process_time()
         nursery.start_soon(sender.run)
-        nursery.start_soon(receive_commands, Messages(count, devices), Inbox("plant", commands, None))
+        nursery.start_soon(receive_downlinks, Messages(count, devices), Inbox("plant", downlinks, None))
         while counts.sent < count:
-            await commands.saving.fewer.park()
+            await downlinks.saving.fewer.park()
         begun, spent = time.perf_counter() - begun, time.process_time() - spent
         await sender.stop()
         nursery.cancel_scope.cancel()
@@ -98,7 +98,7 @@ async def measure(port: int, count: int, devices: int, directory: Path) -> tuple
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--commands", type=int, default=5_000)
+    parser.add_argument("--downlinks", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--devices", default="1000,1")
     options = parser.parse_args()
@@ -107,12 +107,12 @@ def main() -> None:
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     port = ours.recv()
-    print(f"{options.commands} commands, median of {options.rounds} rounds")
+    print(f"{options.downlinks} downlinks, median of {options.rounds} rounds")
     for devices in map(int, options.devices.split(",")):
         found = []
         for _ in range(options.rounds):
             with tempfile.TemporaryDirectory() as directory:
-                found.append(trio.run(measure, port, options.commands, devices, Path(directory)))
+                found.append(trio.run(measure, port, options.downlinks, devices, Path(directory)))
         rate, cost = (statistics.median(column) for column in zip(*found, strict=True))
         print(f"{devices:6} devices  {rate:8,.0f}/s  {cost:6.0f} µs of processor time each")
     server.terminate()

@@ -1,4 +1,4 @@
-"""Commands over the embedded broker: kept while we are away, taken once, and only from topics that were asked for."""
+"""Downlinks over the embedded broker: kept while we are away, taken once, and only from topics that were asked for."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.notebook import Notebook
 from tests.peers.embedded import broker_process, free_address, port_of
 from tpxd.connector import Context, Incoming
 from tpxd.connectors.mqtt import open_mqtt_connection
-from tpxd.downlinks.inbox import Inbox, receive_commands
-from tpxd.downlinks.queue import Commands, open_commands
+from tpxd.downlinks.inbox import Inbox, receive_downlinks
+from tpxd.downlinks.queue import DownlinkQueue, open_downlinks
 from tpxd.events import EventLog
 
 pytestmark = pytest.mark.broker
@@ -34,7 +34,7 @@ def told(taken: Sequence[Incoming]) -> list[tuple[str, bytes, bool]]:
     return [(incoming.source, incoming.body, incoming.retained) for incoming in taken]
 
 
-async def test_it_keeps_commands_for_an_absent_connection_and_forgets_what_was_edited_away() -> None:
+async def test_it_keeps_downlinks_for_an_absent_connection_and_forgets_what_was_edited_away() -> None:
     address, here = free_address(), context(memory=Notebook())
     with broker_process(address) as process, trio.fail_after(TIMEOUT_S):
         assert process.stdout is not None
@@ -58,29 +58,29 @@ async def test_it_keeps_commands_for_an_absent_connection_and_forgets_what_was_e
             await take(transport, 0)
 
 
-async def receive_for_a_while(address: str, here: Context, commands: Commands) -> None:
+async def receive_for_a_while(address: str, here: Context, downlinks: DownlinkQueue) -> None:
     async with open_mqtt_connection(at(address), here) as transport:
         with trio.move_on_after(0.5):
-            await receive_commands(transport, Inbox("plant", commands, None))
+            await receive_downlinks(transport, Inbox("plant", downlinks, None))
 
 
-async def test_each_command_is_taken_once_a_retained_one_too() -> None:
+async def test_each_downlink_is_taken_once_a_retained_one_too() -> None:
     address, here, disk = free_address(), context(memory=Notebook()), Disk()
     with broker_process(address) as process, trio.fail_after(TIMEOUT_S):
         assert process.stdout is not None
         await trio.to_thread.run_sync(process.stdout.readline)
-        async with open_commands(disk, MemoryStore().append, EventLog().report) as commands:
-            await receive_for_a_while(address, here, commands)
-            # equal commands are as many commands, also when both wait for us
+        async with open_downlinks(disk, MemoryStore().append, EventLog().report) as downlinks:
+            await receive_for_a_while(address, here, downlinks)
+            # equal downlinks are as many downlinks, also when both wait for us
             await say(port_of(address), *[("plant/1/down", body())] * 2)
-            await receive_for_a_while(address, here, commands)
+            await receive_for_a_while(address, here, downlinks)
             assert len(disk.rows) == 2
             await say(port_of(address), *[("plant/1/down", body())] * 2)
-            await receive_for_a_while(address, here, commands)
+            await receive_for_a_while(address, here, downlinks)
             assert len(disk.rows) == 4
             await say(port_of(address), ("plant/3/down", body(FPort=3)), retain=True)
             for _ in range(3):
-                await receive_for_a_while(address, here, commands)
+                await receive_for_a_while(address, here, downlinks)
                 assert len(disk.rows) == 5
 
 

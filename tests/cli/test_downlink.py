@@ -18,10 +18,10 @@ from tpxd.cli import main
 from tpxd.cli.trace import trace_table
 
 DEVICE = "70B3D5E75E00A1C4"
-COMMAND = ("downlink", DEVICE, "--hex", "02ff", "--port", "5")
+DOWNLINK = ("downlink", DEVICE, "--hex", "02ff", "--port", "5")
 
 
-def command(state: str = "waiting", **more: Any) -> dict[str, Any]:
+def downlink(state: str = "waiting", **more: Any) -> dict[str, Any]:
     return {
         "id": 7,
         "DevEUI": DEVICE,
@@ -37,8 +37,8 @@ def command(state: str = "waiting", **more: Any) -> dict[str, Any]:
 
 
 def sent_by(daemon: ScriptedDaemon) -> dict[str, Any]:
-    """The fields of the command that the daemon was given."""
-    ((_, body),) = [asked for asked in daemon.asked if asked[0] == "command"]
+    """The fields of the downlink that the daemon was given."""
+    ((_, body),) = [asked for asked in daemon.asked if asked[0] == "downlink"]
     fields: dict[str, Any] = json.loads(body)["DevEUI_downlink"]
     return fields
 
@@ -49,35 +49,35 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_it_returns_when_the_daemon_has_it(tmp_path: Path) -> None:
-    daemon = ScriptedDaemon(command_answer=(202, command()))
+    daemon = ScriptedDaemon(downlink_answer=(202, downlink()))
     async with control_plane(daemon) as (bound, *_):
-        result = await ask(*COMMAND, "--config", settings(tmp_path, listen=bound))
-    assert (result.exit_code, result.output) == (0, f"command 7 to {DEVICE} is waiting\n")
+        result = await ask(*DOWNLINK, "--config", settings(tmp_path, listen=bound))
+    assert (result.exit_code, result.output) == (0, f"downlink 7 to {DEVICE} is waiting\n")
     assert sent_by(daemon) == {"DevEUI": DEVICE, "FPort": 5, "payload_hex": "02ff"}
 
 
-async def test_a_command_that_is_rejected_at_once_failed(tmp_path: Path) -> None:
-    daemon = ScriptedDaemon(command_answer=(202, command("rejected", cause="downlink_url is not set")))
+async def test_a_downlink_that_is_rejected_at_once_failed(tmp_path: Path) -> None:
+    daemon = ScriptedDaemon(downlink_answer=(202, downlink("rejected", cause="downlink_url is not set")))
     async with control_plane(daemon) as (bound, *_):
-        result = await ask(*COMMAND, "--config", settings(tmp_path, listen=bound))
-    assert (result.exit_code, result.output) == (1, f"command 7 to {DEVICE} is rejected: downlink_url is not set\n")
+        result = await ask(*DOWNLINK, "--config", settings(tmp_path, listen=bound))
+    assert (result.exit_code, result.output) == (1, f"downlink 7 to {DEVICE} is rejected: downlink_url is not set\n")
 
 
 async def test_every_option_becomes_a_field(tmp_path: Path) -> None:
-    daemon = ScriptedDaemon(command_answer=(202, command()))
+    daemon = ScriptedDaemon(downlink_answer=(202, downlink()))
     options = ("--confirmed", "--flush", "--validity", "3600", "--json")
     async with control_plane(daemon) as (bound, *_):
-        result = await ask(*COMMAND, *options, "--config", settings(tmp_path, listen=bound))
-    assert json.loads(result.stdout) == command()
+        result = await ask(*DOWNLINK, *options, "--config", settings(tmp_path, listen=bound))
+    assert json.loads(result.stdout) == downlink()
     fields = {"Confirmed": 1, "FlushDownlinkQueue": 1, "ValidityTime": "3600"}
     assert sent_by(daemon) == {"DevEUI": DEVICE, "FPort": 5, "payload_hex": "02ff"} | fields
 
 
 @pytest.mark.parametrize("status", [400, 503])
-async def test_a_command_that_is_not_taken(tmp_path: Path, status: int) -> None:
-    daemon = ScriptedDaemon(command_answer=(status, {"message": "DevEUI '70B3' is not 16 hex digits"}))
+async def test_a_downlink_that_is_not_taken(tmp_path: Path, status: int) -> None:
+    daemon = ScriptedDaemon(downlink_answer=(status, {"message": "DevEUI '70B3' is not 16 hex digits"}))
     async with control_plane(daemon) as (bound, *_):
-        result = await ask(*COMMAND, "--wait=lrc", "--config", settings(tmp_path, listen=bound))
+        result = await ask(*DOWNLINK, "--wait=lrc", "--config", settings(tmp_path, listen=bound))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "tpxd: DevEUI '70B3' is not 16 hex digits\n"
 
@@ -91,64 +91,64 @@ PART_OF_IT = {"TransmissionStatus": "PARTIAL", "LrrCnt": 24, "LrrSuccessCnt": 21
 @pytest.mark.parametrize(
     ("wait", "last", "code", "line"),
     [
-        ("lrc", command("sent"), 0, "is sent"),
-        ("lrc", command("rejected", cause="bad AS_ID\x1b[2J"), 1, "is rejected: bad AS_ID\\x1b[2J"),
-        ("lrc", command("expired", cause="its ValidityTime is over"), 1, "is expired: its ValidityTime is over"),
-        ("lrc", command("sent", doubts=2), 0, "is sent; written 2 times without an answer"),
-        ("sent", command("sent", transmitted=TRANSMITTED), 0, "is sent; transmitted"),
+        ("lrc", downlink("sent"), 0, "is sent"),
+        ("lrc", downlink("rejected", cause="bad AS_ID\x1b[2J"), 1, "is rejected: bad AS_ID\\x1b[2J"),
+        ("lrc", downlink("expired", cause="its ValidityTime is over"), 1, "is expired: its ValidityTime is over"),
+        ("lrc", downlink("sent", doubts=2), 0, "is sent; written 2 times without an answer"),
+        ("sent", downlink("sent", transmitted=TRANSMITTED), 0, "is sent; transmitted"),
         (
             "sent",
-            command("sent", transmitted=LOST),
+            downlink("sent", transmitted=LOST),
             1,
             "is sent; not transmitted: RX1 D0, the duty cycle of the base station",
         ),
-        ("sent", command("sent", transmitted=GROUP), 0, "is sent; transmitted, by 24 of 24 base stations"),
+        ("sent", downlink("sent", transmitted=GROUP), 0, "is sent; transmitted, by 24 of 24 base stations"),
         (
             "sent",
-            command("sent", transmitted=PART_OF_IT),
+            downlink("sent", transmitted=PART_OF_IT),
             1,
             (
                 "is sent; transmitted in part, by 21 of 24 base stations: 1 × A3, the radio is busy; "
                 "2 × D0, the duty cycle of the base station"
             ),
         ),
-        ("sent", command("rejected", cause="no"), 1, "is rejected: no"),
+        ("sent", downlink("rejected", cause="no"), 1, "is rejected: no"),
     ],
 )
 async def test_waiting_for_an_end(tmp_path: Path, wait: str, last: dict[str, Any], code: int, line: str) -> None:
-    """It asks until the command is as far as it can come."""
-    between = [command(), command("doubtful", doubts=1)] + ([command("sent")] if wait == "sent" else [])
-    daemon = ScriptedDaemon(command_answer=(202, command()), commands=[*between, last])
+    """It asks until the downlink is as far as it can come."""
+    between = [downlink(), downlink("doubtful", doubts=1)] + ([downlink("sent")] if wait == "sent" else [])
+    daemon = ScriptedDaemon(downlink_answer=(202, downlink()), downlinks=[*between, last])
     async with control_plane(daemon) as (bound, *_):
         directory = settings(tmp_path, listen=bound)
-        result = await ask(*COMMAND, f"--wait={wait}", "--config", directory)
-        assert (result.exit_code, result.output) == (code, f"command 7 to {DEVICE} {line}\n")
+        result = await ask(*DOWNLINK, f"--wait={wait}", "--config", directory)
+        assert (result.exit_code, result.output) == (code, f"downlink 7 to {DEVICE} {line}\n")
         assert daemon.asked[1:] == [("find", 7)] * (len(between) + 1)
-        shown = await ask(*COMMAND, f"--wait={wait}", "--json", "--config", directory)
+        shown = await ask(*DOWNLINK, f"--wait={wait}", "--json", "--config", directory)
         assert (shown.exit_code, json.loads(shown.stdout)) == (code, last)
 
 
 async def test_the_time_runs_out(tmp_path: Path) -> None:
-    held = command(cause="connection refused")
-    daemon = ScriptedDaemon(command_answer=(202, command()), commands=[held])
+    held = downlink(cause="connection refused")
+    daemon = ScriptedDaemon(downlink_answer=(202, downlink()), downlinks=[held])
     async with control_plane(daemon) as (bound, *_):
         directory = settings(tmp_path, listen=bound)
-        result = await ask(*COMMAND, "--wait=lrc", "--timeout", "0.1", "--config", directory)
+        result = await ask(*DOWNLINK, "--wait=lrc", "--timeout", "0.1", "--config", directory)
     assert (result.exit_code, result.stdout) == (1, "")
     said, hint = result.stderr.splitlines()
-    assert said == f"tpxd: no answer in time; command 7 to {DEVICE} is waiting: connection refused"
+    assert said == f"tpxd: no answer in time; downlink 7 to {DEVICE} is waiting: connection refused"
     assert hint == f"tpxd: it goes on: tpxd trace {DEVICE}"
 
 
-async def test_a_command_that_is_forgotten_while_it_waits(tmp_path: Path) -> None:
-    daemon = ScriptedDaemon(command_answer=(202, command()))
+async def test_a_downlink_that_is_forgotten_while_it_waits(tmp_path: Path) -> None:
+    daemon = ScriptedDaemon(downlink_answer=(202, downlink()))
     async with control_plane(daemon) as (bound, *_):
-        result = await ask(*COMMAND, "--wait=lrc", "--config", settings(tmp_path, listen=bound))
+        result = await ask(*DOWNLINK, "--wait=lrc", "--config", settings(tmp_path, listen=bound))
     assert result.exit_code == 1
-    assert "there is no command 7" in result.stderr
+    assert "there is no downlink 7" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("trace", DEVICE), COMMAND])
+@pytest.mark.parametrize("arguments", [("trace", DEVICE), DOWNLINK])
 def test_no_daemon(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     result = invoke(*arguments, "--config", settings(tmp_path, listen="127.0.0.1:1"))
     assert (result.exit_code, result.stdout) == (1, "")
@@ -158,11 +158,11 @@ def test_no_daemon(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (COMMAND[:4], "Missing option '--port'"),
-        ((*COMMAND[:2], *COMMAND[4:]), "Missing option '--hex'"),
-        ((*COMMAND, "--port", "five"), "Invalid value for '--port'"),
-        ((*COMMAND, "--wait=air"), "Invalid value for '--wait'"),
-        ((*COMMAND, "--timeout", "0"), "Invalid value for '--timeout'"),
+        (DOWNLINK[:4], "Missing option '--port'"),
+        ((*DOWNLINK[:2], *DOWNLINK[4:]), "Missing option '--hex'"),
+        ((*DOWNLINK, "--port", "five"), "Invalid value for '--port'"),
+        ((*DOWNLINK, "--wait=air"), "Invalid value for '--wait'"),
+        ((*DOWNLINK, "--timeout", "0"), "Invalid value for '--timeout'"),
         (("trace",), "Missing argument 'DEVEUI'"),
         (("trace", DEVICE, "--limit", "1001"), "Invalid value for '--limit'"),
     ],
@@ -174,7 +174,7 @@ def test_usage(arguments: tuple[str, ...], complaint: str) -> None:
 
 
 async def test_wait_needs_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    daemon = ScriptedDaemon(command_answer=(202, command()), commands=[command("rejected", cause="no")])
+    daemon = ScriptedDaemon(downlink_answer=(202, downlink()), downlinks=[downlink("rejected", cause="no")])
 
     def run(*arguments: str) -> object:
         with pytest.raises(SystemExit) as ended:
@@ -183,16 +183,16 @@ async def test_wait_needs_no_value(tmp_path: Path, capsys: pytest.CaptureFixture
 
     async with control_plane(daemon) as (bound, *_):
         directory = settings(tmp_path, listen=bound)
-        for place in ((*COMMAND, "--wait"), (*COMMAND[:2], "--wait", *COMMAND[2:]), (*COMMAND, "--wait", "lrc")):
+        for place in ((*DOWNLINK, "--wait"), (*DOWNLINK[:2], "--wait", *DOWNLINK[2:]), (*DOWNLINK, "--wait", "lrc")):
             call: Callable[[], object] = lambda place=place: run(*place, "--config", directory)  # type: ignore[misc] # noqa: E731
             assert await trio.to_thread.run_sync(call) == 1
-    assert capsys.readouterr().out == f"command 7 to {DEVICE} is rejected: no\n" * 3
+    assert capsys.readouterr().out == f"downlink 7 to {DEVICE} is rejected: no\n" * 3
 
 
 async def test_a_blank_before_its_value_is_as_good_as_a_sign(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon = ScriptedDaemon(command_answer=(202, command()), commands=[command("sent", transmitted=LOST)])
+    daemon = ScriptedDaemon(downlink_answer=(202, downlink()), downlinks=[downlink("sent", transmitted=LOST)])
 
     def run(*arguments: str) -> object:
         with pytest.raises(SystemExit) as ended:
@@ -201,7 +201,7 @@ async def test_a_blank_before_its_value_is_as_good_as_a_sign(
 
     async with control_plane(daemon) as (bound, *_):
         directory = settings(tmp_path, listen=bound)
-        for place in ((*COMMAND, "--wait", "sent"), ("downlink", "--wait", "sent", *COMMAND[1:])):
+        for place in ((*DOWNLINK, "--wait", "sent"), ("downlink", "--wait", "sent", *DOWNLINK[1:])):
             call: Callable[[], object] = lambda place=place: run(*place, "--config", directory)  # type: ignore[misc] # noqa: E731
             assert await trio.to_thread.run_sync(call) == 1
     assert capsys.readouterr().out.count("is sent; not transmitted") == 2
@@ -228,8 +228,8 @@ REFUSED = {
 
 
 async def test_a_trace_as_a_table(tmp_path: Path) -> None:
-    sent = {"type": "DevEUI_downlink"} | command("sent", FCntDn=318, transmitted=TRANSMITTED)
-    doubtful = {"type": "DevEUI_downlink"} | command("doubtful", doubts=1, cause="no answer", payload_hex=None)
+    sent = {"type": "DevEUI_downlink"} | downlink("sent", FCntDn=318, transmitted=TRANSMITTED)
+    doubtful = {"type": "DevEUI_downlink"} | downlink("doubtful", doubts=1, cause="no answer", payload_hex=None)
     told = UPLINK | {"type": "DevEUI_downlink_Sent", "onAir": "not transmitted: RX1 D0, the duty cycle"}
     lonely = UPLINK | {"connections": {}, "fields": {}}
     daemon = ScriptedDaemon(traced=[UPLINK, sent, doubtful, REFUSED, told, lonely])
@@ -253,7 +253,7 @@ async def test_a_trace_as_a_table(tmp_path: Path) -> None:
 
 
 def test_a_long_payload_hides_nothing_on_a_narrow_screen() -> None:
-    entry = {"type": "DevEUI_downlink"} | command("rejected", cause="no such device", payload_hex="0123456789ab" * 40)
+    entry = {"type": "DevEUI_downlink"} | downlink("rejected", cause="no such device", payload_hex="0123456789ab" * 40)
     console = Console(width=110, file=StringIO())
     with console.capture() as shown:
         console.print(trace_table([entry], folded=True))

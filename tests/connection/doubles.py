@@ -22,10 +22,10 @@ from tpxd.connection.health import Health
 from tpxd.connection.in_hand import Flight
 from tpxd.connection.outbound import Outbound, format_of
 from tpxd.connector import Connector, Context, Incoming, Outgoing, Receipts, Transport
-from tpxd.downlinks.queue import Commands
+from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.events import EventLog
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Filtered, Ledger, LoadedCommands, Rejected, Settled, Verdict
+from tpxd.spool import Cursor, Filtered, Ledger, LoadedDownlinks, Rejected, Settled, Verdict
 from tpxd.timing import ClockWatch
 from tpxd.wire.tls import TlsContextCache
 
@@ -206,7 +206,7 @@ def make_live(
         tls=TlsContextCache(),
         memory=Notebook(),
         stop_grace_s=grace_s,
-        commands=Commands(Disk(), MemoryStore().append, LoadedCommands([], {}, 0), None, time.time),
+        downlinks=DownlinkQueue(Disk(), MemoryStore().append, LoadedDownlinks([], {}, 0), None, time.time),
     )
 
 

@@ -10,8 +10,8 @@ import trio
 
 from tests.downlinks.downlink_doubles import NOW_S, Disk, body
 from tpxd.connector import Incoming, Outgoing, Receipts
-from tpxd.downlinks.inbox import Inbox, receive_commands
-from tpxd.downlinks.queue import Commands
+from tpxd.downlinks.inbox import Inbox, receive_downlinks
+from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.errors import LinkLost
 
 TOPIC = "plant/70B3D5E75E00A1C4/downlink"
@@ -64,16 +64,16 @@ def numbered(count: int) -> list[Incoming]:
     return [message(body(payload_hex=f"{n:04x}")) for n in range(count)]
 
 
-def payloads(commands: Commands) -> list[str]:
+def payloads(downlinks: DownlinkQueue) -> list[str]:
     """What waits, in order."""
-    return [stored.command.payload_hex for stored in commands.book.open if stored.command is not None]
+    return [stored.downlink.payload_hex for stored in downlinks.book.open if stored.downlink is not None]
 
 
-async def over(link: FarEnd, commands: Commands, seconds: float = 60, default_port: int | None = None) -> None:
+async def over(link: FarEnd, downlinks: DownlinkQueue, seconds: float = 60, default_port: int | None = None) -> None:
     """Let messages come over one link until it is lost, or for a while."""
-    inbox = Inbox("plant", commands, default_port, wall=lambda: NOW_S)
+    inbox = Inbox("plant", downlinks, default_port, wall=lambda: NOW_S)
     with trio.move_on_after(seconds):
         try:
-            await receive_commands(link, inbox)
+            await receive_downlinks(link, inbox)
         except* LinkLost:
             pass

@@ -18,11 +18,11 @@ from tests.reload.supervised import Site, supervised
 from tpxd.config.connection_file import ConnectorConfig
 from tpxd.connection.chains import Chains, circle
 from tpxd.connector import REGISTRY, Connector, Context, Incoming, Outgoing, Receipts, Transport
-from tpxd.downlinks.inbox import Inbox, receive_commands
-from tpxd.downlinks.queue import open_commands
+from tpxd.downlinks.inbox import Inbox, receive_downlinks
+from tpxd.downlinks.queue import open_downlinks
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import CommandStore, NewReport, Spool
+from tpxd.spool import DownlinkStore, NewReport, Spool
 
 IDS = st.sampled_from("abcde")
 
@@ -132,7 +132,7 @@ def far() -> Iterator[Far]:
 
 
 def file(*chained: str, ports: Sequence[int] = (), more: str = "") -> str:
-    """A connection file; without commands, so that no report gets a downlinkUrl."""
+    """A connection file; without downlinks, so that no report gets a downlinkUrl."""
     matchers = f'[flow]\nmatchers = [ {{ type = "fPort", ports = {list(ports)} }} ]\n' if ports else ""
     names = orjson.dumps(chained).decode()
     head = f'connectorId = "scripted"\nname = "N"\n[configuration]\nchainedWithConnectionIds = {names}\n'
@@ -246,21 +246,21 @@ async def test_a_message_of_a_far_end_reaches_the_next_link_as_it_is(tmp_path: P
         assert far.received == {"b": [b'{ "payload": {"on": true} }'] * 2}
 
 
-async def test_the_downlink_side_passes_on_what_is_no_command(tmp_path: Path, far: Far) -> None:
+async def test_the_downlink_side_passes_on_what_is_no_downlink(tmp_path: Path, far: Far) -> None:
     async with supervised(tmp_path, far) as site:  # type: ignore[arg-type]
         await site.write("b", file())
         await site.write("a", file("b"))
-        async with open_commands(CommandStore(site.spool), site.spool.append, site.events.report) as commands:
-            inbox = Inbox("a", commands, None, site.supervisor.chains.messages)
+        async with open_downlinks(DownlinkStore(site.spool), site.spool.append, site.events.report) as downlinks:
+            inbox = Inbox("a", downlinks, None, site.supervisor.chains.messages)
             talk = Talk(Incoming("t", b"[3]"), Incoming("t", b"no json"), Incoming("t", body(4)))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(receive_commands, talk, inbox)
+                nursery.start_soon(receive_downlinks, talk, inbox)
                 with trio.fail_after(5):
                     await talk.over.wait()
                 nursery.cancel_scope.cancel()
             await settles(site, "b")
             assert far.received == {"b": [b"[3]", body(4)]}
-            counts = commands.book.counts("a")
+            counts = downlinks.book.counts("a")
             assert (counts.received, counts.ignored, counts.unrecognised) == (0, 1, 2)
 
 

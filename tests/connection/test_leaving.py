@@ -21,15 +21,15 @@ from tpxd.reload import slot
 
 
 class Listening(ConnectorConfig):
-    """Takes commands from one topic, unless it is told not to."""
+    """Takes downlinks from one topic, unless it is told not to."""
 
     @property
-    def command_sources(self) -> list[str]:
+    def downlink_sources(self) -> list[str]:
         return ["plant/+/down"] if self.downlinkEnabled else []
 
 
 class FarEnd:
-    """Keeps how it was opened: whether with commands, and from when to when."""
+    """Keeps how it was opened: whether with downlinks, and from when to when."""
 
     def __init__(self, opening: Callable[[], Exception | None] = lambda: None, slow_s: float = 0.0) -> None:
         self.opened: list[tuple[bool, float, float]] = []
@@ -47,7 +47,7 @@ class FarEnd:
         try:
             yield ScriptedTransport(Peer())
         finally:
-            self.opened.append((context.commands, begun, trio.current_time()))
+            self.opened.append((context.downlinks, begun, trio.current_time()))
 
     @property
     def connector(self) -> Connector:
@@ -62,7 +62,7 @@ def finished(far: FarEnd, **configuration: bool) -> Live:
     return live
 
 
-async def test_it_is_opened_once_more_without_commands(autojump_clock: MockClock) -> None:
+async def test_it_is_opened_once_more_without_downlinks(autojump_clock: MockClock) -> None:
     far = FarEnd(slow_s=1.0)
     live = finished(far)
     state = live.health.state
@@ -71,7 +71,7 @@ async def test_it_is_opened_once_more_without_commands(autojump_clock: MockClock
     assert live.health.state is state
 
 
-async def test_where_no_commands_were_wanted_nothing_was_left(autojump_clock: MockClock) -> None:
+async def test_where_no_downlinks_were_wanted_nothing_was_left(autojump_clock: MockClock) -> None:
     far = FarEnd()
     await take_leave(finished(far, downlinkEnabled=False))
     assert (far.opened, trio.current_time()) == ([], 0.0)
@@ -122,7 +122,7 @@ async def test_a_removed_file_and_one_that_is_put_back(
             with trio.fail_after(5):
                 while len(far.opened) < 2 * rounds:
                     await trio.lowlevel.checkpoint()
-    assert [commands for commands, *_ in far.opened] == [True, False, True, False]
+    assert [downlinks for downlinks, *_ in far.opened] == [True, False, True, False]
 
 
 async def test_a_version_that_comes_meanwhile_waits(
@@ -139,7 +139,7 @@ async def test_a_version_that_comes_meanwhile_waits(
                 await trio.lowlevel.checkpoint()
         await site.write("plant", LISTENING)
         await site.becomes("plant", "OPENED")
-    assert [commands for commands, *_ in far.opened] == [True, False, True]
+    assert [downlinks for downlinks, *_ in far.opened] == [True, False, True]
     ends = [moment for _, begun, ended in far.opened for moment in (begun, ended)]
     assert ends == sorted(ends), "one after the other"
 
@@ -150,4 +150,4 @@ async def test_a_file_that_comes_back_soon_was_not_removed(tmp_path: Path, far: 
             await site.write("plant", LISTENING)
             await site.becomes("plant", "OPENED")
             await site.remove("plant")
-    assert [commands for commands, *_ in far.opened] == [True, True]
+    assert [downlinks for downlinks, *_ in far.opened] == [True, True]

@@ -1,4 +1,4 @@
-"""Each report carries the address for commands, in every form, and is otherwise as it came."""
+"""Each report carries the address for downlinks, in every form, and is otherwise as it came."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ def test_the_forms_that_a_file_may_ask_for(settings: dict[str, bool], form: str)
     assert format_of(ConnectorConfig.model_validate(settings)) == form
 
 
-# ---- what became of a connection's own command
+# ---- what became of a connection's own downlink
 
 
 @pytest.mark.parametrize("form", ["whole", "fields", "payload"])
-def test_a_verdict_goes_to_the_connection_of_its_command_alone(form: Format) -> None:
+def test_a_verdict_goes_to_the_connection_of_its_downlink_alone(form: Format) -> None:
     body = b'{"DevEUI_downlink_Rejected":{"DevEUI":"70B3D5E75E00A1C4","DownlinkRejectionCause":"no"}}'
     verdict = uplink(body, DOWNLINK_REJECTED, "plant")
     narrow = Flow.model_validate({"matchers": [{"type": "key", "key": "lora:0000000000000000"}]})
@@ -128,7 +128,7 @@ def test_a_verdict_goes_to_the_connection_of_its_command_alone(form: Format) -> 
 
 
 @pytest.mark.parametrize("form", ["whole", "fields", "payload"])
-def test_the_report_of_its_own_command_goes_out_as_it_is_whatever_the_flow_takes(form: Format) -> None:
+def test_the_report_of_its_own_downlink_goes_out_as_it_is_whatever_the_flow_takes(form: Format) -> None:
     narrow = Flow.model_validate({"matchers": [{"type": "report", "reports": ["DevEUI_uplink"]}]})
     plant = outbound(form, flow=narrow)
     plant.own = lambda report: report.fields["CorrelationID"] == "A1"

@@ -47,7 +47,7 @@ class ObligingBroker:
 
 
 async def say(port: int, *messages: tuple[str, bytes], retain: bool = False) -> None:
-    """An application at a real broker publishes commands."""
+    """An application at a real broker publishes downlinks."""
     stream = await open_stream(Endpoint("127.0.0.1", port), 5)
     async with open_mqtt(stream, MqttOptions("application")) as session:
         sent = [Message(topic, body, retain=retain) for topic, body in messages]

@@ -1,4 +1,4 @@
-"""Commands as a broker keeps them, for the contract suite."""
+"""Downlinks as a broker keeps them, for the contract suite."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-SendCommand = Callable[[int, bytes, bool], Awaitable[None]]
-"""Sends one command under this number; True where it was sent before."""
+SendDownlink = Callable[[int, bytes, bool], Awaitable[None]]
+"""Sends one downlink under this number; True where it was sent before."""
 
 
 class Outbox:
-    """The commands that a broker keeps until they are acknowledged, over as many links as that takes.
+    """The downlinks that a broker keeps until they are acknowledged, over as many links as that takes.
 
     Attributes:
         window: so many may be under way at once.
         acknowledged: in order.
-        routed: whether the broker would keep a command for us now, also while we are away.
+        routed: whether the broker would keep a downlink for us now, also while we are away.
     """
 
     def __init__(self, window: int) -> None:
@@ -26,20 +26,20 @@ class Outbox:
         self._kept: dict[bytes, bool] = {}
         self._under_way: dict[int, bytes] = {}
         self._last = 0
-        self._send: SendCommand | None = None
+        self._send: SendDownlink | None = None
 
     async def put(self, *bodies: bytes) -> None:
         """Keep these, and send them if somebody listens."""
         self._kept |= dict.fromkeys(bodies, False)
         await self._pour()
 
-    async def listen(self, send: SendCommand) -> None:
+    async def listen(self, send: SendDownlink) -> None:
         """Somebody listens: everything that was not acknowledged is sent, again or for the first time."""
         self._send, self._under_way = send, {}
         await self._pour()
 
     async def acknowledge(self, number: int) -> None:
-        """The command of this number need not be kept any longer."""
+        """The downlink of this number need not be kept any longer."""
         body = self._under_way.pop(number)
         del self._kept[body]
         self.acknowledged.append(body)

@@ -51,8 +51,8 @@ class Peer(ABC):
     Attributes:
         config_model, settings: the least that a file must say, with a pattern that names DevEUI, and credentials.
         can_refuse: the protocol has an answer that refuses one message for good.
-        can_command: commands come over its links.
-        outbox: those commands.
+        can_downlink: downlinks come over its links.
+        outbox: those downlinks.
         decide: the fate of an uplink, by its body.
         credentials_wrong: whoever comes is turned away.
         away: nobody can connect.
@@ -63,7 +63,7 @@ class Peer(ABC):
     config_model: ClassVar[type[ConnectorConfig]]
     settings: ClassVar[dict[str, Any]]
     can_refuse: ClassVar[bool] = False
-    can_command: ClassVar[bool] = True
+    can_downlink: ClassVar[bool] = True
     window: ClassVar[int] = 0
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -107,9 +107,9 @@ class Peer(ABC):
         for stream in self._far_ends:
             await trio.aclose_forcefully(stream)
 
-    def context(self, *, commands: bool = True) -> Context:
+    def context(self, *, downlinks: bool = True) -> Context:
         """What the connector is opened with."""
-        return context(dial=self.dial, memory=self.memory, proven=lambda: False, commands=commands)
+        return context(dial=self.dial, memory=self.memory, proven=lambda: False, downlinks=downlinks)
 
 
 class HttpPeer(Peer):
@@ -122,7 +122,7 @@ class HttpPeer(Peer):
         "headers": {"Authorization": "Bearer fAke-t0ken", "X-Thing": "{DevEUI}"},
     }
     can_refuse = True
-    can_command = False
+    can_downlink = False
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """See `Peer`."""
@@ -173,7 +173,7 @@ class MqttPeer(Peer):
             async with lock:
                 await stream.send_all(data)
 
-        async def command(number: int, body: bytes, again: bool) -> None:
+        async def downlink(number: int, body: bytes, again: bool) -> None:
             packet = publish("plant/1/down", body, number)
             await say(bytes((packet[0] | again << 3,)) + packet[1:])
 
@@ -193,7 +193,7 @@ class MqttPeer(Peer):
                         assert filters_of(packet) == ["plant/+/down"]
                         self.outbox.routed = True
                         await say(suback(packet.packet_id, 1))
-                        await self.outbox.listen(command)
+                        await self.outbox.listen(downlink)
                     case "PUBACK":
                         await self.outbox.acknowledge(packet.packet_id)
                     case "PUBLISH":
@@ -288,7 +288,7 @@ class AmqpPeer(Peer):
             async with lock:
                 await broker.send(data)
 
-        async def command(number: int, body: bytes, again: bool) -> None:
+        async def downlink(number: int, body: bytes, again: bool) -> None:
             await say(amqp.deliver(number, "plant.1.down", body, redelivered=again))
 
         tag = 0
@@ -309,7 +309,7 @@ class AmqpPeer(Peer):
                     await self.outbox.acknowledge(number)
                 case channel, Basic.Consume():
                     await say(amqp.on(channel, Basic.ConsumeOk("tpxd")))
-                    await self.outbox.listen(command)
+                    await self.outbox.listen(downlink)
                 case channel, question if type(question) in GRANTED:
                     if isinstance(question, Queue.Bind | Queue.Unbind):
                         self.outbox.routed = isinstance(question, Queue.Bind)

@@ -96,7 +96,7 @@ async def test_routing_keys_per_port() -> None:
     assert receipts.delivered_ == [0, 1, 2]
 
 
-async def test_reports_about_commands_have_a_key_of_their_own() -> None:
+async def test_reports_about_downlinks_have_a_key_of_their_own() -> None:
     async def script(broker: ScriptedRabbit) -> None:
         await accept(broker)
         status = f"plant.{DEV_EUI}.status"
@@ -345,7 +345,7 @@ async def test_a_lane_is_sent_in_order() -> None:
 
 
 @pytest.mark.broker
-async def test_rabbitmq_with_a_client_certificate_and_commands(rabbit: Rabbit) -> None:
+async def test_rabbitmq_with_a_client_certificate_and_downlinks(rabbit: Rabbit) -> None:
     common: dict[str, Any] = {
         "hostName": f"127.0.0.1:{rabbit.tls_port}", "protocol": "SSL", "password": PASSWORD, "exchangeName": "secure",
         "connectionTimeout": 20_000,

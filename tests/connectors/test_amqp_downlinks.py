@@ -1,4 +1,4 @@
-"""Commands over AMQP: what is bound, what not any more, and what a broker keeps while we are away."""
+"""Downlinks over AMQP: what is bound, what not any more, and what a broker keeps while we are away."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def declare(broker: ScriptedRabbit, queue: str, *changes: tuple[type[Any],
         await broker.grant(Basic.Consume, Basic.ConsumeOk("tpxd"))
 
 
-async def test_commands() -> None:
+async def test_downlinks() -> None:
     async def script(broker: ScriptedRabbit) -> None:
         await declare(broker, QUEUE, (Queue.Bind, "plant.*.down"))
         await broker.send(deliver(9, "plant.1.down", b"go", redelivered=True))
@@ -59,7 +59,7 @@ async def test_commands() -> None:
         await transport.acknowledge(incoming)
 
 
-async def test_a_command_that_is_too_long_is_rejected(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_downlink_that_is_too_long_is_rejected(caplog: pytest.LogCaptureFixture) -> None:
     async def script(broker: ScriptedRabbit) -> None:
         await declare(broker, QUEUE, (Queue.Bind, "plant.*.down"))
         head, body = Basic.Deliver("tpxd", 1, False, "x", "plant.1.down"), bytes(100_000)
@@ -77,7 +77,7 @@ async def test_a_command_that_is_too_long_is_rejected(caplog: pytest.LogCaptureF
         assert (too_long.source, too_long.body) == ("plant.1.down", b"")
         await transport.acknowledge(too_long)
         assert (await transport.receive()).body == b"go"
-    assert "a command of 1100000 bytes is too long" in caplog.text
+    assert "a downlink of 1100000 bytes is too long" in caplog.text
 
 
 async def open_once(
@@ -95,12 +95,12 @@ async def open_once(
 
 async def test_bindings_follow_the_file(nursery: trio.Nursery) -> None:
     memory = Notebook()
-    other = config(downlinkTopicPattern="plant.commands")
+    other = config(downlinkTopicPattern="plant.downlinks")
     await open_once(nursery, memory, DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
     await open_once(nursery, memory, DOWN, lambda b: declare(b, QUEUE, (Queue.Bind, "plant.*.down")))
-    changed = ((Queue.Bind, "plant.commands"), (Queue.Unbind, "plant.*.down"))
+    changed = ((Queue.Bind, "plant.downlinks"), (Queue.Unbind, "plant.*.down"))
     await open_once(nursery, memory, other, lambda b: declare(b, QUEUE, *changed))
-    await open_once(nursery, memory, config(), lambda b: declare(b, "", (Queue.Unbind, "plant.commands")))
+    await open_once(nursery, memory, config(), lambda b: declare(b, "", (Queue.Unbind, "plant.downlinks")))
     await open_once(nursery, memory, config(), lambda b: declare(b, ""))
 
 
@@ -168,7 +168,7 @@ def named(name: str, *, commands: bool = True) -> Context:
 
 
 async def say(rabbit: Rabbit, exchange: str, key: str, *bodies: bytes) -> list[int]:
-    """An application publishes commands; returns which of them the exchange routed to no queue."""
+    """An application publishes downlinks; returns which of them the exchange routed to no queue."""
     async with session_at(rabbit) as session:
         _, refused = await publish(session, exchange, list(bodies), key)
     assert all(refusal.unroutable for refusal in refused.values())
@@ -176,7 +176,7 @@ async def say(rabbit: Rabbit, exchange: str, key: str, *bodies: bytes) -> list[i
 
 
 @pytest.mark.broker
-async def test_rabbitmq_keeps_commands_while_we_are_away_and_until_they_are_acknowledged(rabbit: Rabbit) -> None:
+async def test_rabbitmq_keeps_downlinks_while_we_are_away_and_until_they_are_acknowledged(rabbit: Rabbit) -> None:
     here, settings = named("away"), at(rabbit, "away", downlinkTopicPattern="plant.{DevEUI}.down")
     async with open_amqp_connection(settings, here) as transport:
         assert await say(rabbit, "away", "plant.1.down", b"first") == []

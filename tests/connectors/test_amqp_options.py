@@ -29,7 +29,7 @@ def test_the_documented_examples() -> None:
         "exchangeName": "IotFlowExchange",
     }
     clear = config(**example, hostName="amqp.actility.com:5672", protocol="TCP")
-    assert (clear.virtualHost, clear.unroutable, clear.command_sources) == ("/", "hold", ["amqp.things.*.downlink"])
+    assert (clear.virtualHost, clear.unroutable, clear.downlink_sources) == ("/", "hold", ["amqp.things.*.downlink"])
     config(**example, hostName="amqp.actility.com:5671", protocol="SSL", **CLIENT)
 
 
@@ -87,12 +87,12 @@ def test_a_certificate_alone_may_log_in() -> None:
     AmqpConfig.model_validate(settings | {"certificate": elsewhere, "privateKey": elsewhere}, context=sources)
 
 
-def test_where_commands_come_from() -> None:
+def test_where_downlinks_come_from() -> None:
     topics = [
         {"fPort": 1, "downlinkTopicPattern": "plant.{DevEUI}.down"},
-        {"fPort": 2, "downlinkTopicPattern": "plant.commands"},
+        {"fPort": 2, "downlinkTopicPattern": "plant.downlinks"},
     ]
     wanted = config(downlinkTopicPattern="plant.{DevEUI}.down", topics=topics)
-    assert wanted.command_sources == ["plant.*.down", "plant.commands"]
-    assert config(downlinkTopicPattern="plant.{DevEUI}.down", downlinkEnabled=False).command_sources == []
-    assert config().command_sources == []
+    assert wanted.downlink_sources == ["plant.*.down", "plant.downlinks"]
+    assert config(downlinkTopicPattern="plant.{DevEUI}.down", downlinkEnabled=False).downlink_sources == []
+    assert config().downlink_sources == []

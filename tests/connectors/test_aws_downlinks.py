@@ -1,4 +1,4 @@
-"""Commands over AWS IoT: what is subscribed to, and that a refused command makes no thing of what it names."""
+"""Downlinks over AWS IoT: what is subscribed to, and that a refused downlink makes no thing of what it names."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ async def test_filters_go_in_eights_and_follow_the_file() -> None:
 
 
 def test_more_filters_than_a_connection_may_have() -> None:
-    assert len(several([f"a{number}" for number in range(MAX_FILTERS)]).command_sources) == MAX_FILTERS
-    with pytest.raises(ValidationError, match="51 different topics for commands, and AWS IoT takes 50"):
+    assert len(several([f"a{number}" for number in range(MAX_FILTERS)]).downlink_sources) == MAX_FILTERS
+    with pytest.raises(ValidationError, match="51 different topics for downlinks, and AWS IoT takes 50"):
         several([f"a{number}" for number in range(MAX_FILTERS + 1)])
 
 
@@ -69,7 +69,7 @@ def rejected(lane: str) -> Outgoing:
 
 
 @pytest.mark.parametrize("creates", [True, False])
-async def test_a_refused_command_makes_no_thing_of_what_it_names(nursery: trio.Nursery, creates: bool) -> None:
+async def test_a_refused_downlink_makes_no_thing_of_what_it_names(nursery: trio.Nursery, creates: bool) -> None:
     peer, receipts = AwsIotPeer(nursery), Receipts()
     settings = config(createDevices=creates)
     with trio.fail_after(10):

@@ -218,7 +218,7 @@ async def test_a_connection_that_is_cancelled_leaves_nothing(peer: Peer, autojum
     await assert_nothing_is_left(peer, tasks)
 
 
-async def test_waiting_for_a_command_can_be_cancelled(peer: Peer, autojump_clock: MockClock) -> None:
+async def test_waiting_for_a_downlink_can_be_cancelled(peer: Peer, autojump_clock: MockClock) -> None:
     receipts = Receipts()
     async with REGISTRY[peer.connector_id].open(peer.config(), peer.context()) as transport:
         with trio.move_on_after(1) as scope:

@@ -1,4 +1,4 @@
-"""What the engine relies on where commands come over a connection's links, asked of every connector that has such."""
+"""What the engine relies on where downlinks come over a connection's links, asked of every connector that has such."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from tests.downlinks.downlink_doubles import Disk, body
 from tests.intake.doubles import MemoryStore
 from tpxd import connectors
 from tpxd.connector import REGISTRY, Incoming, Transport
-from tpxd.downlinks.inbox import Inbox, receive_commands
-from tpxd.downlinks.queue import open_commands
+from tpxd.downlinks.inbox import Inbox, receive_downlinks
+from tpxd.downlinks.queue import open_downlinks
 from tpxd.errors import LinkLost
 from tpxd.events import EventLog
 
 connectors.load()
 
-COMMANDING = {id: peer for id, peer in (PEERS | FURTHER_PEERS).items() if peer.can_command}
+DOWNLINKING = {id: peer for id, peer in (PEERS | FURTHER_PEERS).items() if peer.can_downlink}
 
 
-@pytest.fixture(params=COMMANDING)
+@pytest.fixture(params=DOWNLINKING)
 def peer(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Peer:
-    return COMMANDING[request.param](nursery)
+    return DOWNLINKING[request.param](nursery)
 
 
 @asynccontextmanager
 async def opened(
-    peer: Peer, *, commands: bool = True, enabled: bool = True, port: int | None = None
+    peer: Peer, *, downlinks: bool = True, enabled: bool = True, port: int | None = None
 ) -> AsyncIterator[Transport]:
-    """A connection whose file names a topic for commands, or one for those of a port."""
+    """A connection whose file names a topic for downlinks, or one for those of a port."""
     separator = "." if "amqp" in peer.connector_id else "/"
     names: dict[str, Any] = {"downlinkTopicPattern": separator.join(("plant", "{DevEUI}", "down"))}
     if port is not None:
         names = {"topics": [{"fPort": port, **names}]}
     settings = peer.config(**names, downlinkEnabled=enabled)
-    async with REGISTRY[peer.connector_id].open(settings, peer.context(commands=commands)) as transport:
+    async with REGISTRY[peer.connector_id].open(settings, peer.context(downlinks=downlinks)) as transport:
         yield transport
 
 
@@ -54,7 +54,7 @@ def numbered(count: int) -> list[bytes]:
     return [b"%d" % number for number in range(count)]
 
 
-async def test_a_command_arrives_and_is_acknowledged_when_it_is_told(peer: Peer, autojump_clock: MockClock) -> None:
+async def test_a_downlink_arrives_and_is_acknowledged_when_it_is_told(peer: Peer, autojump_clock: MockClock) -> None:
     async with opened(peer) as transport:
         await peer.outbox.put(b"go")
         (incoming,) = await receive(transport, 1)
@@ -68,7 +68,7 @@ async def test_a_command_arrives_and_is_acknowledged_when_it_is_told(peer: Peer,
 
 
 @pytest.mark.parametrize("port", [None, 7])
-async def test_a_command_by_the_topic_of_a_port_has_that_port(
+async def test_a_downlink_by_the_topic_of_a_port_has_that_port(
     peer: Peer, autojump_clock: MockClock, port: int | None
 ) -> None:
     async with opened(peer, port=port) as transport:
@@ -113,7 +113,7 @@ async def test_an_acknowledgement_after_the_link_was_lost_is_no_acknowledgement(
         assert (again.body, again.redelivered) == (b"go", True)
 
 
-async def test_commands_keep_their_order_however_many_come(peer: Peer, autojump_clock: MockClock) -> None:
+async def test_downlinks_keep_their_order_however_many_come(peer: Peer, autojump_clock: MockClock) -> None:
     many = numbered(peer.window * 3)
     await peer.outbox.put(*many)
     async with opened(peer) as transport:
@@ -124,7 +124,7 @@ async def test_commands_keep_their_order_however_many_come(peer: Peer, autojump_
     assert peer.outbox.acknowledged == many
 
 
-async def test_commands_that_nobody_takes_hold_no_uplink_back(peer: Peer, autojump_clock: MockClock) -> None:
+async def test_downlinks_that_nobody_takes_hold_no_uplink_back(peer: Peer, autojump_clock: MockClock) -> None:
     many = numbered(peer.window * 2)
     await peer.outbox.put(*many)
     async with opened(peer) as transport:
@@ -137,7 +137,7 @@ async def test_commands_that_nobody_takes_hold_no_uplink_back(peer: Peer, autoju
         assert [incoming.body for incoming in await receive(transport, peer.window)] == many[: peer.window]
 
 
-async def test_waiting_that_is_cancelled_loses_no_command(peer: Peer, autojump_clock: MockClock) -> None:
+async def test_waiting_that_is_cancelled_loses_no_downlink(peer: Peer, autojump_clock: MockClock) -> None:
     many = numbered(30)
     received: list[bytes] = []
     async with opened(peer) as transport, trio.open_nursery() as nursery:
@@ -160,27 +160,27 @@ async def _cancel_soon(scope: trio.CancelScope, after: int) -> None:
     scope.cancel()
 
 
-@pytest.mark.parametrize(("commands", "enabled"), [(False, True), (True, False)])
-async def test_where_no_commands_are_wanted_none_come(
-    peer: Peer, autojump_clock: MockClock, commands: bool, enabled: bool
+@pytest.mark.parametrize(("downlinks", "enabled"), [(False, True), (True, False)])
+async def test_where_no_downlinks_are_wanted_none_come(
+    peer: Peer, autojump_clock: MockClock, downlinks: bool, enabled: bool
 ) -> None:
     await peer.outbox.put(b"go")
-    async with opened(peer, commands=commands, enabled=enabled) as transport:
+    async with opened(peer, downlinks=downlinks, enabled=enabled) as transport:
         with trio.move_on_after(60) as waiting:
             await transport.receive()
         assert waiting.cancelled_caught
     assert peer.outbox.acknowledged == []
 
 
-@pytest.mark.parametrize(("commands", "enabled"), [(False, True), (True, False)])
-async def test_opening_without_commands_removes_what_was_left_for_them(
-    peer: Peer, autojump_clock: MockClock, commands: bool, enabled: bool
+@pytest.mark.parametrize(("downlinks", "enabled"), [(False, True), (True, False)])
+async def test_opening_without_downlinks_removes_what_was_left_for_them(
+    peer: Peer, autojump_clock: MockClock, downlinks: bool, enabled: bool
 ) -> None:
     for _ in range(2):
         async with opened(peer):
             pass
         assert peer.outbox.routed, "kept while we are away"
-        async with opened(peer, commands=commands, enabled=enabled):
+        async with opened(peer, downlinks=downlinks, enabled=enabled):
             pass
         assert not peer.outbox.routed
 
@@ -190,11 +190,11 @@ async def test_nothing_is_acknowledged_before_it_is_on_disk(peer: Peer, autojump
     disk.failing = True
     messages = [body(), b"no JSON", body(FPort=0), body(FPort=7)]
     async with (
-        open_commands(disk, MemoryStore().append, EventLog().report) as commands,
+        open_downlinks(disk, MemoryStore().append, EventLog().report) as downlinks,
         opened(peer) as transport,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(receive_commands, transport, Inbox("plant", commands, None))
+        nursery.start_soon(receive_downlinks, transport, Inbox("plant", downlinks, None))
         await peer.outbox.put(*messages)
         await trio.sleep(30)
         assert peer.outbox.acknowledged == []

@@ -1,4 +1,4 @@
-"""Commands over MQTT: what is subscribed to, what not any more, and what a broker keeps while we are away."""
+"""Downlinks over MQTT: what is subscribed to, what not any more, and what a broker keeps while we are away."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tpxd.wire.streams import Endpoint, open_stream
 DOWN = config(downlinkTopicPattern="plant/{DevEUI}/down")
 
 
-async def test_commands() -> None:
+async def test_downlinks() -> None:
     async def script(broker: ScriptedBroker) -> None:
         connect = await broker.accept()
         assert connect.rest[7] == 0, "the session must be persistent"
@@ -53,7 +53,7 @@ async def test_commands() -> None:
             await transport.acknowledge(incoming)
 
 
-async def test_more_waiting_commands_than_fit_before_the_subscription_is_confirmed(autojump_clock: MockClock) -> None:
+async def test_more_waiting_downlinks_than_fit_before_the_subscription_is_confirmed(autojump_clock: MockClock) -> None:
     """A resumed session pours out what it kept: opening must not wait for what comes behind it."""
     count = 512
 
@@ -119,7 +119,7 @@ async def test_a_session_that_the_broker_forgot_has_nothing_to_remove() -> None:
 
 
 @pytest.mark.parametrize("quiet", [config(downlinkTopicPattern="a", downlinkEnabled=False), config()])
-async def test_without_commands_the_whole_session_goes(quiet: MqttConfig) -> None:
+async def test_without_downlinks_the_whole_session_goes(quiet: MqttConfig) -> None:
     memory = Notebook()
     await opened(memory, several("a", "b"), CONNACK)
     broker = await opened(memory, quiet)
@@ -128,8 +128,8 @@ async def test_without_commands_the_whole_session_goes(quiet: MqttConfig) -> Non
     assert set(memory.kept.values()) == {"{}"}
 
 
-async def test_where_nobody_takes_commands_nothing_is_subscribed_to() -> None:
-    broker = await opened(Notebook(), DOWN, commands=False)
+async def test_where_nobody_takes_downlinks_nothing_is_subscribed_to() -> None:
+    broker = await opened(Notebook(), DOWN, downlinks=False)
     assert (broker.clean, broker.asked) == (True, [])
 
 
@@ -181,7 +181,7 @@ def at(broker: Mosquitto, **values: Any) -> MqttConfig:
 
 
 @pytest.mark.broker
-async def test_mosquitto_keeps_commands_while_we_are_away_and_until_they_are_acknowledged(tmp_path: Path) -> None:
+async def test_mosquitto_keeps_downlinks_while_we_are_away_and_until_they_are_acknowledged(tmp_path: Path) -> None:
     here = context(memory=Notebook())
     async with running_mosquitto(tmp_path) as broker:
         settings = at(broker, downlinkTopicPattern="plant/{DevEUI}/down")
@@ -234,7 +234,7 @@ async def test_mosquitto_marks_what_it_retained(tmp_path: Path) -> None:
 
 
 @pytest.mark.broker
-async def test_mosquitto_gets_reports_about_commands_at_a_topic_of_their_own(tmp_path: Path) -> None:
+async def test_mosquitto_gets_reports_about_downlinks_at_a_topic_of_their_own(tmp_path: Path) -> None:
     kinds = ("DevEUI_uplink", "DevEUI_downlink_Sent", "DevEUI_downlink_Rejected")
     batch = []
     for seq, kind in enumerate(kinds, 1):

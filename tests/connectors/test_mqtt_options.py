@@ -110,12 +110,12 @@ def test_secrets_do_not_show() -> None:
     assert "PRIVATE KEY" not in text
 
 
-def test_where_commands_come_from() -> None:
+def test_where_downlinks_come_from() -> None:
     topics = [
         {"fPort": 1, "downlinkTopicPattern": "plant/{DevEUI}/down"},
-        {"fPort": 2, "downlinkTopicPattern": "plant/commands"},
+        {"fPort": 2, "downlinkTopicPattern": "plant/downlinks"},
     ]
     wanted = config(downlinkTopicPattern="plant/{DevEUI}/down", topics=topics)
-    assert wanted.command_sources == ["plant/+/down", "plant/commands"]
-    assert config(downlinkTopicPattern="plant/{DevEUI}/down", downlinkEnabled=False).command_sources == []
-    assert config().command_sources == []
+    assert wanted.downlink_sources == ["plant/+/down", "plant/downlinks"]
+    assert config(downlinkTopicPattern="plant/{DevEUI}/down", downlinkEnabled=False).downlink_sources == []
+    assert config().downlink_sources == []

@@ -12,15 +12,15 @@ from tests.connectors.peers import PEERS
 from tests.downlinks.downlink_doubles import Disk
 from tests.intake.doubles import MemoryStore
 from tpxd.connector import Incoming, Outgoing
-from tpxd.connectors.parts.topics import CommandPorts, UplinkTopics
+from tpxd.connectors.parts.topics import DownlinkPorts, UplinkTopics
 from tpxd.downlinks.inbox import Inbox
-from tpxd.downlinks.queue import open_commands
+from tpxd.downlinks.queue import open_downlinks
 from tpxd.errors import PatternError
 from tpxd.events import EventLog
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import StoredCommand
+from tpxd.spool import StoredDownlink
 
-WITH_TOPICS = sorted(id for id, peer in PEERS.items() if peer.can_command)
+WITH_TOPICS = sorted(id for id, peer in PEERS.items() if peer.can_downlink)
 LANE = "70B3D5E75E00A1C4"
 
 
@@ -48,10 +48,10 @@ def report(kind: str = "DevEUI_uplink", **fields: Any) -> Outgoing:
     return Outgoing(Uplink(1, 0, kind, LANE, "", body), body)
 
 
-# ---- reports about commands
+# ---- reports about downlinks
 
 
-def test_reports_about_commands_go_to_a_topic_of_their_own(connector: str) -> None:
+def test_reports_about_downlinks_go_to_a_topic_of_their_own(connector: str) -> None:
     topics = [{"fPort": 5, "uplinkTopicPattern": "plant/five"}]
     made = UplinkTopics(config(connector, downlinkStatusTopicPattern="status/{DevEUI}/{FPort|'none'}", topics=topics))
     assert plain(made.render(report("DevEUI_downlink_Rejected", FPort=5))) == f"status/{LANE}/5"
@@ -110,7 +110,7 @@ def test_it_is_checked_as_the_other_patterns_are(connector: str) -> None:
         ({"topics": [{"fPort": 5, "downlinkTopicPattern": "plant/five/up/to"}]}, False),
     ],
 )
-def test_what_it_sends_may_come_back_as_a_command(connector: str, values: dict[str, Any], expected: bool) -> None:
+def test_what_it_sends_may_come_back_as_a_downlink(connector: str, values: dict[str, Any], expected: bool) -> None:
     assert config(connector, **values).comes_back is expected
 
 
@@ -120,18 +120,18 @@ def test_a_hash_lets_uplinks_of_any_levels_come_back() -> None:
     assert not config(amqp, downlinkTopicPattern="#/down").comes_back
 
 
-# ---- the FPort of commands that bring none
+# ---- the FPort of downlinks that bring none
 
 
 def entries(*topics: tuple[int, str | None]) -> list[dict[str, Any]]:
     return [{"fPort": port, "downlinkTopicPattern": text} for port, text in topics]
 
 
-def ports(connector: str, *topics: tuple[int, str | None], **values: Any) -> CommandPorts:
-    return CommandPorts(config(connector, topics=entries(*topics), **values))
+def ports(connector: str, *topics: tuple[int, str | None], **values: Any) -> DownlinkPorts:
+    return DownlinkPorts(config(connector, topics=entries(*topics), **values))
 
 
-def of(found: CommandPorts, connector: str, topic: str) -> int | None:
+def of(found: DownlinkPorts, connector: str, topic: str) -> int | None:
     return found.of(topic.replace("/", ".") if "amqp" in connector else topic)
 
 
@@ -147,22 +147,22 @@ def test_a_topic_that_is_for_several_tells_nothing(connector: str) -> None:
         assert of(found, connector, topic) == port
 
 
-def test_a_port_that_no_command_may_have_is_none(connector: str) -> None:
+def test_a_port_that_no_downlink_may_have_is_none(connector: str) -> None:
     found = ports(connector, (0, "zero"), (225, "high"), (224, "highest"), (1, "lowest"))
     expected = {"zero": None, "high": None, "highest": 224, "lowest": 1}
     assert {topic: of(found, connector, topic) for topic in expected} == expected
 
 
-async def test_a_command_without_a_port_is_for_that_of_its_topic_or_of_its_connection() -> None:
+async def test_a_downlink_without_a_port_is_for_that_of_its_topic_or_of_its_connection() -> None:
     def body(**fields: Any) -> bytes:
         return orjson.dumps({"DevEUI_downlink": {"DevEUI": LANE, "payload_hex": "02ff", **fields}})
 
     report = EventLog().report
-    async with open_commands(Disk(), MemoryStore().append, report) as commands:
-        inbox = Inbox("plant", commands, 9)
+    async with open_downlinks(Disk(), MemoryStore().append, report) as downlinks:
+        inbox = Inbox("plant", downlinks, 9)
         taken = [inbox.take(Incoming("t", body(), f_port=port)) for port in (2, None)]
         taken.append(inbox.take(Incoming("t", body(FPort=5), f_port=2)))
-        assert [command.f_port for command in taken if isinstance(command, StoredCommand)] == [2, 9, 5]
+        assert [downlink.f_port for downlink in taken if isinstance(downlink, StoredDownlink)] == [2, 9, 5]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What goes over a connection in tests: uplinks and what becomes of them, and commands."""
+"""What goes over a connection in tests: uplinks and what becomes of them, and downlinks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def batch_of(size: int, lanes: int = len(LANES)) -> list[Outgoing]:
 
 
 async def take(transport: Transport, count: int) -> list[Incoming]:
-    """Take and acknowledge so many commands, and find that there are no more."""
+    """Take and acknowledge so many downlinks, and find that there are no more."""
     taken = []
     with trio.fail_after(10):
         for _ in range(count):

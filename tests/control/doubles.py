@@ -54,8 +54,8 @@ class ScriptedDaemon:
     taking: tuple[bool, str | None] = (True, None)
     happened: list[Document] = field(default_factory=list)
     asked: list[Any] = field(default_factory=list)
-    command_answer: tuple[int, Document] = (202, {"id": 1, "state": "waiting"})
-    commands: list[Document] = field(default_factory=list)
+    downlink_answer: tuple[int, Document] = (202, {"id": 1, "state": "waiting"})
+    downlinks: list[Document] = field(default_factory=list)
     traced: list[Document] = field(default_factory=list)
     unreadable: SpoolUnavailable | None = None
     broken: bool = False
@@ -96,13 +96,13 @@ class ScriptedDaemon:
     def reload(self) -> None:
         self.asked.append("reload")
 
-    async def send_command(self, body: bytes) -> tuple[int, Document]:
-        self.asked.append(("command", body))
-        return self.command_answer
+    async def send_downlink(self, body: bytes) -> tuple[int, Document]:
+        self.asked.append(("downlink", body))
+        return self.downlink_answer
 
-    def command(self, id: int) -> Document | None:
+    def downlink(self, id: int) -> Document | None:
         self.asked.append(("find", id))
-        return self.commands.pop(0) if len(self.commands) > 1 else next(iter(self.commands), None)
+        return self.downlinks.pop(0) if len(self.downlinks) > 1 else next(iter(self.downlinks), None)
 
     async def trace(self, dev_eui: str, limit: int) -> list[Document]:
         self.asked.append(("trace", dev_eui, limit))

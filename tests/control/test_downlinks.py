@@ -1,4 +1,4 @@
-"""Commands and traces over the control plane."""
+"""Downlinks and traces over the control plane."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ WAITING = {"id": 7, "DevEUI": "70B3D5E75E00A1C4", "state": "waiting", "final": F
 DEVICE = "70B3D5E75E00A1C4"
 
 
-async def test_a_command_goes_to_the_daemon_as_it_came_and_the_answer_back() -> None:
-    daemon = ScriptedDaemon(command_answer=(202, WAITING))
+async def test_a_downlink_goes_to_the_daemon_as_it_came_and_the_answer_back() -> None:
+    daemon = ScriptedDaemon(downlink_answer=(202, WAITING))
     async with control_plane(daemon) as (bound, *_), client(bound) as http:
         answer = await http.post("/downlinks", content=BODY)
     assert (answer.status_code, answer.json()) == (202, WAITING)
-    assert daemon.asked == [("command", BODY)]
+    assert daemon.asked == [("downlink", BODY)]
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, "com-4000"), (503, "com-5003")])
-async def test_a_command_that_is_not_taken(status: int, code: str) -> None:
-    daemon = ScriptedDaemon(command_answer=(status, {"message": "FPort is missing"}))
+async def test_a_downlink_that_is_not_taken(status: int, code: str) -> None:
+    daemon = ScriptedDaemon(downlink_answer=(status, {"message": "FPort is missing"}))
     async with control_plane(daemon) as (bound, *_), client(bound) as http:
         answer = await http.post("/downlinks", content=BODY)
     assert (answer.status_code, answer.json()) == (status, {"code": code, "message": "FPort is missing"})
 
 
-async def test_a_body_longer_than_any_command_is_not_taken() -> None:
+async def test_a_body_longer_than_any_downlink_is_not_taken() -> None:
     daemon = ScriptedDaemon()
     async with control_plane(daemon) as (bound, *_), client(bound) as http:
         assert (await http.post("/downlinks", content=b" " * MAX_BODY_BYTES)).status_code == 202
@@ -54,16 +54,16 @@ async def test_a_sender_that_goes_away_in_the_middle_is_no_bug(caplog: pytest.Lo
     assert caplog.text == ""
 
 
-async def test_what_became_of_a_command() -> None:
-    daemon = ScriptedDaemon(commands=[WAITING])
+async def test_what_became_of_a_downlink() -> None:
+    daemon = ScriptedDaemon(downlinks=[WAITING])
     async with control_plane(daemon) as (bound, *_), client(bound) as http:
         known = await http.get("/downlinks/7")
-        daemon.commands.clear()
+        daemon.downlinks.clear()
         unknown = await http.get("/downlinks/8")
         nonsense = await http.get("/downlinks/seven")
     assert (known.status_code, known.json()) == (200, WAITING)
     assert (unknown.status_code, unknown.json()["code"]) == (404, "com-4004")
-    assert "command 8" in unknown.json()["message"]
+    assert "downlink 8" in unknown.json()["message"]
     assert nonsense.status_code == 400
     assert daemon.asked == [("find", 7), ("find", 8)]
 
@@ -86,8 +86,8 @@ async def test_the_trace_of_a_device_in_any_notation() -> None:
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/downlinks"), ("GET", "/downlinks/7"), ("GET", f"/trace/{DEVICE}")]
 )
-async def test_commands_and_traces_are_not_for_everyone(method: str, path: str) -> None:
-    daemon = ScriptedDaemon(commands=[WAITING])
+async def test_downlinks_and_traces_are_not_for_everyone(method: str, path: str) -> None:
+    daemon = ScriptedDaemon(downlinks=[WAITING])
     async with control_plane(daemon, token="s3cret") as (bound, *_):
         async with client(bound) as http:
             assert (await http.request(method, path, content=BODY)).status_code == 401

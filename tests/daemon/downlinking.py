@@ -1,4 +1,4 @@
-"""Applications that send commands through the daemon's doors, and what of them reached the LRC."""
+"""Applications that send downlinks through the daemon's doors, and what of them reached the LRC."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.daemon.receivers import Receiver
 DEVICE = DEVICES[0]
 
 
-def command(payload: str, **more: object) -> bytes:
+def downlink(payload: str, **more: object) -> bytes:
     fields = {"DevEUI": DEVICE, "FPort": 5, "payload_hex": payload, "ValidityTime": "60", **more}
     return json.dumps({"DevEUI_downlink": fields}).encode()
 

@@ -127,7 +127,7 @@ def bad_files(secrets: Path) -> dict[str, str]:
 
 
 def outputs(daemon: Daemon, ids: list[str]) -> dict[str, str]:
-    """Everything that the daemon and its commands show, by name."""
+    """Everything that the daemon and its downlinks show, by name."""
     token = {"Authorization": f"Bearer {MARK}-control-token"}
 
     def asked(path: str) -> str:
@@ -146,8 +146,8 @@ def outputs(daemon: Daemon, ids: list[str]) -> dict[str, str]:
     shown |= {path: asked(path) for path in ("/events?count=2000", f"/trace/{DEVICE}", "/downlinks/1")}
     shown |= {"log": daemon.log.read_text()}
     shown |= {"check": shell("check", str(daemon.config)), "check --json": shell("check", "--json", str(daemon.config))}
-    for command in (("status",), ("status", "--json"), ("trace", DEVICE), ("trace", DEVICE, "--json")):
-        shown[" ".join(command)] = shell(*command, *config)
+    for downlink in (("status",), ("status", "--json"), ("trace", DEVICE), ("trace", DEVICE, "--json")):
+        shown[" ".join(downlink)] = shell(*downlink, *config)
     return shown
 
 
@@ -165,9 +165,9 @@ def test_no_output_shows_a_secret(
     eventually(
         "the refusals came", lambda: daemon.uplinks("headers")["rejected"] and daemon.uplinks("signed")["rejected"]
     )
-    command = {"DevEUI_downlink": {"DevEUI": DEVICE, "FPort": 1, "payload_hex": "00"}}
+    downlink = {"DevEUI_downlink": {"DevEUI": DEVICE, "FPort": 1, "payload_hex": "00"}}
     url = f"http://127.0.0.1:{daemon.intake}/iot-flow/downlinkMessages/{UUID}"
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(command).encode()), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(downlink).encode()), timeout=10) as answer:
         assert answer.status == 202
     eventually("the LRC refused", lambda: daemon.health("signed")["downlinks"]["rejected"] == 1)
     eventually("the sender heard of it", lambda: any(b"_Rejected" in body for body in echo.bodies))

@@ -1,4 +1,4 @@
-"""Commands come in through every door of the daemon and reach the LRC; what became of them is told in its place."""
+"""Downlinks come in through every door of the daemon and reach the LRC; what became of them is told in its place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
-from tests.daemon.downlinking import DEVICE, client, command, lrc_settings, payloads, publish, tpxd
+from tests.daemon.downlinking import DEVICE, client, downlink, lrc_settings, payloads, publish, tpxd
 from tests.daemon.harness import eventually, http_file, mqtt_file
 from tests.daemon.lrc import Lrc, uplink
 from tests.daemon.receivers import Receiver
@@ -27,23 +27,23 @@ def test_every_door_leads_to_the_lrc(
     try:
         daemon.opened("plant", "web")
 
-        publish(broker.port, f"down/{DEVICE}", command("01"))
-        eventually("the command from the topic is there", lambda: payloads(lrc) == ["01"])
+        publish(broker.port, f"down/{DEVICE}", downlink("01"))
+        eventually("the downlink from the topic is there", lambda: payloads(lrc) == ["01"])
 
         assert Lrc(daemon.intake).post(uplink(DEVICE, 1)) == 200
         (_, _, body, _) = eventually("the uplink is there", lambda: web.requests)[0]
         url = json.loads(body)["DevEUI_uplink"]["downlinkUrl"]
         here = f"http://127.0.0.1:{daemon.intake}{urlsplit(url).path}"
-        with urllib.request.urlopen(urllib.request.Request(here, command("02"), method="POST"), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(here, downlink("02"), method="POST"), timeout=10) as answer:
             assert answer.status == 202
-        eventually("the command from the URL is there", lambda: payloads(lrc) == ["01", "02"])
+        eventually("the downlink from the URL is there", lambda: payloads(lrc) == ["01", "02"])
 
         done = tpxd(daemon, "downlink", DEVICE, "--hex", "03", "--port", "7", "--wait")
-        assert (done.returncode, done.stdout.partition(":")[0]) == (0, f"command 3 to {DEVICE} is sent"), done.stderr
+        assert (done.returncode, done.stdout.partition(":")[0]) == (0, f"downlink 3 to {DEVICE} is sent"), done.stderr
         assert payloads(lrc) == ["01", "02", "03"]
 
         lrc.status = lambda path, body: 350
-        publish(broker.port, f"down/{DEVICE}", command("04", CorrelationID="A1"))
+        publish(broker.port, f"down/{DEVICE}", downlink("04", CorrelationID="A1"))
         verdict = eventually(
             "the verdict is at its topic",
             lambda: [json.loads(body) for topic, body in subscriber.messages if topic == f"status/{DEVICE}"],
@@ -60,7 +60,7 @@ def test_every_door_leads_to_the_lrc(
         web.close()
 
 
-def test_commands_of_a_connection_that_is_paused_edited_and_removed(
+def test_downlinks_of_a_connection_that_is_paused_edited_and_removed(
     make_daemon: MakeDaemon, broker: Broker, receiver: Receiver
 ) -> None:
     def file(topic: str, extra: str = "") -> str:
@@ -70,10 +70,10 @@ def test_commands_of_a_connection_that_is_paused_edited_and_removed(
     daemon.opened("plant")
     daemon.write("plant", file("old/{DevEUI}", "active = false\n"))
     eventually("it is paused", lambda: daemon.health("plant")["state"] == "DEACTIVATED")
-    publish(broker.port, f"old/{DEVICE}", command("01"))
+    publish(broker.port, f"old/{DEVICE}", downlink("01"))
     daemon.end()
     daemon.start()
-    publish(broker.port, f"old/{DEVICE}", command("02"))
+    publish(broker.port, f"old/{DEVICE}", downlink("02"))
     assert payloads(receiver) == []
     daemon.write("plant", file("old/{DevEUI}"))
     eventually("what the broker kept is there", lambda: payloads(receiver) == ["01", "02"])
@@ -81,8 +81,8 @@ def test_commands_of_a_connection_that_is_paused_edited_and_removed(
     daemon.write("plant", file("new/{DevEUI}"))
     eventually("the edit is at work", lambda: daemon.health("plant")["file"]["running"] == 4)
     daemon.opened("plant")
-    publish(broker.port, f"old/{DEVICE}", command("03"))
-    publish(broker.port, f"new/{DEVICE}", command("04"))
+    publish(broker.port, f"old/{DEVICE}", downlink("03"))
+    publish(broker.port, f"new/{DEVICE}", downlink("04"))
     eventually("only the new topic counts", lambda: payloads(receiver) == ["01", "02", "04"])
 
     (daemon.connections / "plant.toml").unlink()
@@ -98,7 +98,7 @@ def test_commands_of_a_connection_that_is_paused_edited_and_removed(
     assert payloads(receiver) == ["01", "02", "04"]
 
 
-def test_a_key_that_the_lrc_refuses_holds_commands_until_the_file_has_the_right_one(
+def test_a_key_that_the_lrc_refuses_holds_downlinks_until_the_file_has_the_right_one(
     make_daemon: MakeDaemon, receiver: Receiver
 ) -> None:
     uuid = "6b1f0c9e-0000-4000-8000-00000000a1c4"
@@ -110,7 +110,7 @@ def test_a_key_that_the_lrc_refuses_holds_commands_until_the_file_has_the_right_
     receiver.status = lambda path, body: 401
     here = f"http://127.0.0.1:{daemon.intake}/iot-flow/downlinkMessages/{uuid}"
     for payload in ("01", "02"):
-        request = urllib.request.Request(here, command(payload), method="POST")
+        request = urllib.request.Request(here, downlink(payload), method="POST")
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status == 202
     refusal = 'the LRC refuses AS_ID "TWA_1": HTTP 401'

@@ -1,4 +1,4 @@
-"""kill -9 at every step of a command's life: none that was accepted is lost, and what the LRC got twice is counted."""
+"""kill -9 at every step of a downlink's life: none that was accepted is lost, and what the LRC got twice is counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
-from tests.daemon.downlinking import client, command, lrc_settings, payloads, publish, tpxd
+from tests.daemon.downlinking import client, downlink, lrc_settings, payloads, publish, tpxd
 from tests.daemon.harness import Daemon, eventually, http_file, mqtt_file
 from tests.daemon.lrc import DEVICES
 from tests.daemon.receivers import Receiver
@@ -40,7 +40,7 @@ def restart(daemon: Daemon) -> None:
 
 
 def post(daemon: Daemon, body: bytes) -> bool:
-    """Post a command to the connection `web`; True when it was accepted."""
+    """Post a downlink to the connection `web`; True when it was accepted."""
     url = f"http://127.0.0.1:{daemon.intake}/iot-flow/downlinkMessages/{UUID}"
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body, method="POST"), timeout=5) as answer:
@@ -91,13 +91,13 @@ def test_when_the_acknowledgement_is_lost(
     daemon = make_daemon(lrc_settings(receiver), plant=mqtt_file(relay.port, downlinkTopicPattern="d/{DevEUI}")).start()
     daemon.opened("plant")
     relay.deaf = True
-    publish(broker.port, f"d/{DEVICE}", command("01"))
+    publish(broker.port, f"d/{DEVICE}", downlink("01"))
     eventually("the LRC has it", lambda: payloads(receiver) == ["01"])
     daemon.end(signal.SIGKILL)
     relay.deaf = False
     daemon.start()
     daemon.opened("plant")
-    publish(broker.port, f"d/{DEVICE}", command("02"))
+    publish(broker.port, f"d/{DEVICE}", downlink("02"))
     eventually("the next one came", lambda: payloads(receiver)[-1] == "02")
     # the daemon said PUBACK and the broker never heard it: nobody can know, so it is shown as doubtful
     assert payloads(receiver) == ["01", "01", "02"]
@@ -120,7 +120,7 @@ def test_while_the_lrc_is_told(
     settings = lrc_settings(receiver) + f'when_in_doubt = "{when_in_doubt}"\n'
     daemon = make_daemon(settings, plant=mqtt_file(broker.port, **patterns)).start()
     daemon.opened("plant")
-    publish(broker.port, f"d/{DEVICE}", command("01", CorrelationID="A1"))
+    publish(broker.port, f"d/{DEVICE}", downlink("01", CorrelationID="A1"))
     assert told.wait(10)
     daemon.end(signal.SIGKILL)
     held.set()
@@ -141,9 +141,9 @@ def test_while_it_waits_and_after_its_end(make_daemon: MakeDaemon) -> None:
     port = free_port()
     settings = f'[lrc]\ndownlink_url = "http://127.0.0.1:{port}/"\n'
     daemon = make_daemon(settings, web=http_file("http://127.0.0.1:9/", downlinkUuid=UUID)).start()
-    eventually("the address is open", lambda: post(daemon, command("00")))
+    eventually("the address is open", lambda: post(daemon, downlink("00")))
     for n in range(1, 6):
-        assert post(daemon, command(f"{n:02x}"))
+        assert post(daemon, downlink(f"{n:02x}"))
         restart(daemon)
     assert counts(daemon, "web")["waiting"] == 6
     lrc = Receiver(port=port)
@@ -153,14 +153,14 @@ def test_while_it_waits_and_after_its_end(make_daemon: MakeDaemon) -> None:
         eventually("and over", lambda: counts(daemon, "web")["sent"] == 6)
         restart(daemon)
         assert counts(daemon, "web") | {"received": 6, "sent": 6, "waiting": 0} == counts(daemon, "web")
-        assert post(daemon, command("06"))
+        assert post(daemon, downlink("06"))
         eventually("none came again", lambda: payloads(lrc) == [f"{n:02x}" for n in range(7)])
     finally:
         lrc.close()
 
 
 class Application:
-    """Publishes and posts commands until told to stop, each with an id of its own.
+    """Publishes and posts downlinks until told to stop, each with an id of its own.
 
     Attributes:
         accepted: what the broker, or the daemon itself, has acknowledged.
@@ -178,17 +178,17 @@ class Application:
         for thread in self._threads:
             thread.start()
 
-    def _command(self, n: int, first: str) -> tuple[str, str, bytes]:
+    def _one_downlink(self, n: int, first: str) -> tuple[str, str, bytes]:
         id, device = f"{first}{n:015X}", DEVICES[n % 10 + (10 if first == "B" else 0)]
         self.offered.add(id)
-        return id, device, command(f"{n:08x}", DevEUI=device, CorrelationID=id)
+        return id, device, downlink(f"{n:08x}", DevEUI=device, CorrelationID=id)
 
     def _publish(self, port: int) -> None:
         with client(port, "application") as (application, _):
             n = 0
             while not self._stop.wait(0.01):
                 n += 1
-                id, device, body = self._command(n, "A")
+                id, device, body = self._one_downlink(n, "A")
                 application.publish(f"d/{device}", body, qos=1).wait_for_publish(10)
                 self.accepted.append(id)
 
@@ -196,7 +196,7 @@ class Application:
         n = 0
         while not self._stop.wait(0.01):
             n += 1
-            id, _, body = self._command(n, "B")
+            id, _, body = self._one_downlink(n, "B")
             if post(self._daemon, body):
                 self.accepted.append(id)
 
@@ -243,7 +243,7 @@ def test_at_any_moment_under_load(
     assert set(told) <= application.offered
     doubled = {id: times - 1 for id, times in Counter(told).items() if times > 1}
     doubtful = sum(counts(daemon, id)["doubtful"] for id in ("plant", "web"))
-    print(f"{len(set(told))} commands over {KILLS} kills, {sum(doubled.values())} doubled, {doubtful} doubtful")
+    print(f"{len(set(told))} downlinks over {KILLS} kills, {sum(doubled.values())} doubled, {doubtful} doubtful")
     assert sum(doubled.values()) <= doubtful, f"{doubled}, and {doubtful} are counted as doubtful"
     for first in "AB":
         for last in range(10):

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 import pytest
 
 from tests.daemon.conftest import Broker, MakeDaemon
-from tests.daemon.downlinking import client, command, lrc_settings, payloads
+from tests.daemon.downlinking import client, downlink, lrc_settings, payloads
 from tests.daemon.harness import Daemon, eventually, http_file, mqtt_file
 from tests.daemon.lrc import DEVICES, Lrc, uplink
 from tests.daemon.receivers import Receiver
@@ -27,12 +27,12 @@ NO_JSON = {
     "not UTF-8": b'{"DevEUI_downlink": "\xff\xfe"}',
 }
 WRONG = {
-    "a huge number": command("00", FPort="9" * 5_000),
-    "a list for a payload": command("00", payload_hex=["00"]),
-    "a payload beyond any data rate": command("00" * 300),
-    "an expired time": command("00", ValidityTime="2020-01-01T00:00:00Z"),
-    "a foreign notation": command("00", DevEUI="../../../etc/passwd"),
-    "an object for a flag": command("00", Confirmed={"a": 1}),
+    "a huge number": downlink("00", FPort="9" * 5_000),
+    "a list for a payload": downlink("00", payload_hex=["00"]),
+    "a payload beyond any data rate": downlink("00" * 300),
+    "an expired time": downlink("00", ValidityTime="2020-01-01T00:00:00Z"),
+    "a foreign notation": downlink("00", DevEUI="../../../etc/passwd"),
+    "an object for a flag": downlink("00", Confirmed={"a": 1}),
 }
 
 
@@ -49,9 +49,9 @@ def test_over_mqtt(make_daemon: MakeDaemon, broker: Broker, receiver: Receiver) 
         for body in (*NO_JSON.values(), *WRONG.values()):
             application.publish(f"d/{DEVICE}", body, qos=1).wait_for_publish(10)
         # the body says which device, as in ThingPark; the topic is only where it came by
-        application.publish(f"d/{OTHER}", command("aa"), qos=1).wait_for_publish(10)
+        application.publish(f"d/{OTHER}", downlink("aa"), qos=1).wait_for_publish(10)
         many = [f"{n:04x}" for n in range(1_000)]
-        for sent in [application.publish(f"d/{DEVICE}", command(payload), qos=1) for payload in many]:
+        for sent in [application.publish(f"d/{DEVICE}", downlink(payload), qos=1) for payload in many]:
             sent.wait_for_publish(30)
     eventually("the good ones are there, in order", lambda: payloads(receiver)[1:] == many, 60)
     assert payloads(receiver)[0] == "aa"
@@ -83,7 +83,7 @@ def test_over_http(make_daemon: MakeDaemon, receiver: Receiver) -> None:
     statuses: list[int] = []
 
     def guess(first: int) -> None:
-        statuses.extend(post(command("00"), f"{first:08x}-0000-4000-8000-{n:012x}") for n in range(50))
+        statuses.extend(post(downlink("00"), f"{first:08x}-0000-4000-8000-{n:012x}") for n in range(50))
 
     threads = [threading.Thread(target=guess, args=(first,)) for first in range(4)]
     for thread in threads:

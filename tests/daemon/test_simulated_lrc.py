@@ -1,4 +1,4 @@
-"""Commands from mosquitto_pub, aiormq and curl to `tpxd simulate`, which shares no code with the daemon."""
+"""Downlinks from mosquitto_pub, aiormq and curl to `tpxd simulate`, which shares no code with the daemon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.daemon.conftest import Broker, MakeDaemon, Subscriber
-from tests.daemon.downlinking import command, tpxd
+from tests.daemon.downlinking import downlink, tpxd
 from tests.daemon.harness import Daemon, connection_file, eventually, http_file, mqtt_file
 from tests.daemon.lrc import AS_KEY
 from tests.daemon.receivers import Receiver
@@ -41,7 +41,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 class SimulatedLrc:
-    """`tpxd simulate` as a process that posts one uplink of each of its devices and takes commands."""
+    """`tpxd simulate` as a process that posts one uplink of each of its devices and takes downlinks."""
 
     def __init__(self, daemon: Daemon, port: int, key_file: Path, answer: str = "ok") -> None:
         line = [sys.executable, "-m", "tpxd", "simulate", "--to", f"http://127.0.0.1:{daemon.intake}/uplink", "--json"]
@@ -65,7 +65,7 @@ class SimulatedLrc:
 
 @pytest.fixture
 def lrc_port() -> int:
-    """Where the simulated LRC takes commands."""
+    """Where the simulated LRC takes downlinks."""
     return free_port()
 
 
@@ -98,7 +98,7 @@ def test_from_three_doors_and_back(
     key_file: Path,
     ending: ExitStack,
 ) -> None:
-    exchange = f"commands-{lrc_port}"
+    exchange = f"downlinks-{lrc_port}"
     statuses = {"downlinkTopicPattern": "d/{DevEUI}", "downlinkStatusTopicPattern": "status/{DevEUI}"}
     amqp = {"hostName": f"127.0.0.1:{rabbit.port}", "protocol": "TCP", "username": USER, "password": PASSWORD}
     amqp |= {"exchangeName": exchange, "uplinkTopicPattern": "u.{DevEUI}", "downlinkTopicPattern": "d.{DevEUI}"}
@@ -116,15 +116,15 @@ def test_from_three_doors_and_back(
     eventually("the simulated uplinks are there", lambda: len(web.requests) == 4)
 
     pub = ["mosquitto_pub", "-p", str(broker.port), "-q", "1", "-t", f"d/{DEVICE}", "-m"]
-    right = command("01", DevEUI=DEVICE, CorrelationID="A1", Confirmed="1").decode()
-    wrong = command("02", DevEUI=NOT_CONFIRMED, CorrelationID="A2", Confirmed="1").decode()
+    right = downlink("01", DevEUI=DEVICE, CorrelationID="A1", Confirmed="1").decode()
+    wrong = downlink("02", DevEUI=NOT_CONFIRMED, CorrelationID="A2", Confirmed="1").decode()
     for message in (right, wrong):
         subprocess.run([*pub, message], check=True)
     url = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{rabbit.port}/"
-    body = command("03", DevEUI=DEVICE, CorrelationID="B1").decode()
+    body = downlink("03", DevEUI=DEVICE, CorrelationID="B1").decode()
     subprocess.run([sys.executable, "-c", PUBLISH, url, exchange, f"d.{DEVICE}", body], check=True)
     door = f"http://127.0.0.1:{daemon.intake}/iot-flow/downlinkMessages/{UUID}"
-    body = command("04", DevEUI=DEVICE, CorrelationID="C1").decode()
+    body = downlink("04", DevEUI=DEVICE, CorrelationID="C1").decode()
     subprocess.run(["curl", "-sSf", "--noproxy", "*", "-d", body, door], check=True, capture_output=True)
     done = tpxd(daemon, "downlink", DEVICE, "--hex", "05", "--port", "7", "--wait=sent")
     assert done.returncode == 0, done.stdout + done.stderr

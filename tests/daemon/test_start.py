@@ -88,7 +88,7 @@ def test_what_it_can_go_on_with_is_a_warning_though_check_refuses_it(make_daemon
     assert daemon.end() == 0
 
 
-def test_uplinks_invite_no_commands_that_could_go_nowhere(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+def test_uplinks_invite_no_downlinks_that_could_go_nowhere(make_daemon: MakeDaemon, receiver: Receiver) -> None:
     for settings, invited in (("", False), ('[lrc]\ndownlink_url = "http://127.0.0.1:1/"\n', True)):
         daemon = make_daemon(settings, web=http_file(receiver.url)).start()
         assert Lrc(daemon.intake).post(uplink(DEVICES[0], 1)) == 200

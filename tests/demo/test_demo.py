@@ -47,7 +47,7 @@ def test_a_named_directory_must_be_empty_and_is_kept(tmp_path: Path) -> None:
     assert "is not empty" in again.stderr
 
 
-async def test_a_command_goes_the_whole_way_and_back(tmp_path: Path) -> None:
+async def test_a_downlink_goes_the_whole_way_and_back(tmp_path: Path) -> None:
     place = tmp_path / "demo"
     with trio.fail_after(LIMIT_S):
         process = await trio.lowlevel.open_process([*DEMO, "--dir", str(place)], stdout=subprocess.PIPE)

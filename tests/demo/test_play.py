@@ -130,10 +130,10 @@ async def test_what_is_shown_while_it_runs(tmp_path: Path) -> None:
     assert play.scene.key not in "".join(screens)
 
 
-def test_commands_are_shown_and_what_the_lrc_reports_of_them(tmp_path: Path) -> None:
+def test_downlinks_are_shown_and_what_the_lrc_reports_of_them(tmp_path: Path) -> None:
     play = Play(set_scene(tmp_path))
     device = play.devices[0]
-    lrc = DownlinkLrc(Rules({device.dev_eui: device}), play.commands)
+    lrc = DownlinkLrc(Rules({device.dev_eui: device}), play.downlinks)
     lrc.take(f"DevEUI={device.dev_eui}&FPort=5&Payload=02ff", 1_795_000_000.0)
     lrc.take(f"DevEUI={device.dev_eui}&FPort=0&Payload=02ff", 1_795_000_000.0)
     (report,) = lrc.on_air(1_795_000_000.0)
@@ -141,13 +141,13 @@ def test_commands_are_shown_and_what_the_lrc_reports_of_them(tmp_path: Path) -> 
     paper = io.StringIO()
     Console(file=paper, width=160).print(render(play))
     shown = paper.getvalue()
-    assert "2 commands: 1 taken, 1 transmitted" in shown
+    assert "2 downlinks: 1 taken, 1 transmitted" in shown
     assert "Request queued by LRC" in shown
     assert "FPort is not allowed" in shown
     assert "DevEUI_downlink_Sent" in shown
 
 
-def test_the_command_to_try_can_be_copied_from_a_narrow_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_downlink_to_try_can_be_copied_from_a_narrow_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(sys, "argv", ["/home/ann/.tpxd/bin/tpxd", "demo"])
     paper = io.StringIO()

@@ -1,4 +1,4 @@
-"""An LRC and a disk in memory, and the engine of commands between them."""
+"""An LRC and a disk in memory, and the engine of downlinks between them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import trio
 
 from tests.intake.doubles import MemoryStore
 from tpxd.config.settings import LrcSettings
-from tpxd.downlinks.book import CommandBook
+from tpxd.downlinks.book import DownlinkBook
 from tpxd.downlinks.customers import Customers
 from tpxd.downlinks.lrc_links import ANSWER_S
 from tpxd.downlinks.lrc_sender import LrcSender
-from tpxd.downlinks.queue import Commands, open_commands
+from tpxd.downlinks.queue import DownlinkQueue, open_downlinks
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.lorawan.downlink_request import Signing
-from tpxd.lorawan.downlinks import Command, DownlinkError, parse_downlink
-from tpxd.spool import CommandState, LoadedCommands, NewReport, StoredCommand
-from tpxd.spool.downlinks import command_from_row
+from tpxd.lorawan.downlinks import Downlink, DownlinkError, parse_downlink
+from tpxd.spool import DownlinkState, LoadedDownlinks, NewReport, StoredDownlink
+from tpxd.spool.downlinks import downlink_from_row
 
 DEV_EUI = "70B3D5E75E00A1C4"
 AS_KEY = "7d1e9a40c3b85f2206e4d7913ab6f85c"
@@ -35,34 +35,34 @@ Asked = dict[str, str]
 
 
 def body(**fields: Any) -> bytes:
-    """A command as a far end sends it; None leaves a field out."""
+    """A downlink as a far end sends it; None leaves a field out."""
     whole = {"DevEUI": DEV_EUI, "FPort": 5, "payload_hex": "02ff"} | fields
     return orjson.dumps({"DevEUI_downlink": {name: value for name, value in whole.items() if value is not None}})
 
 
-def right(now_s: float = NOW_S, **fields: Any) -> Command:
-    """A right command."""
-    command = parse_downlink(body(**fields), default_port=None, now_s=now_s)
-    assert isinstance(command, Command)
-    return command
+def right(now_s: float = NOW_S, **fields: Any) -> Downlink:
+    """A right downlink."""
+    downlink = parse_downlink(body(**fields), default_port=None, now_s=now_s)
+    assert isinstance(downlink, Downlink)
+    return downlink
 
 
 def wrong(dev_eui: str = DEV_EUI, f_port: int | None = None, correlation_id: str | None = None) -> DownlinkError:
-    """A command without an FPort, as far as it could be read."""
+    """A downlink without an FPort, as far as it could be read."""
     error = DownlinkError("FPort", "is missing")
     error.dev_eui, error.f_port, error.correlation_id = dev_eui, f_port, correlation_id
     return error
 
 
 def make_book(
-    *commands: StoredCommand,
+    *downlinks: StoredDownlink,
     forgotten: Callable[[int], None] = lambda id: None,
     wall: Callable[[], float] = lambda: NOW_S,
     **counts: dict[str, int],
-) -> CommandBook:
-    """A book that begins with these commands, and these counts by connection, and no disk behind it."""
-    loaded = LoadedCommands(list(commands), counts, 0)
-    return CommandBook(loaded, lambda command, counts: None, forgotten, Customers(), wall)
+) -> DownlinkBook:
+    """A book that begins with these downlinks, and these counts by connection, and no disk behind it."""
+    loaded = LoadedDownlinks(list(downlinks), counts, 0)
+    return DownlinkBook(loaded, lambda downlink, counts: None, forgotten, Customers(), wall)
 
 
 def queued() -> httpx.Response:
@@ -124,7 +124,7 @@ class Lrc(httpx.AsyncBaseTransport):
 
 @dataclass
 class Disk:
-    """What `tpxd.spool.CommandStore` keeps, in memory; rows come back as SQLite gives them.
+    """What `tpxd.spool.DownlinkStore` keeps, in memory; rows come back as SQLite gives them.
 
     Attributes:
         reports: what was put into the journal.
@@ -140,12 +140,14 @@ class Disk:
     takes_s: float = 0.0
     writes: int = 0
 
-    async def load(self) -> LoadedCommands:
+    async def load(self) -> LoadedDownlinks:
         """See `Store`."""
         await trio.lowlevel.checkpoint()
-        found = [command_from_row(row) for _, row in sorted(self.rows.items())]
-        commands = [command for command in found if command is not None]
-        return LoadedCommands(commands, {id: dict(one) for id, one in self.counts.items()}, len(found) - len(commands))
+        found = [downlink_from_row(row) for _, row in sorted(self.rows.items())]
+        downlinks = [downlink for downlink in found if downlink is not None]
+        return LoadedDownlinks(
+            downlinks, {id: dict(one) for id, one in self.counts.items()}, len(found) - len(downlinks)
+        )
 
     async def write(
         self,
@@ -177,11 +179,11 @@ class Disk:
         """What a crash leaves."""
         return Disk(dict(self.rows), dict(self.counts), list(self.reports))
 
-    def state(self, id: int) -> CommandState:
-        """Where a command is, as far as the disk knows."""
-        command = command_from_row(self.rows[id])
-        assert command is not None
-        return command.state
+    def state(self, id: int) -> DownlinkState:
+        """Where a downlink is, as far as the disk knows."""
+        downlink = downlink_from_row(self.rows[id])
+        assert downlink is not None
+        return downlink.state
 
     def verdicts(self) -> list[dict[str, Any]]:
         """The fields of each DevEUI_downlink_Rejected that was published."""
@@ -195,38 +197,38 @@ def read_back(row: Sequence[Any]) -> tuple[Any, ...]:
 
 def opened(
     disk: Disk, log: EventLog | None = None, *, refusal: str | None = None
-) -> AbstractAsyncContextManager[Commands]:
-    """Commands alone, kept on this disk."""
-    return open_commands(disk, MemoryStore().append, (log or EventLog()).report, refusal=refusal, wall=wall)
+) -> AbstractAsyncContextManager[DownlinkQueue]:
+    """Downlinks alone, kept on this disk."""
+    return open_downlinks(disk, MemoryStore().append, (log or EventLog()).report, refusal=refusal, wall=wall)
 
 
 @dataclass
 class Engine:
-    """Commands and their sender at work."""
+    """Downlinks and their sender at work."""
 
-    commands: Commands
+    downlinks: DownlinkQueue
     sender: LrcSender
     disk: Disk
     lrc: Lrc
     log: EventLog
 
-    async def send(self, connection: str = "plant", **fields: Any) -> StoredCommand:
-        """A right command comes in and is on disk."""
-        command = self.commands.enter(connection, right(wall(), **fields))
-        await self.commands.saved(command)
-        return command
+    async def send(self, connection: str = "plant", **fields: Any) -> StoredDownlink:
+        """A right downlink comes in and is on disk."""
+        downlink = self.downlinks.enter(connection, right(wall(), **fields))
+        await self.downlinks.saved(downlink)
+        return downlink
 
     def events(self) -> list[str]:
         """What happened, oldest first."""
         return [event.message for event in self.log.newest()]
 
     async def settled(self) -> None:
-        """Wait until no command waits any more, and the disk knows it; a week at most."""
+        """Wait until no downlink waits any more, and the disk knows it; a week at most."""
         for _ in range(7 * 24 * 60):
             await trio.sleep(60)
-            if not self.commands.book.open_count:
+            if not self.downlinks.book.open_count:
                 return
-        raise AssertionError(f"{self.commands.book.open_count} commands still wait")
+        raise AssertionError(f"{self.downlinks.book.open_count} downlinks still wait")
 
 
 def wall() -> float:
@@ -248,10 +250,10 @@ async def engine(
     """An engine at work while the block lasts; then it is stopped as the daemon stops it."""
     disk, lrc, log = disk or Disk(), lrc or Lrc(), EventLog()
     lrc_settings = LrcSettings.model_validate({"downlink_url": URL, "downlink_rate_limiter": None} | settings)
-    async with open_commands(disk, MemoryStore().append, log.report, refusal=refusal, wall=wall) as commands:
+    async with open_downlinks(disk, MemoryStore().append, log.report, refusal=refusal, wall=wall) as downlinks:
         sender = LrcSender(
             lrc_settings,
-            commands,
+            downlinks,
             log.report,
             signing=signing_of or (lambda id: signing or Signing()),
             now=now,
@@ -261,6 +263,6 @@ async def engine(
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sender.run)
-            yield Engine(commands, sender, disk, lrc, log)
+            yield Engine(downlinks, sender, disk, lrc, log)
             with trio.fail_after(3_600):
                 await sender.stop()

@@ -1,4 +1,4 @@
-"""The book of commands: its laws under any sequence of events and crashes, and what it finds, keeps and forgets."""
+"""The book of downlinks: its laws under any sequence of events and crashes, and what it finds, keeps and forgets."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.downlinks.downlink_doubles import AS_KEY, DEV_EUI, NOW_S, make_book, read_back, right, wrong
-from tpxd.downlinks import book as command_book
-from tpxd.downlinks.book import Changed, CommandBook, fingerprint
+from tpxd.downlinks import book as downlink_book
+from tpxd.downlinks.book import Changed, DownlinkBook, fingerprint
 from tpxd.downlinks.customers import Customers
 from tpxd.downlinks.documents import WRONG
-from tpxd.lorawan.downlinks import Command, DownlinkError
-from tpxd.spool import CommandState, LoadedCommands, StoredCommand
-from tpxd.spool.downlinks import command_from_row
+from tpxd.lorawan.downlinks import Downlink, DownlinkError
+from tpxd.spool import DownlinkState, LoadedDownlinks, StoredDownlink
+from tpxd.spool.downlinks import downlink_from_row
 
 CONNECTIONS = ("plant", "office", "")
 DEVICES = ("70B3D5E75E00A1C4", "70B3D5E75E00A1C5")
-FINAL = (CommandState.SENT, CommandState.REJECTED, CommandState.EXPIRED)
+FINAL = (DownlinkState.SENT, DownlinkState.REJECTED, DownlinkState.EXPIRED)
 
 
 # ---- laws
 
 
 class BookAndDisk(RuleBasedStateMachine):
-    """Whatever happens to commands, and whenever the daemon crashes, the book adds up and keeps each device's order."""
+    """Whatever happens, and whenever the daemon crashes, the book adds up and keeps each device's order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,17 +37,17 @@ class BookAndDisk(RuleBasedStateMachine):
         self.received: Counter[str] = Counter()
         self.received_on_disk: Counter[str] = Counter()
         self.entered: list[int] = []
-        self.dirty: dict[int, StoredCommand] = {}
+        self.dirty: dict[int, StoredDownlink] = {}
         self.forgotten: list[int] = []
-        self._begin(LoadedCommands([], {}, 0))
+        self._begin(LoadedDownlinks([], {}, 0))
 
-    def _begin(self, loaded: LoadedCommands) -> None:
+    def _begin(self, loaded: LoadedDownlinks) -> None:
         self.dirty.clear()
         self.forgotten.clear()
-        changed: Changed = lambda command, counts: self.dirty.update({command.id: command})  # noqa: E731
-        self.book = CommandBook(loaded, changed, self.forgotten.append, Customers(), lambda: NOW_S)
+        changed: Changed = lambda downlink, counts: self.dirty.update({downlink.id: downlink})  # noqa: E731
+        self.book = DownlinkBook(loaded, changed, self.forgotten.append, Customers(), lambda: NOW_S)
 
-    def _pick(self, data: st.DataObject) -> StoredCommand:
+    def _pick(self, data: st.DataObject) -> StoredDownlink:
         return data.draw(st.sampled_from(self.book.open))
 
     @rule(
@@ -57,14 +57,14 @@ class BookAndDisk(RuleBasedStateMachine):
         mark=st.sampled_from(["", "m1", "m2"]),
     )
     def enter(self, connection: str, device: str, kind: str, mark: str) -> None:
-        wanted: Command | DownlinkError = right(DevEUI=device, AS_KEY=AS_KEY)
+        wanted: Downlink | DownlinkError = right(DevEUI=device, AS_KEY=AS_KEY)
         if kind.startswith("wrong"):
             wanted = wrong(dev_eui=device)
-        command = self.book.enter(connection, wanted, mark, "no LRC" if kind == "refused" else None)
-        assert command.state.final == (kind not in ("right", "withdrawn"))
+        downlink = self.book.enter(connection, wanted, mark, "no LRC" if kind == "refused" else None)
+        assert downlink.state.final == (kind not in ("right", "withdrawn"))
         if kind.endswith("withdrawn"):
-            self.book.withdraw(command)
-            self.dirty.pop(command.id)
+            self.book.withdraw(downlink)
+            self.dirty.pop(downlink.id)
         else:
             self.received[connection] += 1
 
@@ -80,13 +80,13 @@ class BookAndDisk(RuleBasedStateMachine):
 
     @precondition(lambda self: self.book.open)
     @rule(data=st.data(), state=st.sampled_from(FINAL))
-    def end(self, data: st.DataObject, state: CommandState) -> None:
-        command = self._pick(data)
-        self.book.end(command, state, "so it is", 350)
-        assert command.command is not None
-        assert command.command.as_key is None
-        unhappy = state is not CommandState.SENT
-        assert (command.verdict is not None) == (unhappy and command.connection != "")
+    def end(self, data: st.DataObject, state: DownlinkState) -> None:
+        downlink = self._pick(data)
+        self.book.end(downlink, state, "so it is", 350)
+        assert downlink.downlink is not None
+        assert downlink.downlink.as_key is None
+        unhappy = state is not DownlinkState.SENT
+        assert (downlink.verdict is not None) == (unhappy and downlink.connection != "")
 
     @precondition(lambda self: self.book.open)
     @rule(data=st.data())
@@ -95,8 +95,8 @@ class BookAndDisk(RuleBasedStateMachine):
 
     @rule()
     def save(self) -> None:
-        kept = {id: command for id, command in self.dirty.items() if self.book.find(id) is command}
-        self.rows |= {id: command.to_row() for id, command in kept.items()}
+        kept = {id: downlink for id, downlink in self.dirty.items() if self.book.find(id) is downlink}
+        self.rows |= {id: downlink.to_row() for id, downlink in kept.items()}
         for id in self.forgotten:
             self.rows.pop(id, None)
         self.counts = {id: self.book.counts(id).durable() for id in CONNECTIONS}
@@ -106,13 +106,13 @@ class BookAndDisk(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        found = [command_from_row(read_back(row)) for _, row in sorted(self.rows.items())]
-        self._begin(LoadedCommands([c for c in found if c is not None], self.counts, 0))
+        found = [downlink_from_row(read_back(row)) for _, row in sorted(self.rows.items())]
+        self._begin(LoadedDownlinks([c for c in found if c is not None], self.counts, 0))
         self.received = self.received_on_disk.copy()
 
     @invariant()
     def it_adds_up(self) -> None:
-        waiting = Counter(command.connection for command in self.book.open)
+        waiting = Counter(downlink.connection for downlink in self.book.open)
         for connection in CONNECTIONS:
             counts = self.book.counts(connection)
             assert counts.received == self.received[connection]
@@ -122,7 +122,7 @@ class BookAndDisk(RuleBasedStateMachine):
 
     @invariant()
     def order_is_kept(self) -> None:
-        open_ids = [command.id for command in self.book.open]
+        open_ids = [downlink.id for downlink in self.book.open]
         assert open_ids == sorted(open_ids)
         for device in DEVICES:
             newest = self.book.of_device(device, 100)
@@ -137,7 +137,7 @@ class BookAndDisk(RuleBasedStateMachine):
 def few_are_kept() -> Any:
     """So few that forgetting is part of what is tested."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command_book, "KEPT", 6)
+        patch.setattr(downlink_book, "KEPT", 6)
         yield
 
 
@@ -175,9 +175,9 @@ def test_what_is_forgotten_or_withdrawn_is_not_recognised() -> None:
     assert not book.taken_before("plant", "m")
     assert book.redelivered("plant", "m", ()) is None
     old = book.enter("plant", right(), "m", None)
-    book.end(old, CommandState.SENT, "", 200)
-    for _ in range(command_book.KEPT):
-        book.end(book.enter("plant", right(), "another", None), CommandState.SENT, "", 200)
+    book.end(old, DownlinkState.SENT, "", 200)
+    for _ in range(downlink_book.KEPT):
+        book.end(book.enter("plant", right(), "another", None), DownlinkState.SENT, "", 200)
     assert book.find(old.id) is None
     assert not book.taken_before("plant", "m")
     assert book.redelivered("plant", "m", ()) is None
@@ -188,33 +188,33 @@ def test_what_a_broker_may_retain_is_recognised_however_many_came_since() -> Non
     retained = {}
     for device in DEVICES[:2]:
         for port in (5, 6):
-            command = book.enter("plant", right(DevEUI=device, FPort=port), f"{device} {port}", None)
-            book.end(command, CommandState.SENT, "", 200)
-            retained[command.mark] = command
-    kept: list[StoredCommand] = []
-    for n in range(20 * command_book.KEPT):
+            downlink = book.enter("plant", right(DevEUI=device, FPort=port), f"{device} {port}", None)
+            book.end(downlink, DownlinkState.SENT, "", 200)
+            retained[downlink.mark] = downlink
+    kept: list[StoredDownlink] = []
+    for n in range(20 * downlink_book.KEPT):
         kept.append(book.enter("plant", right(DevEUI=DEVICES[0], FPort=7), f"{n}", None))
-        book.end(kept[-1], CommandState.SENT, "", 200)
+        book.end(kept[-1], DownlinkState.SENT, "", 200)
     assert all(book.taken_before("plant", mark) for mark in retained)
-    assert sum(book.find(command.id) is command for command in kept) <= command_book.KEPT
+    assert sum(book.find(downlink.id) is downlink for downlink in kept) <= downlink_book.KEPT
     again = make_book(*retained.values())
-    for n in range(3 * command_book.KEPT):
-        again.end(again.enter("plant", right(FPort=7), f"{n}", None), CommandState.SENT, "", 200)
+    for n in range(3 * downlink_book.KEPT):
+        again.end(again.enter("plant", right(FPort=7), f"{n}", None), DownlinkState.SENT, "", 200)
     assert all(again.taken_before("plant", mark) for mark in retained), "after a restart too"
 
 
 @given(st.lists(st.tuples(st.sampled_from(DEVICES), st.integers(1, 9)), max_size=200))
 def test_what_is_kept_is_bounded_however_many_devices_there_are(places: list[tuple[str, int]]) -> None:
     book = make_book()
-    commands: list[StoredCommand] = []
+    downlinks: list[StoredDownlink] = []
     for device, port in places:
-        commands.append(book.enter("plant", right(DevEUI=device, FPort=port), f"{len(commands)}", None))
-        book.end(commands[-1], CommandState.SENT, "", 200)
-    found = [command for command in commands if book.find(command.id) is command]
-    assert len(found) <= 3 * command_book.KEPT
-    newest = dict(zip(places, commands, strict=True))
-    latest = sorted(newest.values(), key=lambda command: command.id)[-command_book.KEPT :]
-    assert all(command in found for command in latest)
+        downlinks.append(book.enter("plant", right(DevEUI=device, FPort=port), f"{len(downlinks)}", None))
+        book.end(downlinks[-1], DownlinkState.SENT, "", 200)
+    found = [downlink for downlink in downlinks if book.find(downlink.id) is downlink]
+    assert len(found) <= 3 * downlink_book.KEPT
+    newest = dict(zip(places, downlinks, strict=True))
+    latest = sorted(newest.values(), key=lambda downlink: downlink.id)[-downlink_book.KEPT :]
+    assert all(downlink in found for downlink in latest)
 
 
 # ---- what is kept
@@ -224,15 +224,15 @@ def test_the_newest_are_kept_and_none_whose_sender_does_not_know_yet() -> None:
     forgotten: list[int] = []
     book = make_book(forgotten=forgotten.append)
     owed = book.enter("plant", wrong(), "", None)
-    for _ in range(3 * command_book.KEPT):
-        book.end(book.enter("", right(), "", None), CommandState.SENT, "", 200)
+    for _ in range(3 * downlink_book.KEPT):
+        book.end(book.enter("", right(), "", None), DownlinkState.SENT, "", 200)
     assert owed.verdict is not None
     assert book.find(owed.id) is owed
-    assert [command.id for command in book.of_device(DEV_EUI, 1_000)] == [19, 18, 17, 16, 15, owed.id]
+    assert [downlink.id for downlink in book.of_device(DEV_EUI, 1_000)] == [19, 18, 17, 16, 15, owed.id]
     assert forgotten == list(range(2, 15))
     owed.verdict = None
-    for _ in range(command_book.KEPT):
-        book.end(book.enter("", right(), "", None), CommandState.SENT, "", 200)
+    for _ in range(downlink_book.KEPT):
+        book.end(book.enter("", right(), "", None), DownlinkState.SENT, "", 200)
     assert book.find(owed.id) is None
     assert book.counts("plant").rejected == 1, "the counters forget nothing"
 
@@ -240,20 +240,20 @@ def test_the_newest_are_kept_and_none_whose_sender_does_not_know_yet() -> None:
 def test_open_ones_are_never_forgotten() -> None:
     book = make_book()
     waiting = [book.enter("plant", right(), "", None) for _ in range(3)]
-    for _ in range(3 * command_book.KEPT):
+    for _ in range(3 * downlink_book.KEPT):
         book.enter("plant", wrong(dev_eui=""), "", None)
     assert book.open == waiting
 
 
 def test_it_is_full_at_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_book, "MAX_OPEN", 4)
+    monkeypatch.setattr(downlink_book, "MAX_OPEN", 4)
     book = make_book()
     book.enter("plant", right(), "", None)
     book.enter("plant", wrong(), "", None)
     fill = [book.full("plant")]
     last = book.enter("plant", right(), "", None)
     fill.append(book.full("plant"))
-    book.end(last, CommandState.SENT, "", 200)
+    book.end(last, DownlinkState.SENT, "", 200)
     assert [*fill, book.full("plant")] == [False, True, False]
 
 
@@ -261,7 +261,7 @@ def test_it_is_full_at_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 @example(["plant"] * 30 + ["office"] * 15 + [""] * 15)
 def test_a_connection_that_floods_leaves_room_for_the_others(given: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command_book, "MAX_OPEN", 60)
+        patch.setattr(downlink_book, "MAX_OPEN", 60)
         book = make_book()
         for connection in given:
             if not book.full(connection):
@@ -273,12 +273,12 @@ def test_a_connection_that_floods_leaves_room_for_the_others(given: list[str]) -
             assert book.counts(connection).waiting >= min(60 // 2**3, given.count(connection))
 
 
-def test_a_wrong_command_is_over_at_once_and_says_why() -> None:
+def test_a_wrong_downlink_is_over_at_once_and_says_why() -> None:
     book = make_book()
-    command = book.enter("plant", wrong(f_port=7, correlation_id="A1"), "m", None)
-    assert (command.state, command.cause, command.status) == (CommandState.REJECTED, "FPort is missing", WRONG)
-    assert (command.command, command.f_port, command.correlation_id) == (None, 7, "A1")
-    assert command.verdict is not None
+    downlink = book.enter("plant", wrong(f_port=7, correlation_id="A1"), "m", None)
+    assert (downlink.state, downlink.cause, downlink.status) == (DownlinkState.REJECTED, "FPort is missing", WRONG)
+    assert (downlink.downlink, downlink.f_port, downlink.correlation_id) == (None, 7, "A1")
+    assert downlink.verdict is not None
     nobody = book.enter("plant", wrong(dev_eui=""), "m", None)
     assert nobody.verdict is None, "no device, so no report"
 

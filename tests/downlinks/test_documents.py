@@ -1,4 +1,4 @@
-"""Verdicts go back once, whenever the daemon crashes or stops, and to the connection of their command."""
+"""Verdicts go back once, whenever the daemon crashes or stops, and to the connection of their downlink."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.downlinks.downlink_doubles import DEV_EUI, Disk, Lrc, engine, opened, refused, right, wrong
-from tpxd.spool import CommandState, NewReport
+from tpxd.spool import DownlinkState, NewReport
 
 DEVICES = [f"70B3D5E75E00B{n:03X}" for n in range(20)]
 
@@ -31,9 +31,9 @@ async def test_a_verdict_goes_back_once_whenever_the_daemon_crashes(autojump_clo
     lrc = Lrc(lambda asked: refused())
     async with engine(disk, lrc) as plant:
         for n in range(3):
-            command = await plant.send(CorrelationID=f"{n:X}")
-            plant.commands.book.acknowledge(command)
-        plant.commands.enter("plant", wrong())
+            downlink = await plant.send(CorrelationID=f"{n:X}")
+            plant.downlinks.book.acknowledge(downlink)
+        plant.downlinks.enter("plant", wrong())
         await plant.settled()
     assert len(disk.after) > 6
     for left in disk.after:
@@ -43,7 +43,7 @@ async def test_a_verdict_goes_back_once_whenever_the_daemon_crashes(autojump_clo
         assert len(left.reports) == known
         assert len({report.body for report in left.reports}) == known
         states = {left.state(id) for id in left.rows}
-        assert states == {CommandState.REJECTED}
+        assert states == {DownlinkState.REJECTED}
 
 
 class Committing(Disk):
@@ -65,13 +65,13 @@ class Committing(Disk):
 async def test_a_verdict_goes_back_once_whenever_the_daemon_stops(autojump_clock: MockClock, after_s: float) -> None:
     disk = Committing(takes_s=0.5)
     async with opened(disk) as book:
-        command = book.enter("plant", wrong())
+        downlink = book.enter("plant", wrong())
         await trio.sleep(after_s)
-        book.book.acknowledge(command)
+        book.book.acknowledge(downlink)
     left = disk.as_now()
     async with opened(left) as again:
         await trio.sleep(5)
-        found = again.book.find(command.id)
+        found = again.book.find(downlink.id)
         assert found is not None
         assert (found.acknowledged, found.verdict) == (True, None)
     assert len(left.reports) == 1
@@ -81,11 +81,11 @@ async def test_many_that_expire_at_once_share_their_writes(autojump_clock: MockC
     disk = Disk(takes_s=0.01)
     async with engine(disk, Lrc(there=False)) as plant:
         for n in range(3_000):
-            plant.commands.enter("plant", right(DevEUI=DEVICES[n % len(DEVICES)], ValidityTime=30))
+            plant.downlinks.enter("plant", right(DevEUI=DEVICES[n % len(DEVICES)], ValidityTime=30))
         await trio.sleep(5)
         before = disk.writes
         await trio.sleep(60)
-        assert plant.commands.book.counts("plant").expired == 3_000
+        assert plant.downlinks.book.counts("plant").expired == 3_000
         assert len(disk.reports) == 3_000
         assert disk.writes - before < 100
 

@@ -1,4 +1,4 @@
-"""Whatever the LRC does and whenever the daemon crashes: order, one end for each command, and counters that add up."""
+"""Whatever the LRC does and whenever the daemon crashes: order, one end for each downlink, and counters that add up."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.downlinks.downlink_doubles import Disk, Lrc, engine, queued, refused, right, wall
-from tpxd.spool import CommandState
-from tpxd.spool.downlinks import command_from_row
+from tpxd.spool import DownlinkState
+from tpxd.spool.downlinks import downlink_from_row
 
 DEVICES = ("70B3D5E75E00A1C4", "70B3D5E75E00A1C5", "70B3D5E75E00A1C6")
 ANSWERS: dict[str, Callable[[], httpx.Response | httpx.HTTPError | None]] = {
@@ -35,12 +35,12 @@ class Story:
     """What happens.
 
     Attributes:
-        commands: the device of each, and its validity in seconds.
+        downlinks: the device of each, and its validity in seconds.
         answers: of the LRC, one after the other; afterwards it takes everything.
         crashes_s: the daemon crashes after so many seconds, again and again.
     """
 
-    commands: list[tuple[str, int | None]]
+    downlinks: list[tuple[str, int | None]]
     answers: list[str]
     crashes_s: list[float]
     when_in_doubt: str
@@ -63,9 +63,9 @@ async def live(story: Story) -> tuple[Lrc, Disk]:
     for crash_s in [*story.crashes_s, None]:
         async with engine(disk, lrc, when_in_doubt=story.when_in_doubt) as plant:
             if not disk.rows:
-                for n, (device, validity) in enumerate(story.commands):
+                for n, (device, validity) in enumerate(story.downlinks):
                     wanted = right(wall(), DevEUI=device, payload_hex=f"{n:02x}", ValidityTime=validity)
-                    plant.commands.enter("plant", wanted)
+                    plant.downlinks.enter("plant", wanted)
                 await trio.sleep(0.05)
             if crash_s is None:
                 await plant.settled()
@@ -79,20 +79,20 @@ async def live(story: Story) -> tuple[Lrc, Disk]:
 @given(stories)
 def test_it_comes_to_its_end(story: Story) -> None:
     lrc, disk = trio.run(partial(live, story), clock=MockClock(autojump_threshold=0))
-    found = [command_from_row(row) for _, row in sorted(disk.rows.items())]
-    commands = [command for command in found if command is not None]
-    assert len(commands) == len(story.commands)
-    states = Counter(str(command.state) for command in commands)
-    counts = disk.counts["plant"] if commands else {}
-    assert all(counts[name] == states[name] for name in ("sent", "rejected", "expired") if commands)
+    found = [downlink_from_row(row) for _, row in sorted(disk.rows.items())]
+    downlinks = [downlink for downlink in found if downlink is not None]
+    assert len(downlinks) == len(story.downlinks)
+    states = Counter(str(downlink.state) for downlink in downlinks)
+    counts = disk.counts["plant"] if downlinks else {}
+    assert all(counts[name] == states[name] for name in ("sent", "rejected", "expired") if downlinks)
     assert states["waiting"] == states["sending"] == 0
-    unhappy = [command.correlation_id for command in commands if command.state is not CommandState.SENT]
+    unhappy = [downlink.correlation_id for downlink in downlinks if downlink.state is not DownlinkState.SENT]
     assert sorted(verdict["CorrelationID"] for verdict in disk.verdicts()) == sorted(unhappy)
     for device in DEVICES:
         firsts = list(dict.fromkeys(lrc.payloads(device)))
         assert firsts == sorted(firsts), "in the order in which they came"
         assert lrc.payloads(device) == sorted(lrc.payloads(device)), "and none again after a later one"
     told = Counter(asked["CorrelationID"] for asked in lrc.told)
-    assert all(told[command.correlation_id] for command in commands if command.state is CommandState.SENT)
+    assert all(told[downlink.correlation_id] for downlink in downlinks if downlink.state is DownlinkState.SENT)
     if story.when_in_doubt == "report":
-        assert all(command.doubts <= 1 for command in commands), "what may be with the LRC is not sent again"
+        assert all(downlink.doubts <= 1 for downlink in downlinks), "what may be with the LRC is not sent again"

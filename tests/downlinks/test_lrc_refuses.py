@@ -1,4 +1,4 @@
-"""An LRC that refuses what commands are signed with: who waits, who goes on, when it is tried again, who is told."""
+"""An LRC that refuses what downlinks are signed with: who waits, who goes on, when it is tried again, who is told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from tests.downlinks.downlink_doubles import AS_KEY, DEV_EUI, Asked, Disk, Lrc, engine, queued, right, wall
 from tpxd.downlinks import lrc_reach
 from tpxd.lorawan.downlink_request import Signing
-from tpxd.spool import CommandState
+from tpxd.spool import DownlinkState
 
 OTHER = "70B3D5E75E00A1C5"
 RIGHT, WRONG = Signing("TWA_1", AS_KEY), Signing("TWA_1", "0" * 32)
@@ -33,7 +33,7 @@ async def test_it_waits_and_is_tried_every_five_minutes_until_the_lrc_takes_it(
         await trio.sleep(1_000)
         assert [round(at - begun) for at in plant.lrc.tried] == [0, 300, 600, 900], "one of them, each five minutes"
         cause = f'the LRC refuses AS_ID "TWA_1": HTTP {status}: Security Check. bad AS_ID'
-        assert [(c.state, c.doubts) for c in (first, second)] == [(CommandState.WAITING, 0)] * 2
+        assert [(c.state, c.doubts) for c in (first, second)] == [(DownlinkState.WAITING, 0)] * 2
         assert [c.cause for c in (first, second)] == [cause] * 2, "also of one that was not tried itself"
         assert plant.disk.reports == []
         document = plant.sender.document()
@@ -41,11 +41,11 @@ async def test_it_waits_and_is_tried_every_five_minutes_until_the_lrc_takes_it(
         assert document["refusedAsIds"] == ["TWA_1"]
         assert document["lastError"]["message"] == cause
         assert {401: "downlinkAsKey", 403: "downlinkAsId"}[status] in document["lastError"]["hint"]
-        assert plant.events() == [f"commands wait, tried every five minutes: {cause}"]
+        assert plant.events() == [f"downlinks wait, tried every five minutes: {cause}"]
         assert plant.log.newest()[0].level == logging.WARNING
         plant.lrc.answer = lambda asked: queued()
         await trio.sleep(302)
-        assert [c.state for c in (first, second)] == [CommandState.SENT] * 2
+        assert [c.state for c in (first, second)] == [DownlinkState.SENT] * 2
         assert plant.lrc.payloads()[-2:] == ["02ff", "03"]
         assert (plant.sender.document()["healthy"], plant.sender.document()["refusedAsIds"]) == (True, [])
         assert plant.events()[1:] == ['the LRC takes AS_ID "TWA_1" again']
@@ -53,11 +53,11 @@ async def test_it_waits_and_is_tried_every_five_minutes_until_the_lrc_takes_it(
 
 async def test_its_validity_ends_it_and_the_cause_says_why(autojump_clock: MockClock) -> None:
     async with engine(lrc=Lrc(lambda asked: bad())) as plant:
-        command = await plant.send(ValidityTime=60)
+        downlink = await plant.send(ValidityTime=60)
         await trio.sleep(70)
-        assert command.state is CommandState.EXPIRED
+        assert downlink.state is DownlinkState.EXPIRED
         (verdict,) = plant.disk.verdicts()
-        assert "the LRC refuses commands without an AS_ID: HTTP 403" in verdict["DownlinkRejectionCause"]
+        assert "the LRC refuses downlinks without an AS_ID: HTTP 403" in verdict["DownlinkRejectionCause"]
         assert not plant.sender.document()["healthy"], "nothing was accepted since"
         await trio.sleep(1_000)
         assert len(plant.lrc.tried) == 1
@@ -72,9 +72,9 @@ async def test_a_device_that_is_not_its_own_holds_up_no_other(autojump_clock: Mo
         for n in range(20):
             other = await plant.send(DevEUI=OTHER, payload_hex=f"{n:02x}")
             await trio.sleep(10)
-            assert other.state is CommandState.SENT
+            assert other.state is DownlinkState.SENT
             assert plant.sender.document()["healthy"], "one with that AS_ID was accepted since"
-        assert stuck.state is CommandState.WAITING
+        assert stuck.state is DownlinkState.WAITING
         await trio.sleep(301)
         assert not plant.sender.document()["healthy"], "the newest try was refused"
 
@@ -83,7 +83,7 @@ async def test_who_signs_otherwise_goes_on_to_the_same_device_and_in_order(autoj
     lrc = Lrc(lambda asked: bad() if asked["AS_ID"] == "BAD" else queued())
     async with engine(lrc=lrc, as_id="TWA_1") as plant:
         for n in range(30):
-            plant.commands.enter("plant", right(wall(), payload_hex=f"{n:02x}", AS_ID="BAD" if n % 3 else None))
+            plant.downlinks.enter("plant", right(wall(), payload_hex=f"{n:02x}", AS_ID="BAD" if n % 3 else None))
         await trio.sleep(10)
         assert [asked["Payload"] for asked in lrc.told if asked["AS_ID"] != "BAD"] == [
             f"{3 * n:02x}" for n in range(10)
@@ -110,7 +110,7 @@ async def test_somebody_asks_for_it(autojump_clock: MockClock) -> None:
         plant.lrc.answer = lambda asked: queued()
         plant.sender.reconnect()
         await trio.sleep(1)
-        assert plant.commands.book.counts("plant").sent == 2
+        assert plant.downlinks.book.counts("plant").sent == 2
 
 
 async def test_a_changed_key_is_tried_at_once(autojump_clock: MockClock) -> None:
@@ -119,12 +119,12 @@ async def test_a_changed_key_is_tried_at_once(autojump_clock: MockClock) -> None
 
     keys = {"plant": WRONG}
     async with engine(lrc=Lrc(answer), signing_of=lambda id: keys.get(id, Signing())) as plant:
-        command = await plant.send()
+        downlink = await plant.send()
         await trio.sleep(30)
-        assert (command.state, len(plant.lrc.tried)) == (CommandState.WAITING, 1)
+        assert (downlink.state, len(plant.lrc.tried)) == (DownlinkState.WAITING, 1)
         keys["plant"] = RIGHT
         await trio.sleep(2)
-        assert command.state is CommandState.SENT
+        assert downlink.state is DownlinkState.SENT
         assert plant.sender.document()["healthy"]
 
 
@@ -146,7 +146,7 @@ async def test_a_restart_tries_at_once(autojump_clock: MockClock) -> None:
         left = before.disk.as_now()
     async with engine(left) as plant:
         await trio.sleep(1)
-        assert plant.commands.book.counts("plant").sent == 1
+        assert plant.downlinks.book.counts("plant").sent == 1
 
 
 async def test_what_is_remembered_of_refused_ones_is_bounded(
@@ -161,4 +161,4 @@ async def test_what_is_remembered_of_refused_ones_is_bounded(
         assert document["refusedAsIds"] == ["AS7", "AS8", "AS9"]
         assert document["reason"] == 'the LRC refuses AS_ID "AS9": HTTP 403: Security Check. bad AS_ID; 2 more AS_IDs'
         await trio.sleep(120)
-        assert plant.commands.lanes.devices == 0, "and no lane is left of what expired"
+        assert plant.downlinks.lanes.devices == 0, "and no lane is left of what expired"

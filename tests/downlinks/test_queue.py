@@ -1,4 +1,4 @@
-"""Commands that survive: what is on disk when, what a refusing disk changes, and who waits for room."""
+"""Downlinks that survive: what is on disk when, what a refusing disk changes, and who waits for room."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.downlinks.downlink_doubles import DEV_EUI, Disk, opened, right, wrong
-from tpxd.downlinks import book as command_book
-from tpxd.downlinks import queue as commands
+from tpxd.downlinks import book as downlink_book
+from tpxd.downlinks import queue as downlinks
 from tpxd.downlinks.lanes import Lanes
 from tpxd.downlinks.queue import CRASHED
 from tpxd.downlinks.saving import RETRY_S
@@ -20,7 +20,7 @@ from tpxd.events import EventLog
 from tpxd.lorawan.downlink_request import Signing
 from tpxd.lorawan.reports import DOWNLINK_SENT
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import CommandState, NewReport
+from tpxd.spool import DownlinkState, NewReport
 
 DEVICES = [f"70B3D5E75E00B{n:03X}" for n in range(20)]
 
@@ -28,17 +28,17 @@ DEVICES = [f"70B3D5E75E00B{n:03X}" for n in range(20)]
 # ---- to the disk
 
 
-async def test_the_sender_gets_commands_when_they_are_on_disk_in_their_order(autojump_clock: MockClock) -> None:
+async def test_the_sender_gets_downlinks_when_they_are_on_disk_in_their_order(autojump_clock: MockClock) -> None:
     disk = Disk(takes_s=0.2)
     due: list[int] = []
 
     async def take_each(lanes: Lanes) -> None:
         while True:
             lane = await lanes.next()
-            command = lane.take(lambda command: Signing())
-            assert command is not None
-            assert command.id in disk.rows
-            due.append(command.id)
+            downlink = lane.take(lambda downlink: Signing())
+            assert downlink is not None
+            assert downlink.id in disk.rows
+            due.append(downlink.id)
             lanes.give_back(lane)
 
     async with opened(disk) as book, trio.open_nursery() as nursery:
@@ -51,8 +51,8 @@ async def test_the_sender_gets_commands_when_they_are_on_disk_in_their_order(aut
             await trio.sleep(0.15)
         disk.failing = False
         await trio.sleep(5)
-        assert due == [command.id for command in book.book.open]
-        assert [command.id for command in book.waiting] == due
+        assert due == [downlink.id for downlink in book.book.open]
+        assert [downlink.id for downlink in book.waiting] == due
         assert len(due) == 40
         nursery.cancel_scope.cancel()
 
@@ -72,7 +72,7 @@ async def test_everything_is_there_after_a_restart(autojump_clock: MockClock) ->
     async with opened(disk) as book:
         waits = book.enter("plant", right(CorrelationID="A1", AS_ID="TWA_1", AS_KEY="0" * 32, ValidityTime=60), "m")
         sent = book.enter("plant", right(CorrelationID="A2"))
-        book.book.end(sent, CommandState.SENT, "Request queued by LRC", 200)
+        book.book.end(sent, DownlinkState.SENT, "Request queued by LRC", 200)
         told = {"CorrelationID": "A2", "DeliveryStatus": 1, "FCntDn": 7}
         assert book.transmitted(DEV_EUI, told)
         assert not book.transmitted(DEV_EUI, {"CorrelationID": "unknown", "DeliveryStatus": 0})
@@ -84,7 +84,7 @@ async def test_everything_is_there_after_a_restart(autojump_clock: MockClock) ->
     async with opened(disk.as_now()) as again:
         found = again.book.find(waits.id)
         assert found is not None
-        assert (found.command, found.mark, found.version) == (waits.command, "m", waits.version)
+        assert (found.downlink, found.mark, found.version) == (waits.downlink, "m", waits.version)
         finished = again.book.find(sent.id)
         assert finished is not None
         assert finished.transmitted == {"DeliveryStatus": 1, "FCntDn": 7, "CorrelationID": "A2"}
@@ -96,13 +96,13 @@ async def test_everything_is_there_after_a_restart(autojump_clock: MockClock) ->
 async def test_what_a_crash_left_in_the_middle_is_doubtful_once_each_time(autojump_clock: MockClock) -> None:
     disk = Disk()
     async with opened(disk) as book:
-        command = book.enter("plant", right())
-        book.book.begin(command)
+        downlink = book.enter("plant", right())
+        book.book.begin(downlink)
     for doubts in (1, 2):
         async with opened(disk) as again:
-            found = again.book.find(command.id)
+            found = again.book.find(downlink.id)
             assert found is not None
-            assert (found.state, found.cause, found.doubts) == (CommandState.WAITING, CRASHED, doubts)
+            assert (found.state, found.cause, found.doubts) == (DownlinkState.WAITING, CRASHED, doubts)
             assert again.book.counts("plant").doubtful == doubts
             again.book.begin(found)
 
@@ -111,11 +111,11 @@ async def test_without_an_lrc_only_what_waits_is_refused_at_a_restart(autojump_c
     disk = Disk()
     async with opened(disk) as book:
         waits, sent = (book.enter("plant", right()) for _ in range(2))
-        book.book.end(sent, CommandState.SENT, "Request queued by LRC", 200)
+        book.book.end(sent, DownlinkState.SENT, "Request queued by LRC", 200)
     async with opened(disk, refusal="no LRC") as again:
         assert again.waiting == []
         await trio.sleep(1)
-    assert (disk.state(waits.id), disk.state(sent.id)) == (CommandState.REJECTED, CommandState.SENT)
+    assert (disk.state(waits.id), disk.state(sent.id)) == (DownlinkState.REJECTED, DownlinkState.SENT)
     assert [verdict["DownlinkRejectionCause"] for verdict in disk.verdicts()] == ["no LRC"]
 
 
@@ -127,7 +127,7 @@ async def test_damaged_rows_are_told_and_the_rest_goes_on(autojump_clock: MockCl
     first, *middle, crc = disk.rows[2]
     disk.rows[2] = (first, *middle, crc ^ 1)
     async with opened(disk, log) as again:
-        assert [command.id for command in again.waiting] == [1, 3]
+        assert [downlink.id for downlink in again.waiting] == [1, 3]
         counts = again.book.counts("plant")
         assert (counts.received, counts.rejected, counts.waiting) == (3, 1, 2)
     (event,) = log.newest()
@@ -141,11 +141,11 @@ async def test_who_waits_is_told_that_the_disk_refuses_and_may_take_it_back(auto
     disk = Disk(failing=True)
     async with opened(disk) as book:
         for wanted in (right(), wrong()):
-            command = book.enter("plant", wanted, "m")
+            downlink = book.enter("plant", wanted, "m")
             with pytest.raises(SpoolUnavailable, match="the disk is full"):
-                await book.saved(command)
-            book.withdraw(command)
-            book.withdraw(command)
+                await book.saved(downlink)
+            book.withdraw(downlink)
+            book.withdraw(downlink)
         kept = book.enter("plant", right())
         with pytest.raises(SpoolUnavailable):
             await book.saved(kept)
@@ -163,21 +163,21 @@ async def test_who_waits_is_told_that_the_disk_refuses_and_may_take_it_back(auto
 async def test_who_must_wait_waits_as_long_as_it_takes(autojump_clock: MockClock) -> None:
     disk = Disk(failing=True)
     async with opened(disk) as book:
-        command = book.enter("plant", right())
+        downlink = book.enter("plant", right())
         with trio.move_on_after(3_600):
-            await book.surely_saved(command)
+            await book.surely_saved(downlink)
             raise AssertionError("it is on no disk")
         disk.failing = False
         begun = trio.current_time()
-        await book.surely_saved(command)
+        await book.surely_saved(downlink)
         assert trio.current_time() - begun <= RETRY_S
-        assert disk.rows.keys() == {command.id}
+        assert disk.rows.keys() == {downlink.id}
 
 
 async def test_what_is_forgotten_before_it_could_be_saved_is_gone(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command_book, "KEPT", 5)
+    monkeypatch.setattr(downlink_book, "KEPT", 5)
     disk = Disk(failing=True)
     async with opened(disk) as book:
         first = book.enter("plant", wrong(""))
@@ -198,7 +198,7 @@ async def test_the_last_save_takes_two_seconds_at_most(autojump_clock: MockClock
         book.enter("plant", right())
         await trio.sleep(1)
         begun = trio.current_time()
-    assert trio.current_time() - begun == pytest.approx(commands.LAST_SAVE_S)
+    assert trio.current_time() - begun == pytest.approx(downlinks.LAST_SAVE_S)
     assert disk.rows == {}
 
 
@@ -217,7 +217,7 @@ async def test_a_cancellation_saves_what_was_entered(autojump_clock: MockClock) 
 
 
 async def test_all_who_wait_for_room_are_woken(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_book, "MAX_OPEN", 2)
+    monkeypatch.setattr(downlink_book, "MAX_OPEN", 2)
     async with opened(Disk()) as book:
         first = book.enter("plant", right())
         await book.saved(first)
@@ -227,13 +227,13 @@ async def test_all_who_wait_for_room_are_woken(autojump_clock: MockClock, monkey
                     nursery.start_soon(book.room, "plant")
                 await wait_all_tasks_blocked()
                 assert len(nursery.child_tasks) == 3
-                book.book.end(first, CommandState.SENT, "", 200)
+                book.book.end(first, DownlinkState.SENT, "", 200)
 
 
 async def test_verdicts_that_cannot_be_stored_take_room_too(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "MAX_VERDICTS", 10)
+    monkeypatch.setattr(downlinks, "MAX_VERDICTS", 10)
     disk = NoRoomForReports()
     async with opened(disk) as book:
         for _ in range(10):
@@ -254,7 +254,7 @@ class NoRoomForReports(Disk):
         return bool(reports) and not self.room
 
 
-async def test_no_room_for_verdicts_keeps_no_command_off_the_disk(autojump_clock: MockClock) -> None:
+async def test_no_room_for_verdicts_keeps_no_downlink_off_the_disk(autojump_clock: MockClock) -> None:
     disk = NoRoomForReports()
     async with opened(disk) as book:
         await book.surely_saved(book.enter("plant", wrong()))

@@ -1,4 +1,4 @@
-"""The law of what comes again: every message becomes one command, over links that are lost and crashes."""
+"""The law of what comes again: every message becomes one downlink, over links that are lost and crashes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.connection.far_end import message, payloads
 from tests.downlinks.downlink_doubles import NOW_S, Disk, body, read_back
 from tests.intake.doubles import MemoryStore
 from tpxd.downlinks.inbox import Inbox
-from tpxd.downlinks.queue import Commands
-from tpxd.spool import LoadedCommands, StoredCommand
-from tpxd.spool.downlinks import command_from_row
+from tpxd.downlinks.queue import DownlinkQueue
+from tpxd.spool import LoadedDownlinks, StoredDownlink
+from tpxd.spool.downlinks import downlink_from_row
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Daemon:
         self.start()
 
     def start(self) -> None:
-        found = [command_from_row(row) for _, row in sorted(self.rows.items())]
-        loaded = LoadedCommands([command for command in found if command is not None], {}, 0)
-        self.commands = Commands(Disk(), MemoryStore().append, loaded, None, lambda: NOW_S)
+        found = [downlink_from_row(row) for _, row in sorted(self.rows.items())]
+        loaded = LoadedDownlinks([downlink for downlink in found if downlink is not None], {}, 0)
+        self.downlinks = DownlinkQueue(Disk(), MemoryStore().append, loaded, None, lambda: NOW_S)
 
     def save(self) -> None:
-        self.rows = {command.id: read_back(command.to_row()) for command in self.commands.book.open}
+        self.rows = {downlink.id: read_back(downlink.to_row()) for downlink in self.downlinks.book.open}
 
 
 @given(steps)
-def test_every_message_becomes_one_command_in_its_order(steps: list[Step]) -> None:
+def test_every_message_becomes_one_downlink_in_its_order(steps: list[Step]) -> None:
     """Whatever is lost in between, as long as the broker gets the acknowledgements that were sent."""
     daemon = Daemon()
     published: list[bytes] = []
@@ -67,22 +67,22 @@ def test_every_message_becomes_one_command_in_its_order(steps: list[Step]) -> No
         for payload in step.published:
             published.append(body(payload_hex=f"{payload:02x}", CorrelationID="A1"))
             queue.append((published[-1], False))
-        inbox = Inbox("plant", daemon.commands, None, wall=lambda: NOW_S)
-        taken: list[StoredCommand] = []
+        inbox = Inbox("plant", daemon.downlinks, None, wall=lambda: NOW_S)
+        taken: list[StoredDownlink] = []
         for index in range(min(step.taken, len(queue))):
             content, before = queue[index]
-            command = inbox.take(message(content, redelivered=before))
-            assert isinstance(command, StoredCommand)
-            taken.append(command)
+            downlink = inbox.take(message(content, redelivered=before))
+            assert isinstance(downlink, StoredDownlink)
+            taken.append(downlink)
             queue[index] = (content, True)
         if step.crash:
             daemon.start()
             continue
         daemon.save()
-        for command in taken[: step.acknowledged]:
-            inbox.acknowledged(command)
+        for downlink in taken[: step.acknowledged]:
+            inbox.acknowledged(downlink)
             queue.popleft()
         daemon.save()
     assert not queue
     expected = [orjson.loads(content)["DevEUI_downlink"]["payload_hex"] for content in published]
-    assert payloads(daemon.commands) == expected
+    assert payloads(daemon.downlinks) == expected

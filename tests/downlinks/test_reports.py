@@ -1,4 +1,4 @@
-"""Which command a DevEUI_downlink_Sent is about, and what that says about it."""
+"""Which downlink a DevEUI_downlink_Sent is about, and what that says about it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.downlinks.downlink_doubles import DEV_EUI, Lrc, engine, make_book, re
 from tpxd.downlinks import customers
 from tpxd.downlinks.book import ON_AIR
 from tpxd.downlinks.customers import Customers
-from tpxd.downlinks.documents import command_document
+from tpxd.downlinks.documents import downlink_document
 from tpxd.lorawan.reports import UPLINK
-from tpxd.spool import CommandState
+from tpxd.spool import DownlinkState
 
 DEVICES = ("70B3D5E75E00A1C4", "70B3D5E75E00A1C5")
 
@@ -26,16 +26,16 @@ def sent_report(**fields: Any) -> dict[str, Any]:
 
 def test_a_report_is_matched_by_its_correlation_id_however_it_is_written() -> None:
     book = make_book()
-    command = book.enter("plant", right(CorrelationID="A1"), "", None)
+    downlink = book.enter("plant", right(CorrelationID="A1"), "", None)
     other = book.enter("plant", right(CorrelationID="00000000000000A1", DevEUI=DEVICES[1]), "", None)
     for written in ("A1", "a1", "00000000000000A1", "0xA1"):
-        assert book.of_report(DEV_EUI, sent_report(CorrelationID=written)) is command
+        assert book.of_report(DEV_EUI, sent_report(CorrelationID=written)) is downlink
         assert book.of_report(DEVICES[1], sent_report(CorrelationID=written)) is other
     unknown: list[Any] = ["A2", "", "no hex", "-A1", "1" * 400, [1], {"a": 1}]
     for junk in unknown:
         assert book.of_report(DEV_EUI, sent_report(CorrelationID=junk)) is None
-    book.transmit(command, sent_report(DeliveryFailedCause1="C0", Lrrid="1000A7F2", CustomerData={"a": 1}))
-    assert command.transmitted == {
+    book.transmit(downlink, sent_report(DeliveryFailedCause1="C0", Lrrid="1000A7F2", CustomerData={"a": 1}))
+    assert downlink.transmitted == {
         "FCntDn": 318,
         "DeliveryStatus": 1,
         "DeliveryFailedCause1": "C0",
@@ -44,41 +44,41 @@ def test_a_report_is_matched_by_its_correlation_id_however_it_is_written() -> No
 
 
 @pytest.mark.parametrize("first", ["silence", "report"])
-def test_a_report_ends_the_doubt_whether_the_lrc_has_a_command(first: str) -> None:
+def test_a_report_ends_the_doubt_whether_the_lrc_has_a_downlink(first: str) -> None:
     book = make_book()
-    command = book.enter("plant", right(CorrelationID="A1"), "", None)
-    book.begin(command)
+    downlink = book.enter("plant", right(CorrelationID="A1"), "", None)
+    book.begin(downlink)
     told = sent_report(CorrelationID="A1")
     if first == "silence":
-        book.doubt(command, "no answer")
-        book.transmit(command, told)
+        book.doubt(downlink, "no answer")
+        book.transmit(downlink, told)
     else:
-        book.transmit(command, told)
-        assert command.state is CommandState.SENDING, "the answer may still come"
-        book.doubt(command, "no answer")
+        book.transmit(downlink, told)
+        assert downlink.state is DownlinkState.SENDING, "the answer may still come"
+        book.doubt(downlink, "no answer")
     counts = book.counts("plant")
-    assert (command.state, command.cause, command.verdict) == (CommandState.SENT, ON_AIR, None)
+    assert (downlink.state, downlink.cause, downlink.verdict) == (DownlinkState.SENT, ON_AIR, None)
     assert (counts.sent, counts.waiting, counts.doubtful) == (1, 0, 1)
 
 
-def test_a_report_that_may_be_about_another_command_ends_no_doubt() -> None:
+def test_a_report_that_may_be_about_another_downlink_ends_no_doubt() -> None:
     book = make_book()
     for fields in ({"CorrelationID": "A1"}, {"CorrelationID": "A2", "FCntDn": 317}):
-        book.end(book.enter("plant", right(**fields), "", None), CommandState.SENT, "", 200)
+        book.end(book.enter("plant", right(**fields), "", None), DownlinkState.SENT, "", 200)
     again = book.enter("plant", right(CorrelationID="a1"), "", None)
     counted = book.enter("plant", right(CorrelationID="A3", FCntDn=317), "", None)
     never = book.enter("plant", right(CorrelationID="A4"), "", None)
-    for command in (again, counted):
-        book.begin(command)
-    for command in (again, counted, never):
-        book.doubt(command, "no answer")
+    for downlink in (again, counted):
+        book.begin(downlink)
+    for downlink in (again, counted, never):
+        book.doubt(downlink, "no answer")
     book.transmit(again, sent_report(CorrelationID="A1"))
     book.transmit(counted, sent_report())
     book.transmit(never, sent_report(CorrelationID="A4"))
-    assert {command.state for command in (again, counted, never)} == {CommandState.WAITING}
+    assert {downlink.state for downlink in (again, counted, never)} == {DownlinkState.WAITING}
 
 
-def test_of_equal_correlation_ids_the_newest_command_that_could_be_sent_counts() -> None:
+def test_of_equal_correlation_ids_the_newest_downlink_that_could_be_sent_counts() -> None:
     book = make_book()
     first = book.enter("plant", right(CorrelationID="A1"), "", None)
     newest = book.enter("plant", right(CorrelationID="A1"), "", None)
@@ -113,19 +113,19 @@ SUMMARY = {
 }  # fmt: skip
 
 
-def test_a_multicast_summary_is_about_the_command_whose_correlation_id_it_names() -> None:
+def test_a_multicast_summary_is_about_the_downlink_whose_correlation_id_it_names() -> None:
     book = make_book()
     counted = book.enter("plant", right(FCntDn=317), "", None)
-    command = book.enter("plant", right(CorrelationID="A1"), "", None)
-    assert book.of_report(DEV_EUI, SUMMARY) is command
+    downlink = book.enter("plant", right(CorrelationID="A1"), "", None)
+    assert book.of_report(DEV_EUI, SUMMARY) is downlink
     bare = {name: value for name, value in SUMMARY.items() if name != "CorrelationID"}
     assert book.of_report(DEV_EUI, bare) is None
     assert book.of_report(DEV_EUI, {"FCntDn": 318}) is counted
-    book.begin(command)
-    book.doubt(command, "no answer")
-    book.transmit(command, SUMMARY)
-    assert (command.state, command.cause) == (CommandState.SENT, ON_AIR)
-    document = command_document(command)
+    book.begin(downlink)
+    book.doubt(downlink, "no answer")
+    book.transmit(downlink, SUMMARY)
+    assert (downlink.state, downlink.cause) == (DownlinkState.SENT, ON_AIR)
+    document = downlink_document(downlink)
     assert document["transmitted"] == {
         name: value for name, value in SUMMARY.items() if name not in ("DevEUI", "FPort", "CustomerID")
     }
@@ -134,10 +134,10 @@ def test_a_multicast_summary_is_about_the_command_whose_correlation_id_it_names(
 
 def test_a_cause_that_is_a_code_goes_back_in_words() -> None:
     book = make_book()
-    command = book.enter("plant", right(), "", None)
-    book.end(command, CommandState.REJECTED, "E2", 350)
-    assert command.verdict is not None
-    assert b'"DownlinkRejectionCause":"E2, FCntDn is not valid"' in command.verdict
+    downlink = book.enter("plant", right(), "", None)
+    book.end(downlink, DownlinkState.REJECTED, "E2", 350)
+    assert downlink.verdict is not None
+    assert b'"DownlinkRejectionCause":"E2, FCntDn is not valid"' in downlink.verdict
 
 
 # ---- whose a device is
@@ -145,8 +145,8 @@ def test_a_cause_that_is_a_code_goes_back_in_words() -> None:
 
 async def test_a_rejection_names_the_customer_that_a_report_of_the_device_brought(autojump_clock: MockClock) -> None:
     async with engine(lrc=Lrc(lambda asked: refused())) as plant:
-        assert not plant.commands.heard(UPLINK, DEV_EUI, {"CustomerID": "100009421", "FCntUp": 1})
-        assert not plant.commands.heard(UPLINK, DEV_EUI, {"FCntUp": 2})
+        assert not plant.downlinks.heard(UPLINK, DEV_EUI, {"CustomerID": "100009421", "FCntUp": 1})
+        assert not plant.downlinks.heard(UPLINK, DEV_EUI, {"FCntUp": 2})
         await plant.send()
         await plant.send(DevEUI=DEVICES[1])
         await plant.settled()

@@ -21,7 +21,7 @@ from tests.intake.serving import serving
 from tests.notebook import Notebook
 from tpxd.connection.chains import Chains
 from tpxd.connectors.http.connector import HttpConfig
-from tpxd.downlinks.queue import Commands, open_commands
+from tpxd.downlinks.queue import DownlinkQueue, open_downlinks
 from tpxd.downlinks.urls import PATH, DownlinkUrls
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
@@ -39,7 +39,7 @@ class Site:
     """The route of one connection, `plant`, and the disk behind it."""
 
     route: Route
-    commands: Commands
+    downlinks: DownlinkQueue
     disk: Disk
     verdicts: MemoryStore = field(default_factory=MemoryStore)
 
@@ -58,14 +58,14 @@ async def site(*, refusal: str | None = None, chained: bool = False, **configura
     urls = DownlinkUrls(Notebook(), "http://edge.example:8090", EventLog().report)
     settings = {"destinationURL": "http://as.example.net/in", "downlinkUuid": UUID}
     await urls.open("plant", HttpConfig.model_validate(settings | configuration))
-    async with open_commands(disk, verdicts.append, EventLog().report, refusal=refusal) as commands:
+    async with open_downlinks(disk, verdicts.append, EventLog().report, refusal=refusal) as downlinks:
         chains = Chains()
         chains.set({"plant": ["archive"], "archive": []} if chained else {})
-        route = downlink_route(urls.find, commands, chains.messages, lambda: 1_700_000_000.0)
-        yield Site(route, commands, disk, verdicts)
+        route = downlink_route(urls.find, downlinks, chains.messages, lambda: 1_700_000_000.0)
+        yield Site(route, downlinks, disk, verdicts)
 
 
-async def test_a_command_is_on_disk_when_it_is_answered() -> None:
+async def test_a_downlink_is_on_disk_when_it_is_answered() -> None:
     async with site() as plant:
         response = await plant.post(body(CorrelationID="A1"))
         assert (response.status, orjson.loads(response.body)) == (
@@ -73,10 +73,10 @@ async def test_a_command_is_on_disk_when_it_is_answered() -> None:
             {"id": "1", "CorrelationID": "A1", "state": "waiting"},
         )
         assert plant.disk.rows.keys() == {1}
-        command = plant.commands.book.find(1)
-        assert command is not None
-        assert (command.connection, command.dev_eui, command.f_port) == ("plant", DEV_EUI, 5)
-        # equal commands over HTTP are as many commands
+        downlink = plant.downlinks.book.find(1)
+        assert downlink is not None
+        assert (downlink.connection, downlink.dev_eui, downlink.f_port) == ("plant", DEV_EUI, 5)
+        # equal downlinks over HTTP are as many downlinks
         assert orjson.loads((await plant.post(body(CorrelationID="A1"))).body)["id"] == "2"
 
 
@@ -88,15 +88,15 @@ async def test_other_json_goes_to_the_chained_connection() -> None:
         assert (message.recipient, message.body) == ("archive", b'{"a": 1}')
         plant.verdicts.failing = SpoolUnavailable("the disk is full")
         assert await plant.refused(b'{"a": 2}') == (503, "the disk is full")
-        assert plant.commands.book.counts("plant").unrecognised == 2
+        assert plant.downlinks.book.counts("plant").unrecognised == 2
 
 
 async def test_the_port_that_is_left_out_is_that_of_the_connection() -> None:
     async with site(downlinkPort=9) as plant:
         assert (await plant.post(body(FPort=None))).status == 202
-        command = plant.commands.book.find(1)
-        assert command is not None
-        assert command.f_port == 9
+        downlink = plant.downlinks.book.find(1)
+        assert downlink is not None
+        assert downlink.f_port == 9
 
 
 async def test_without_an_lrc_it_is_taken_and_says_that_it_came_to_nothing() -> None:
@@ -128,12 +128,12 @@ async def test_without_an_lrc_it_is_taken_and_says_that_it_came_to_nothing() -> 
         (body(ValidityTime="tomorrow"), "ValidityTime is neither", "rejected"),
     ],
 )
-async def test_what_is_no_command_or_a_wrong_one_is_told_at_once(content: bytes, error: str, counted: str) -> None:
+async def test_what_is_no_downlink_or_a_wrong_one_is_told_at_once(content: bytes, error: str, counted: str) -> None:
     async with site() as plant:
         status, text = await plant.refused(content)
         assert status == 400
         assert error in text
-        assert getattr(plant.commands.book.counts("plant"), counted) == 1
+        assert getattr(plant.downlinks.book.counts("plant"), counted) == 1
         # the answer told it, so no report does
         await trio.testing.wait_all_tasks_blocked()
         assert plant.disk.reports == []
@@ -148,7 +148,7 @@ def test_nothing_that_is_posted_breaks_it(content: bytes) -> None:
     trio.run(check)
 
 
-async def test_a_body_beyond_every_command_is_too_large() -> None:
+async def test_a_body_beyond_every_downlink_is_too_large() -> None:
     async with site() as plant:
         status, text = await plant.refused(body(note="x" * MAX_BODY_BYTES))
         assert (status, plant.disk.rows) == (413, {})
@@ -165,7 +165,7 @@ async def test_only_the_exact_address_is_known(uuid: str) -> None:
         assert plant.disk.rows == {}
 
 
-async def test_a_connection_that_takes_no_commands_has_no_address() -> None:
+async def test_a_connection_that_takes_no_downlinks_has_no_address() -> None:
     async with site(downlinkEnabled=False) as plant:
         assert (await plant.refused(body()))[0] == 404
 
@@ -250,8 +250,8 @@ async def test_a_disk_that_refuses_keeps_nothing(autojump_clock: MockClock) -> N
         plant.disk.failing = False
         await trio.sleep(10)
         assert plant.disk.rows == {}, "its sender was told to come again"
-        assert plant.commands.book.open_count == 0
-        counts = plant.commands.book.counts("plant")
+        assert plant.downlinks.book.open_count == 0
+        counts = plant.downlinks.book.counts("plant")
         assert (counts.received, counts.waiting, counts.rejected) == (0, 0, 0)
         assert (await plant.post(body())).status == 202
 
@@ -264,7 +264,7 @@ async def test_a_flood_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPa
                 nursery.start_soon(plant.post, body())
         assert len(plant.disk.rows) == 50
         response = await plant.post(b"{")
-        assert (response.status, orjson.loads(response.body)) == (503, {"error": "too many commands wait for the LRC"})
+        assert (response.status, orjson.loads(response.body)) == (503, {"error": "too many downlinks wait for the LRC"})
         assert (b"Retry-After", b"5") in response.headers
 
 

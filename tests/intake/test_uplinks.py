@@ -89,7 +89,7 @@ async def test_what_no_connection_takes_is_stored_and_counted() -> None:
 
 
 @pytest.mark.parametrize("kind", ["DevEUI_downlink_Sent", "DevEUI_multicast_summary"])
-async def test_a_report_about_a_command_that_is_known_is_claimed_by_whoever_sent_it(kind: str) -> None:
+async def test_a_report_about_a_downlink_that_is_known_is_claimed_by_whoever_sent_it(kind: str) -> None:
     intake = Intake()
     for known in (True, False):
         intake.known = known

@@ -8,16 +8,16 @@ from urllib.parse import parse_qsl
 import pytest
 
 from tpxd.lorawan.downlink_request import Meaning, Signing, downlink_query, judge
-from tpxd.lorawan.downlinks import Command
+from tpxd.lorawan.downlinks import Downlink
 
 KEY = "7d1e9a40c3b85f2206e4d7913ab6f85c"
 AS_ID = "TWA_100009421.77.AS"
 AT_S = datetime.fromisoformat("2025-03-04T08:20:00.000+00:00").timestamp()
-COMMAND = Command("70B3D5E75E00A1C4", 5, "02ff", confirmed=True, flush_queue=True, correlation_id="0000A1B2C3D4E5F6")
+DOWNLINK = Downlink("70B3D5E75E00A1C4", 5, "02ff", confirmed=True, flush_queue=True, correlation_id="0000A1B2C3D4E5F6")
 
 
 def test_the_token_of_the_published_vector() -> None:
-    query = downlink_query(COMMAND, Signing(AS_ID, KEY), AT_S)
+    query = downlink_query(DOWNLINK, Signing(AS_ID, KEY), AT_S)
     assert query == (
         "DevEUI=70B3D5E75E00A1C4&FPort=5&Payload=02ff&Confirmed=1&FlushDownlinkQueue=1&AS_ID=TWA_100009421.77.AS"
         "&Time=2025-03-04T08%3A20%3A00.000%2B00%3A00&CorrelationID=0000A1B2C3D4E5F6"
@@ -26,7 +26,7 @@ def test_the_token_of_the_published_vector() -> None:
 
 
 def test_every_parameter_has_its_place() -> None:
-    command = Command(
+    downlink = Downlink(
         "70B3D5E75E00A1C4",
         1,
         "",
@@ -37,7 +37,7 @@ def test_every_parameter_has_its_place() -> None:
         correlation_id="1",
         retry_ineligible_gateways=False,
     )
-    pairs = parse_qsl(downlink_query(command, Signing(AS_ID, KEY), AT_S), keep_blank_values=True)
+    pairs = parse_qsl(downlink_query(downlink, Signing(AS_ID, KEY), AT_S), keep_blank_values=True)
     assert pairs[:-1] == [
         ("DevEUI", "70B3D5E75E00A1C4"),
         ("FPort", "1"),
@@ -54,30 +54,30 @@ def test_every_parameter_has_its_place() -> None:
     assert pairs[-1][0] == "Token"
 
 
-def test_what_the_command_brings_goes_before_the_settings() -> None:
-    own = Command("70B3D5E75E00A1C4", 5, "02ff", correlation_id="1", as_id="OWN", as_key=KEY)
+def test_what_the_downlink_brings_goes_before_the_settings() -> None:
+    own = Downlink("70B3D5E75E00A1C4", 5, "02ff", correlation_id="1", as_id="OWN", as_key=KEY)
     assert Signing("OTHER", "0" * 32).of(own) == Signing("OWN", KEY)
-    assert Signing("OTHER", "0" * 32).of(COMMAND) == Signing("OTHER", "0" * 32)
+    assert Signing("OTHER", "0" * 32).of(DOWNLINK) == Signing("OTHER", "0" * 32)
 
 
 def test_what_cellular_networks_ask_for_is_signed_too() -> None:
-    command = Command("70B3D5E75E00A1C4", 5, "02ff", correlation_id="1", ran="CELLULAR", m_type="3")
-    pairs = parse_qsl(downlink_query(command, Signing(AS_ID, KEY), AT_S))
+    downlink = Downlink("70B3D5E75E00A1C4", 5, "02ff", correlation_id="1", ran="CELLULAR", m_type="3")
+    pairs = parse_qsl(downlink_query(downlink, Signing(AS_ID, KEY), AT_S))
     assert pairs[3:5] == [("RAN", "CELLULAR"), ("MType", "3")]
     assert pairs[-1][0] == "Token"
 
 
 def test_without_a_key_nothing_is_signed() -> None:
-    names = [name for name, _ in parse_qsl(downlink_query(COMMAND, Signing(), AT_S))]
+    names = [name for name, _ in parse_qsl(downlink_query(DOWNLINK, Signing(), AT_S))]
     assert not {"AS_ID", "Time", "Token"} & set(names)
 
 
 @pytest.mark.parametrize(("left_s", "said"), [(600.0, "600"), (599.2, "600"), (0.3, "1"), (-4.0, "1")])
 def test_seconds_are_what_is_left_of_them(left_s: float, said: str) -> None:
-    command = Command(
+    downlink = Downlink(
         "70B3D5E75E00A1C4", 5, "02ff", correlation_id="1", valid_until_s=AT_S + left_s, validity_in_seconds=True
     )
-    assert dict(parse_qsl(downlink_query(command, Signing(), AT_S)))["ValidityTime"] == said
+    assert dict(parse_qsl(downlink_query(downlink, Signing(), AT_S)))["ValidityTime"] == said
 
 
 def test_keys_do_not_show() -> None:

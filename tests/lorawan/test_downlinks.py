@@ -1,4 +1,4 @@
-"""Commands as people and programs write them, and what is wrong with the others."""
+"""Downlinks as people and programs write them, and what is wrong with the others."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tpxd.lorawan.downlinks import (
     MAX_BODY_BYTES,
-    Command,
+    Downlink,
     DownlinkError,
-    NotACommand,
+    NotADownlink,
     NotJson,
     normalised_dev_eui,
     parse_downlink,
@@ -26,24 +26,24 @@ NOW_S = 1_741_076_400.0
 KEY = "7d1e9a40c3b85f2206e4d7913ab6f85c"
 
 
-def parse(fields: dict[str, Any], default_port: int | None = None) -> Command | NotACommand:
+def parse(fields: dict[str, Any], default_port: int | None = None) -> Downlink | NotADownlink:
     return parse_downlink(orjson.dumps({"DevEUI_downlink": fields}), default_port=default_port, now_s=NOW_S)
 
 
-def command(**fields: Any) -> Command:
+def downlink(**fields: Any) -> Downlink:
     found = parse({"DevEUI": DEV_EUI, "FPort": 5, "payload_hex": "02ff"} | fields)
-    assert isinstance(found, Command)
+    assert isinstance(found, Downlink)
     return found
 
 
 def fault(**fields: Any) -> str:
     with pytest.raises(DownlinkError) as caught:
-        command(**fields)
+        downlink(**fields)
     return caught.value.message
 
 
 def test_the_documented_example() -> None:
-    found = command(
+    found = downlink(
         Time="2025-03-04T09:20:00.000+01:00",
         AS_ID="TWA_100009421.77.AS",
         AS_KEY=KEY,
@@ -53,7 +53,7 @@ def test_the_documented_example() -> None:
         CorrelationID="0000A1B2C3D4E5F6",
         DriverCfg={"app": {"pId": "acme", "mId": "thr", "ver": "2"}},
     )
-    assert found == Command(
+    assert found == Downlink(
         DEV_EUI,
         5,
         "02ff",
@@ -102,21 +102,21 @@ def test_numbers_and_numeric_text_mean_the_same(
     plain = {"FPort": port, "FCntDn": counter, "Confirmed": int(confirmed), "FlushDownlinkQueue": flush}
     text = {name: str(int(value)) for name, value in plain.items()}
     pointed = {name: float(value) for name, value in plain.items()}
-    found = [command(**fields, payload_hex=payload.hex(), CorrelationID="1") for fields in (plain, text, pointed)]
+    found = [downlink(**fields, payload_hex=payload.hex(), CorrelationID="1") for fields in (plain, text, pointed)]
     assert found[0] == found[1] == found[2]
     assert found[0].payload_hex == payload.hex()
 
 
 def test_the_root_may_be_missing() -> None:
     fields = {"DevEUI": DEV_EUI, "FPort": 5, "payload_hex": "02ff"}
-    assert isinstance(parse_downlink(orjson.dumps(fields), default_port=None, now_s=NOW_S), Command)
+    assert isinstance(parse_downlink(orjson.dumps(fields), default_port=None, now_s=NOW_S), Downlink)
     uplink = fields | {"FCntUp": 7}
-    assert isinstance(parse_downlink(orjson.dumps(uplink), default_port=None, now_s=NOW_S), NotACommand)
+    assert isinstance(parse_downlink(orjson.dumps(uplink), default_port=None, now_s=NOW_S), NotADownlink)
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"1", b'"text"', b"null", b'{"DevEUI_uplink":{"DevEUI":"1"}}'])
 def test_other_json(body: bytes) -> None:
-    assert isinstance(parse_downlink(body, default_port=None, now_s=NOW_S), NotACommand)
+    assert isinstance(parse_downlink(body, default_port=None, now_s=NOW_S), NotADownlink)
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"{", b"\xff\xfe", b"[" * 50_000, b'"' + b"x" * MAX_BODY_BYTES + b'"'])
@@ -128,17 +128,17 @@ def test_no_json(body: bytes) -> None:
 def test_the_default_port() -> None:
     fields = {"DevEUI": DEV_EUI, "payload_hex": "00"}
     found = parse(fields, 9)
-    assert isinstance(found, Command)
+    assert isinstance(found, Downlink)
     assert found.f_port == 9
     with pytest.raises(DownlinkError, match="FPort is missing"):
         parse(fields)
 
 
 def test_a_correlation_id_is_made() -> None:
-    first, second = command(), command()
+    first, second = downlink(), downlink()
     assert len(first.correlation_id) == 16
     assert first.correlation_id != second.correlation_id
-    assert len(command(CorrelationID="").correlation_id) == 16
+    assert len(downlink(CorrelationID="").correlation_id) == 16
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_correlation_id_is_made() -> None:
     ],
 )
 def test_validity(given: Any, until_s: float, in_seconds: bool) -> None:
-    found = command(ValidityTime=given)
+    found = downlink(ValidityTime=given)
     assert (found.valid_until_s, found.validity_in_seconds) == (until_s, in_seconds)
 
 
@@ -211,15 +211,15 @@ def test_a_wrong_key_is_not_repeated() -> None:
 
 
 def test_a_decoded_payload_needs_a_driver() -> None:
-    assert "driver" in fault(payload={"command": "setPeriod"}, payload_hex=None)
+    assert "driver" in fault(payload={"downlink": "setPeriod"}, payload_hex=None)
 
 
-def test_a_wrong_command_says_whose_it_is() -> None:
+def test_a_wrong_downlink_says_whose_it_is() -> None:
     with pytest.raises(DownlinkError) as caught:
-        command(DevEUI=DEV_EUI.lower(), FPort="7", CorrelationID="AB", payload_hex="x")
+        downlink(DevEUI=DEV_EUI.lower(), FPort="7", CorrelationID="AB", payload_hex="x")
     assert (caught.value.dev_eui, caught.value.f_port, caught.value.correlation_id) == (DEV_EUI, 7, "AB")
     with pytest.raises(DownlinkError) as caught:
-        command(DevEUI="12", FPort="x")
+        downlink(DevEUI="12", FPort="x")
     assert (caught.value.dev_eui, caught.value.f_port) == ("12", None)
 
 
@@ -248,13 +248,13 @@ _names = st.sampled_from(
 
 
 @given(st.dictionaries(_names, _json))
-def test_anything_is_a_command_or_a_fault(fields: dict[str, Any]) -> None:
+def test_anything_is_a_downlink_or_a_fault(fields: dict[str, Any]) -> None:
     body = json.dumps({"DevEUI_downlink": {"DevEUI": DEV_EUI, "FPort": 5} | fields}).encode()
     try:
         found = parse_downlink(body, default_port=None, now_s=NOW_S)
     except (DownlinkError, NotJson):
         return
-    assert isinstance(found, Command)
+    assert isinstance(found, Downlink)
 
 
 @given(st.binary(max_size=200))
@@ -266,12 +266,12 @@ def test_no_bytes_break_it(body: bytes) -> None:
 def test_a_token_is_refused_by_name_and_not_shown() -> None:
     assert fault(Token="c0ffee" * 8).startswith("Token is of no use here: leave it out")
     assert "c0ffee" not in fault(Token="c0ffee" * 8)
-    assert command(Token="").dev_eui == DEV_EUI
+    assert downlink(Token="").dev_eui == DEV_EUI
 
 
 def test_what_cellular_networks_ask_for_is_passed_on() -> None:
-    assert (command(RAN="CELLULAR", MType=3).ran, command(MType="3").m_type) == ("CELLULAR", "3")
-    assert (command().ran, command(RAN="").m_type) == (None, None)
+    assert (downlink(RAN="CELLULAR", MType=3).ran, downlink(MType="3").m_type) == ("CELLULAR", "3")
+    assert (downlink().ran, downlink(RAN="").m_type) == (None, None)
     assert fault(RAN="A&B=1") == "RAN 'A&B=1' is not a word of up to 32 letters, digits, - and _"
     assert fault(MType=True).startswith("MType True is not a word")
     assert fault(MType=[1]).startswith("MType a list is not a word")
@@ -287,13 +287,13 @@ XML = (
 )
 
 
-def read(body: bytes) -> Command | NotACommand:
+def read(body: bytes) -> Downlink | NotADownlink:
     return parse_downlink(body, default_port=None, now_s=NOW_S)
 
 
 @pytest.mark.parametrize("before", [b"", b"\n ", b"\xef\xbb\xbf"])
 def test_xml_says_what_json_says(before: bytes) -> None:
-    whole = command(payload_hex="0020", Confirmed="1", FCntDn=318, CorrelationID="00A1")
+    whole = downlink(payload_hex="0020", Confirmed="1", FCntDn=318, CorrelationID="00A1")
     assert read(before + XML) == whole
 
 
@@ -301,9 +301,9 @@ def test_xml_says_what_json_says(before: bytes) -> None:
     ("body", "told"),
     [
         (XML.replace(b"DevEUI_downlink", b"DevEUI_uplink"), "its root is not DevEUI_downlink"),
-        (XML[:-1], "the message is XML and no command: the body is not well-formed XML"),
-        (b"<", "the message is XML and no command"),
-        (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "the message is XML and no command"),
+        (XML[:-1], "the message is XML and no downlink: the body is not well-formed XML"),
+        (b"<", "the message is XML and no downlink"),
+        (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "the message is XML and no downlink"),
     ],
 )
 def test_other_xml_is_ignored_like_what_is_no_json(body: bytes, told: str) -> None:
@@ -312,7 +312,7 @@ def test_other_xml_is_ignored_like_what_is_no_json(body: bytes, told: str) -> No
     assert told in caught.value.message
 
 
-def test_a_wrong_command_in_xml_says_whose_it_is() -> None:
+def test_a_wrong_downlink_in_xml_says_whose_it_is() -> None:
     with pytest.raises(DownlinkError) as caught:
         read(XML.replace(b"<FPort>5</FPort>", b"<FPort>0</FPort>"))
     assert (caught.value.field, caught.value.dev_eui) == ("FPort", DEV_EUI)

@@ -1,4 +1,4 @@
-"""Tokens of reports and commands that are known to be right: the vectors of the tunnel interface."""
+"""Tokens of reports and downlinks that are known to be right: the vectors of the tunnel interface."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import trio
 
 from tests.connection.doubles import Peer, no_dial
-from tpxd.downlinks.queue import Commands, open_commands
+from tpxd.downlinks.queue import DownlinkQueue, open_downlinks
 from tpxd.downlinks.urls import DownlinkUrls
 from tpxd.events import EventLog
 from tpxd.reload.supervisor import Supervisor
 from tpxd.reload.versions import ConfigDir
-from tpxd.spool import CommandStore, NewReport, Spool, SpoolLimits, open_spool
+from tpxd.spool import DownlinkStore, NewReport, Spool, SpoolLimits, open_spool
 from tpxd.wire.tls import TlsContextCache
 
 GOOD = 'connectorId = "scripted"\nname = "N"\n[configuration]\n'
@@ -24,11 +24,17 @@ class Site:
     """A supervisor over a directory of connection files that are carried to one scripted peer."""
 
     def __init__(
-        self, directory: Path, spool: Spool, peer: Peer, commands: Commands, urls: DownlinkUrls, stop_grace_s: float
+        self,
+        directory: Path,
+        spool: Spool,
+        peer: Peer,
+        downlinks: DownlinkQueue,
+        urls: DownlinkUrls,
+        stop_grace_s: float,
     ) -> None:
         self.directory = directory / "connections.d"
         self.directory.mkdir(exist_ok=True)
-        self.spool, self.peer, self.events, self.commands = spool, peer, EventLog(), commands
+        self.spool, self.peer, self.events, self.downlinks = spool, peer, EventLog(), downlinks
         self.urls = urls
         self.config_dir = ConfigDir(self.directory, directory / "last-good", settle=lambda: None)
         self.supervisor = Supervisor(
@@ -39,7 +45,7 @@ class Site:
             dial=no_dial,
             tls=TlsContextCache(),
             stop_grace_s=stop_grace_s,
-            commands=commands,
+            downlinks=downlinks,
             urls=urls,
         )
 
@@ -93,10 +99,10 @@ async def supervised(
     report = EventLog().report
     async with (
         open_spool(directory / "spool.db", limits, report=report) as spool,
-        open_commands(CommandStore(spool), spool.append, report) as commands,
+        open_downlinks(DownlinkStore(spool), spool.append, report) as downlinks,
     ):
         urls = urls or DownlinkUrls(spool, "http://edge.example", report)
-        site = Site(directory, spool, peer, commands, urls, stop_grace_s)
+        site = Site(directory, spool, peer, downlinks, urls, stop_grace_s)
         before_start()
         async with trio.open_nursery() as nursery:
             await nursery.start(site.supervisor.run)

@@ -338,7 +338,7 @@ async def test_what_is_forgotten_leaves_nothing_behind(tmp_path: Path, peer: Pee
         for id in ("a", "b"):
             await site.write(id, GOOD + "debugMode = true\n")
             await site.becomes(id, "OPENED")
-        site.commands.ignored("a", json=True)
+        site.downlinks.ignored("a", json=True)
         address = site.urls.url("a")
         await site.remove("a")
         await site.retired("a")

@@ -53,7 +53,7 @@ async def test_a_file_starts_changes_and_ends_a_connection(tmp_path: Path, peer:
 
 
 @pytest.mark.parametrize("kind", [DOWNLINK_SENT, MULTICAST_SUMMARY])
-async def test_a_connection_hears_of_its_own_commands_whatever_its_flow_takes(
+async def test_a_connection_hears_of_its_own_downlinks_whatever_its_flow_takes(
     tmp_path: Path, peer: Peer, kind: str
 ) -> None:
     document = {kind: {"DevEUI": DEV_EUI, "CorrelationID": "A1", "DeliveryStatus": 1}}
@@ -61,7 +61,7 @@ async def test_a_connection_hears_of_its_own_commands_whatever_its_flow_takes(
         for id in ("asked", "other"):
             await site.write(id, GOOD + '[flow]\nmatchers = [{ type = "fPort", ports = [2] }]\n')
             await site.becomes(id, "OPENED")
-        site.commands.enter("asked", right(CorrelationID="A1"))
+        site.downlinks.enter("asked", right(CorrelationID="A1"))
         await site.spool.append(NewReport(kind, DEV_EUI, "", orjson.dumps(document), document))
         for id, fate in (("asked", "delivered"), ("other", "filtered")):
             with trio.fail_after(5):
@@ -253,7 +253,7 @@ async def test_a_connection_at_work_learns_its_address_later(tmp_path: Path, pee
         assert len(peer.opens) == 1
 
 
-async def test_commands_are_signed_as_the_file_of_their_connection_says(tmp_path: Path, peer: Peer) -> None:
+async def test_downlinks_are_signed_as_the_file_of_their_connection_says(tmp_path: Path, peer: Peer) -> None:
     key = "7d1e9a40c3b85f2206e4d7913ab6f85c"
     async with supervised(tmp_path, peer) as site:
         await site.write("a", f'{GOOD}downlinkAsId = "TWA_1"\ndownlinkAsKey = "{key}"\n')
@@ -263,7 +263,7 @@ async def test_commands_are_signed_as_the_file_of_their_connection_says(tmp_path
         assert key not in repr(signing)
         for other in ("b", "unknown", ""):
             assert site.supervisor.signing(other) == Signing("", "")
-        # commands that came before wait on, and its downlinkUrl takes more
+        # downlinks that came before wait on, and its downlinkUrl takes more
         await site.write("c", f'active = false\n{GOOD}downlinkAsId = "TWA_2"\n')
         assert site.supervisor.signing("c").as_id == "TWA_2"
         await site.write("a", f'active = false\n{GOOD}downlinkAsId = "TWA_3"\n')

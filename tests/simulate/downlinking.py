@@ -1,4 +1,4 @@
-"""A simulated LRC that takes commands, and commands as tpxd and strangers send them."""
+"""A simulated LRC that takes downlinks, and downlinks as tpxd and strangers send them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from urllib.parse import quote
 import orjson
 
 from tpxd.lorawan.downlink_request import Signing, downlink_query
-from tpxd.lorawan.downlinks import Command as Asked
+from tpxd.lorawan.downlinks import Downlink as Asked
 from tpxd.lorawan.downlinks import parse_downlink
 from tpxd.simulate.downlink_lrc import (
     Answering,
-    CommandCounters,
+    DownlinkCounters,
     DownlinkLrc,
 )
 from tpxd.simulate.downlink_rules import Rules
@@ -29,7 +29,7 @@ PLAIN, DEAF = "70B3D5E75E000001", "70B3D5E75E000003"
 def lrc(*, signed: bool = False, answering: Answering = Answering.OK) -> DownlinkLrc:
     devices = {device.dev_eui: device for device in make_devices(8, 1)}
     signature = Signature(DEFAULT_AS_ID, KEY) if signed else None
-    return DownlinkLrc(Rules(devices, signature), CommandCounters(), answering)
+    return DownlinkLrc(Rules(devices, signature), DownlinkCounters(), answering)
 
 
 def query(**fields: str) -> str:

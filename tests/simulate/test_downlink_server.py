@@ -14,7 +14,7 @@ from tests.simulate.downlinking import DEVICES, PLAIN, lrc, query
 from tpxd.simulate import downlink_server
 from tpxd.simulate.downlink_lrc import Answering, DownlinkLrc
 from tpxd.simulate.downlink_rules import PATH
-from tpxd.simulate.downlink_server import SLOW_S, open_listeners, take_commands
+from tpxd.simulate.downlink_server import SLOW_S, open_listeners, take_downlinks
 from tpxd.simulate.lrc import Counters
 from tpxd.simulate.post import Target
 from tpxd.wire.http import Request, Response, serve_http
@@ -78,7 +78,7 @@ async def test_requests_in_any_pieces_and_one_behind_the_other(cut: int, autojum
     assert house.counters.accepted == 5
 
 
-async def test_dropping_takes_the_command_and_says_nothing(autojump_clock: MockClock) -> None:
+async def test_dropping_takes_the_downlink_and_says_nothing(autojump_clock: MockClock) -> None:
     house = lrc(answering=Answering.DROP)
     async with talking(house) as stream:
         await stream.send_all(post(query()))
@@ -127,7 +127,7 @@ async def test_what_went_on_air_is_reported_to_the_intake() -> None:
         (address,) = await nursery.start(serve_http, "127.0.0.1:0", intake)
         target, counters = Target.parse(f"http://{address}/uplink"), Counters()
         listeners = await open_listeners("127.0.0.1:0")
-        nursery.start_soon(take_commands, listeners, lrc(), [target], counters, None)
+        nursery.start_soon(take_downlinks, listeners, lrc(), [target], counters, None)
         async with await trio.open_tcp_stream(*listeners[0].socket.getsockname()) as stream:
             await stream.send_all(post(query(CorrelationID="A1")))
             with trio.fail_after(10):

@@ -1,4 +1,4 @@
-"""The simulated LRC's side of commands: which it takes, what it says, and what it reports later."""
+"""The simulated LRC's side of downlinks: which it takes, what it says, and what it reports later."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_parameter_that_occurs_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"Confirmed": "1"}, {"DevEUI": PLAIN.lower()}, {"ValidityTime": "60"}])
-def test_right_commands_are_queued(fields: dict[str, str]) -> None:
+def test_right_downlinks_are_queued(fields: dict[str, str]) -> None:
     assert lrc().take(query(**fields), NOW_S) == Answer(200, QUEUED)
 
 
@@ -136,7 +136,7 @@ def test_what_is_too_old_or_too_many_is_reported_as_not_transmitted() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([PLAIN, DEAF]), st.booleans(), st.integers(0, 3)), max_size=40))
-def test_every_accepted_command_is_accounted_for(came: list[tuple[str, bool, int]]) -> None:
+def test_every_accepted_downlink_is_accounted_for(came: list[tuple[str, bool, int]]) -> None:
     house, now_s = lrc(), NOW_S
     for dev_eui, flush, pause_s in came:
         house.take(query(DevEUI=dev_eui, FlushDownlinkQueue="1" if flush else "", ValidityTime="5"), now_s)

@@ -138,7 +138,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_tokens_of_commands(name: str) -> None:
+def test_the_tokens_of_downlinks(name: str) -> None:
     pairs, key, token = COMMANDS[name]
     assert is_signed(f"{pairs.replace(':', '%3A').replace('+', '%2B')}&Token={token}", key)
     assert not is_signed(f"{pairs}&Token={token}", key), "a plus that is not encoded is a space"

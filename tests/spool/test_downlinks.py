@@ -1,4 +1,4 @@
-"""Commands on a real disk: rows there and back, verdicts in one transaction with their note, damage, older files."""
+"""Downlinks on a real disk: rows there and back, verdicts in one transaction with their note, damage, older files."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from tests.downlinks.downlink_doubles import AS_KEY, DEV_EUI, read_back, right
 from tests.spool.house import House, append_all
 from tpxd.errors import SpoolUnavailable
-from tpxd.lorawan.downlinks import Command
+from tpxd.lorawan.downlinks import Downlink
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
-from tpxd.spool import CommandState, CommandStore, NewReport, SpoolLimits, StoredCommand
-from tpxd.spool.downlinks import command_from_row
+from tpxd.spool import DownlinkState, DownlinkStore, NewReport, SpoolLimits, StoredDownlink
+from tpxd.spool.downlinks import downlink_from_row
 
 
-def stored(id: int = 1, **more: Any) -> StoredCommand:
-    command = right(CorrelationID=f"{id:X}", AS_ID="TWA_1", AS_KEY=AS_KEY)
-    return StoredCommand(id, "plant", 1_795_000_000_000, "m", DEV_EUI, 5, command.correlation_id, command, **more)
+def stored(id: int = 1, **more: Any) -> StoredDownlink:
+    downlink = right(CorrelationID=f"{id:X}", AS_ID="TWA_1", AS_KEY=AS_KEY)
+    return StoredDownlink(id, "plant", 1_795_000_000_000, "m", DEV_EUI, 5, downlink.correlation_id, downlink, **more)
 
 
 def verdict(number: int = 1, connection: str = "plant") -> NewReport:
@@ -28,8 +28,8 @@ def verdict(number: int = 1, connection: str = "plant") -> NewReport:
     return NewReport(DOWNLINK_REJECTED, DEV_EUI, "", body, recipient=connection)
 
 
-def same(found: StoredCommand, wanted: StoredCommand) -> bool:
-    return all(getattr(found, name) == getattr(wanted, name) for name in StoredCommand.__slots__)
+def same(found: StoredDownlink, wanted: StoredDownlink) -> bool:
+    return all(getattr(found, name) == getattr(wanted, name) for name in StoredDownlink.__slots__)
 
 
 # ---- rows
@@ -37,8 +37,8 @@ def same(found: StoredCommand, wanted: StoredCommand) -> bool:
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 numbers = st.integers(0, 2**32 - 1)
 maybe_flag = st.none() | st.booleans()
-commands = st.builds(
-    Command,
+downlinks = st.builds(
+    Downlink,
     dev_eui=texts,
     f_port=st.integers(1, 224),
     payload_hex=texts,
@@ -53,8 +53,8 @@ commands = st.builds(
     as_key=st.none() | texts,
     retry_ineligible_gateways=maybe_flag,
 )
-stored_commands = st.builds(
-    StoredCommand,
+stored_downlinks = st.builds(
+    StoredDownlink,
     id=st.integers(1, 2**62),
     connection=texts,
     received_ms=numbers,
@@ -62,8 +62,8 @@ stored_commands = st.builds(
     dev_eui=texts,
     f_port=st.none() | st.integers(0, 255),
     correlation_id=texts,
-    command=st.none() | commands,
-    state=st.sampled_from(CommandState),
+    downlink=st.none() | downlinks,
+    state=st.sampled_from(DownlinkState),
     acknowledged=st.booleans(),
     changed_ms=numbers,
     tries=numbers,
@@ -76,20 +76,20 @@ stored_commands = st.builds(
 )
 
 
-@given(stored_commands)
-def test_a_command_comes_back_from_its_row_as_it_was(command: StoredCommand) -> None:
-    found = command_from_row(read_back(command.to_row()))
+@given(stored_downlinks)
+def test_a_downlink_comes_back_from_its_row_as_it_was(downlink: StoredDownlink) -> None:
+    found = downlink_from_row(read_back(downlink.to_row()))
     assert found is not None
-    assert same(found, command)
+    assert same(found, downlink)
 
 
-@given(stored_commands, st.data())
-def test_a_row_in_which_anything_changed_is_none(command: StoredCommand, data: st.DataObject) -> None:
-    row = list(read_back(command.to_row()))
+@given(stored_downlinks, st.data())
+def test_a_row_in_which_anything_changed_is_none(downlink: StoredDownlink, data: st.DataObject) -> None:
+    row = list(read_back(downlink.to_row()))
     at = data.draw(st.integers(0, len(row) - 1))
     value = row[at]
     row[at] = value + 1 if isinstance(value, int) else value + b"x" if isinstance(value, bytes) else b""
-    assert command_from_row(tuple(row)) is None
+    assert downlink_from_row(tuple(row)) is None
 
 
 def test_the_key_stands_in_a_column_of_its_own() -> None:
@@ -103,21 +103,23 @@ def test_the_key_stands_in_a_column_of_its_own() -> None:
 
 async def test_what_was_written_is_there_after_a_restart(house: House) -> None:
     async with house.open() as spool:
-        store = CommandStore(spool)
+        store = DownlinkStore(spool)
         rows = [stored(id) for id in range(1, 301)]
-        await store.write([command.to_row() for command in rows], (), {"plant": {"received": 300}, "": {"received": 1}})
-        rows[0].state, rows[0].version = CommandState.SENT, 1
+        await store.write(
+            [downlink.to_row() for downlink in rows], (), {"plant": {"received": 300}, "": {"received": 1}}
+        )
+        rows[0].state, rows[0].version = DownlinkState.SENT, 1
         await store.write([rows[0].to_row()], (2, 3, 999), {"plant": {"received": 301}})
     async with house.open() as spool:
-        loaded = await CommandStore(spool).load()
-    assert [command.id for command in loaded.commands] == [1, *range(4, 301)]
-    assert same(loaded.commands[0], rows[0])
+        loaded = await DownlinkStore(spool).load()
+    assert [downlink.id for downlink in loaded.downlinks] == [1, *range(4, 301)]
+    assert same(loaded.downlinks[0], rows[0])
     assert (loaded.counts, loaded.damaged) == ({"plant": {"received": 301}, "": {"received": 1}}, 0)
 
 
 async def test_a_verdict_and_its_note_are_one(house: House) -> None:
     async with house.open() as spool:
-        store = CommandStore(spool)
+        store = DownlinkStore(spool)
         cursor, other = await spool.cursor("plant"), await spool.cursor("office")
         await store.write([stored().to_row()], (), {}, [verdict(1), verdict(2)])
         batch = await cursor.next_batch(10, 1 << 20)
@@ -127,43 +129,43 @@ async def test_a_verdict_and_its_note_are_one(house: House) -> None:
         assert [uplink.body for uplink in batch] == [verdict(1).body, verdict(2).body]
         assert {uplink.received_ms for uplink in batch} == {int(house.now_s * 1000)}
         assert (cursor.ledger.received, other.ledger.received) == (2, 2)
-        # equal verdicts are those of different commands
+        # equal verdicts are those of different downlinks
         await store.write([stored().to_row()], (), {}, [verdict(1)])
         assert cursor.ledger.received == 3
 
 
 async def test_without_room_for_the_verdict_its_note_is_not_written(house: House) -> None:
     house.limits, house.free = SpoolLimits(min_free_bytes=1 << 20, refuse_when_full=True), 0
-    done = stored(state=CommandState.REJECTED, version=1)
+    done = stored(state=DownlinkState.REJECTED, version=1)
     async with house.open() as spool:
-        store = CommandStore(spool)
+        store = DownlinkStore(spool)
         cursor = await spool.cursor("plant")
         await store.write([stored().to_row()], (), {})
         with pytest.raises(SpoolUnavailable, match="full"):
             await store.write([done.to_row()], (), {}, [verdict()])
-        assert [command.state for command in (await store.load()).commands] == [CommandState.WAITING]
+        assert [downlink.state for downlink in (await store.load()).downlinks] == [DownlinkState.WAITING]
         assert cursor.ledger.received == 0
     house.free = 1 << 40
     async with house.open() as spool:
-        store = CommandStore(spool)
+        store = DownlinkStore(spool)
         await store.write([done.to_row()], (), {}, [verdict()])
-        assert [command.state for command in (await store.load()).commands] == [CommandState.REJECTED]
+        assert [downlink.state for downlink in (await store.load()).downlinks] == [DownlinkState.REJECTED]
 
 
 async def test_damaged_rows_are_counted_once_and_deleted(house: House) -> None:
     async with house.open() as spool:
-        await CommandStore(spool).write([stored(id).to_row() for id in range(1, 6)], (), {"plant": {"received": 5}})
+        await DownlinkStore(spool).write([stored(id).to_row() for id in range(1, 6)], (), {"plant": {"received": 5}})
     house.sql("UPDATE commands SET state = 'sent' WHERE id = 2")
     house.sql("UPDATE commands SET as_key = NULL WHERE id = 4")
     for damaged in (2, 0):
         async with house.open() as spool:
-            loaded = await CommandStore(spool).load()
-        assert [command.id for command in loaded.commands] == [1, 3, 5]
+            loaded = await DownlinkStore(spool).load()
+        assert [downlink.id for downlink in loaded.downlinks] == [1, 3, 5]
         assert (loaded.damaged, loaded.counts["plant"]["received"]) == (damaged, 5)
 
 
 @pytest.mark.parametrize("uplinks", [0, 50])
-async def test_a_spool_from_before_there_were_commands_opens_as_it_is(house: House, uplinks: int) -> None:
+async def test_a_spool_from_before_there_were_downlinks_opens_as_it_is(house: House, uplinks: int) -> None:
     async with house.open() as spool:
         cursor = await spool.cursor("plant")
         await append_all(spool, range(uplinks))
@@ -171,23 +173,23 @@ async def test_a_spool_from_before_there_were_commands_opens_as_it_is(house: Hou
     house.sql("DROP TABLE ahead")
     house.sql("PRAGMA user_version = 1")
     async with house.open() as spool:
-        store = CommandStore(spool)
-        assert (await store.load()).commands == []
+        store = DownlinkStore(spool)
+        assert (await store.load()).downlinks == []
         await store.write([stored().to_row()], (), {})
         cursor = await spool.cursor("plant")
         assert cursor.ledger.waiting == uplinks
     async with house.open() as spool:
-        assert [command.id for command in (await CommandStore(spool).load()).commands] == [1]
+        assert [downlink.id for downlink in (await DownlinkStore(spool).load()).downlinks] == [1]
     assert house.events == []
 
 
-async def test_a_key_leaves_the_disk_with_the_end_of_its_command(house: House) -> None:
-    command = stored()
+async def test_a_key_leaves_the_disk_with_the_end_of_its_downlink(house: House) -> None:
+    downlink = stored()
     async with house.open() as spool:
-        store = CommandStore(spool)
-        await store.write([command.to_row()], (), {})
-        assert command.command is not None
-        command.command, command.state = right(CorrelationID="1"), CommandState.SENT
-        await store.write([command.to_row()], (), {})
+        store = DownlinkStore(spool)
+        await store.write([downlink.to_row()], (), {})
+        assert downlink.downlink is not None
+        downlink.downlink, downlink.state = right(CorrelationID="1"), DownlinkState.SENT
+        await store.write([downlink.to_row()], (), {})
     content = house.path.read_bytes()
     assert AS_KEY.encode() not in content

@@ -46,10 +46,10 @@ def downlink(
     config: Config = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Let the running daemon send a command to a device; it is on the daemon's disk when this returns.
+    """Let the running daemon send a downlink to a device; it is on the daemon's disk when this returns.
 
-    The exit code is 1 when the command is wrong or rejected at once, and when what was waited for did not come: the LRC
-    refused it, it expired, it was not transmitted (a multicast one: not by all base stations), or the time ran out.
+    The exit code is 1 when the downlink is wrong or rejected at once, and when what was waited for did not come: the
+    LRC refused it, it expired, it was not transmitted (a multicast one: not by all base stations), or the time ran out.
     """
     fields = {
         "DevEUI": dev_eui,
@@ -61,48 +61,50 @@ def downlink(
     }
     body = orjson.dumps({"DevEUI_downlink": {name: value for name, value in fields.items() if value is not None}})
     response = ask(config, "POST", "/downlinks", body)
-    command = document_of(response)
+    downlink = document_of(response)
     if response.status_code != 202:
-        raise Declined(str(command.get("message")))
+        raise Declined(str(downlink.get("message")))
     if wait is not None:
-        command = _await(config, command, wait, time.monotonic() + timeout)
-    print(orjson.dumps(command).decode() if json else _line(command))
-    if command["state"] == "rejected" or (wait is not None and not _went_well(command, wait)):
+        downlink = _await(config, downlink, wait, time.monotonic() + timeout)
+    print(orjson.dumps(downlink).decode() if json else _line(downlink))
+    if downlink["state"] == "rejected" or (wait is not None and not _went_well(downlink, wait)):
         raise typer.Exit(1)
 
 
-def _await(config: Path, command: dict[str, Any], wait: Wait, deadline: float) -> dict[str, Any]:
-    """Ask for the command until it is as far as it can come."""
-    while not _is_over(command, wait):
+def _await(config: Path, downlink: dict[str, Any], wait: Wait, deadline: float) -> dict[str, Any]:
+    """Ask for the downlink until it is as far as it can come."""
+    while not _is_over(downlink, wait):
         if time.monotonic() >= deadline:
-            raise Unanswered(f"no answer in time; {_line(command)}", hint=f"it goes on: tpxd trace {command['DevEUI']}")
+            raise Unanswered(
+                f"no answer in time; {_line(downlink)}", hint=f"it goes on: tpxd trace {downlink['DevEUI']}"
+            )
         time.sleep(POLL_S)
-        response = ask(config, "GET", f"/downlinks/{command['id']}")
+        response = ask(config, "GET", f"/downlinks/{downlink['id']}")
         if response.status_code != 200:
             raise Declined(str(document_of(response).get("message")))
-        command = document_of(response)
-    return command
+        downlink = document_of(response)
+    return downlink
 
 
-def _is_over(command: dict[str, Any], wait: Wait) -> bool:
-    if wait is Wait.LRC or (command["final"] and command["state"] != "sent"):
-        return bool(command["final"])
-    return command["transmitted"] is not None
+def _is_over(downlink: dict[str, Any], wait: Wait) -> bool:
+    if wait is Wait.LRC or (downlink["final"] and downlink["state"] != "sent"):
+        return bool(downlink["final"])
+    return downlink["transmitted"] is not None
 
 
-def _went_well(command: dict[str, Any], wait: Wait) -> bool:
-    if wait is Wait.LRC or command["state"] != "sent":
-        return bool(command["state"] == "sent")
-    return went_well(command["transmitted"])
+def _went_well(downlink: dict[str, Any], wait: Wait) -> bool:
+    if wait is Wait.LRC or downlink["state"] != "sent":
+        return bool(downlink["state"] == "sent")
+    return went_well(downlink["transmitted"])
 
 
-def _line(command: dict[str, Any]) -> str:
-    """A command as people read it."""
-    words = [f"command {command['id']} to {command['DevEUI']} is {command['state']}"]
-    if command["cause"]:
-        words[0] += f": {visible(command['cause'])}"
-    if command["doubts"]:
-        words.append(f"written {command['doubts']} times without an answer")
-    if command["transmitted"]:
-        words.append(visible(in_words(command["transmitted"])))
+def _line(downlink: dict[str, Any]) -> str:
+    """A downlink as people read it."""
+    words = [f"downlink {downlink['id']} to {downlink['DevEUI']} is {downlink['state']}"]
+    if downlink["cause"]:
+        words[0] += f": {visible(downlink['cause'])}"
+    if downlink["doubts"]:
+        words.append(f"written {downlink['doubts']} times without an answer")
+    if downlink["transmitted"]:
+        words.append(visible(in_words(downlink["transmitted"])))
     return "; ".join(words)

@@ -16,9 +16,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tpxd.simulate.downlink_lrc import Answering, CommandCounters, DownlinkLrc
+from tpxd.simulate.downlink_lrc import Answering, DownlinkCounters, DownlinkLrc
 from tpxd.simulate.downlink_rules import PATH, Rules
-from tpxd.simulate.downlink_server import SLOW_S, open_listeners, take_commands
+from tpxd.simulate.downlink_server import SLOW_S, open_listeners, take_downlinks
 from tpxd.simulate.lrc import DEFAULT_AS_ID, Counters, Pace, Signature, drive
 from tpxd.simulate.post import Target
 from tpxd.simulate.reports import make_devices
@@ -42,21 +42,21 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Equal seeds give equal devices.")] = 1,
     timeout: Annotated[float, typer.Option(min=0.01, help="Seconds to wait for an answer.")] = 10,
     downlinks: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help=f"Take commands at http://HOST:PORT{PATH}")
+        str | None, typer.Option(metavar="HOST:PORT", help=f"Take downlinks at http://HOST:PORT{PATH}")
     ] = None,
     downlink_answer: Annotated[
         Answering,
-        typer.Option(help=f"To right commands: take, refuse, take and answer after {SLOW_S:g} s, take and hang up."),
+        typer.Option(help=f"To right downlinks: take, refuse, take and answer after {SLOW_S:g} s, take and hang up."),
     ] = Answering.OK,
     json: Annotated[bool, typer.Option("--json", help="One JSON object at the end, nothing else.")] = False,
 ) -> None:
-    """Post realistic uplinks to an intake, as the LRC of a network would, and take commands like it.
+    """Post realistic uplinks to an intake, as the LRC of a network would, and take downlinks like it.
 
     Ctrl-C waits for the answers that are under way; a second one does not. The exit code is 1 when a report was lost,
     which is when no URL answered with 2xx.
 
-    With --downlinks it goes on until Ctrl-C or the end of --duration, takes commands for the devices that report, and
-    posts a DevEUI_downlink_Sent for each, one per device and second. With a key, commands must be signed with it.
+    With --downlinks it goes on until Ctrl-C or the end of --duration, takes downlinks for the devices that report, and
+    posts a DevEUI_downlink_Sent for each, one per device and second. With a key, downlinks must be signed with it.
     """
     targets = [_target(url) for url in to]
     key = _key(key_env, key_file)
@@ -64,7 +64,7 @@ def simulate(
     counters = Counters()
     made = make_devices(devices, seed)
     rules = Rules({device.dev_eui: device for device in made}, signature)
-    lrc = DownlinkLrc(rules, CommandCounters(), downlink_answer)
+    lrc = DownlinkLrc(rules, DownlinkCounters(), downlink_answer)
 
     async def run() -> None:
         pace = Pace(rate, count, duration)
@@ -75,7 +75,7 @@ def simulate(
             if screen.is_terminal and not json:
                 nursery.start_soon(_show, screen, targets, counters, lrc)
             if listeners:
-                nursery.start_soon(take_commands, listeners, lrc, targets, counters, signature)
+                nursery.start_soon(take_downlinks, listeners, lrc, targets, counters, signature)
             await drive(
                 targets,
                 pace,
@@ -92,10 +92,10 @@ def simulate(
 
     trio.run(run)
     if json:
-        commands = {"commands": lrc.counters.to_document()} if downlinks is not None else {}
-        print(orjson.dumps(counters.to_document() | commands).decode())
+        taken = {"commands": lrc.counters.to_document()} if downlinks is not None else {}
+        print(orjson.dumps(counters.to_document() | taken).decode())
     else:
-        for line in [*_summary(counters), *(_summary_of_commands(lrc.counters) if downlinks is not None else [])]:
+        for line in [*_summary(counters), *(_summary_of_downlinks(lrc.counters) if downlinks is not None else [])]:
             print(line)
     if counters.lost:
         raise typer.Exit(1)
@@ -160,7 +160,7 @@ async def _show(screen: Console, targets: Sequence[Target], counters: Counters, 
                 Text(f"{counters.accepted} accepted", style="green"),
                 Text(f"{counters.lost} lost", style="red" if counters.lost else "dim"),
                 f"{rate:.0f}/s",
-                f"{lrc.counters.received} commands" if lrc.counters.received else "",
+                f"{lrc.counters.received} downlinks" if lrc.counters.received else "",
             )
             live.update(line, refresh=True)
             await trio.sleep(REFRESH_S)
@@ -178,10 +178,10 @@ def _summary(counters: Counters) -> list[str]:
     return lines
 
 
-def _summary_of_commands(counters: CommandCounters) -> list[str]:
-    """The same of commands."""
+def _summary_of_downlinks(counters: DownlinkCounters) -> list[str]:
+    """The same of downlinks."""
     doubled, unanswered = f"{counters.doubled} of them twice", f"{counters.unanswered} left without an answer"
-    lines = [f"{counters.received} commands, {counters.accepted} accepted, {doubled}, {unanswered}"]
+    lines = [f"{counters.received} downlinks, {counters.accepted} accepted, {doubled}, {unanswered}"]
     lines.append(f"{counters.transmitted} transmitted")
     for what, causes in (("refused", counters.refused), ("not transmitted", counters.not_transmitted)):
         if causes:

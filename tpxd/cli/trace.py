@@ -25,10 +25,10 @@ def trace(
     config: Config = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Show the newest reports and commands of a device, and what became of each.
+    """Show the newest reports and downlinks of a device, and what became of each.
 
     Reports: what became of them on each connection, and why; `[spool] retention` says how long delivered ones are kept.
-    Of commands, the newest ten thousand of all devices are.
+    Of downlinks, the newest ten thousand of all devices are.
     """
     response = ask(config, "GET", f"/trace/{quote(dev_eui, safe='')}?limit={limit}")
     if response.status_code != 200:
@@ -45,7 +45,7 @@ def trace(
 
 
 def trace_table(entries: list[dict[str, Any]], *, folded: bool) -> Table:
-    """One row per report and command; folded, a long payload leaves room for what became of it."""
+    """One row per report and downlink; folded, a long payload leaves room for what became of it."""
     table = table_of("RECEIVED", "TYPE", "FPORT", "FCNT")
     table.add_column("PAYLOAD", overflow="fold", max_width=PAYLOAD_WIDTH if folded else None)
     table.add_column("WHAT BECAME OF IT", overflow="fold")

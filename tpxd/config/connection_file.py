@@ -29,7 +29,7 @@ class ConnectorConfig(Part):
     sendMetadata: bool = Field(
         False,
         description="true sends uplinks without their DevEUI_uplink root, and no other report type but those about the"
-        " connection's own commands; default false.",
+        " connection's own downlinks; default false.",
     )
     sendRawDecodedFormat: bool = Field(
         False,
@@ -53,16 +53,16 @@ class ConnectorConfig(Part):
         description="Connections that get the original of what this one delivered; default none.",
     )
     downlinkEnabled: bool = Field(
-        True, description="false takes no commands from the far end of this connection; default true."
+        True, description="false takes no downlinks from the far end of this connection; default true."
     )
     downlinkAsId: str | None = Field(
-        None, description="The AS_ID of commands that bring none; default [lrc] as_id of tpxd.toml."
+        None, description="The AS_ID of downlinks that bring none; default [lrc] as_id of tpxd.toml."
     )
     downlinkAsKey: HexKey | None = Field(
-        None, description="The key of 32 hex digits that signs commands; default [lrc] as_key of tpxd.toml."
+        None, description="The key of 32 hex digits that signs downlinks; default [lrc] as_key of tpxd.toml."
     )
     downlinkPort: FPort | None = Field(
-        None, description="The FPort, 1 to 224, of commands that bring none; default none."
+        None, description="The FPort, 1 to 224, of downlinks that bring none; default none."
     )
     downlinkUuid: DownlinkUuid | None = Field(
         None,
@@ -96,13 +96,13 @@ class ConnectorConfig(Part):
         return seconds
 
     @property
-    def command_sources(self) -> list[str]:
-        """The topic filters or binding keys that commands are taken from; a connector with some overrides this."""
+    def downlink_sources(self) -> list[str]:
+        """The topic filters or binding keys that downlinks are taken from; a connector with some overrides this."""
         return []
 
     @property
     def comes_back(self) -> bool:
-        """Whether what it sends may come in again as if it were a command; where it can, a connector overrides this."""
+        """Whether what it sends may come in again as a downlink; where it can, a connector overrides this."""
         return False
 
     @property

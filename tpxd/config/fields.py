@@ -185,7 +185,7 @@ HeaderPattern = Annotated[Pattern, PlainValidator(_header), hidden, schema("patt
 FPort = Annotated[
     int, PlainValidator(_fport), WithJsonSchema({"type": ["integer", "string"], "minimum": 1, "maximum": 224})
 ]
-"""A LoRaWAN FPort of a command, 1 to 224; ThingPark writes it as a number or as text."""
+"""A LoRaWAN FPort of a downlink, 1 to 224; ThingPark writes it as a number or as text."""
 
 ConnectionId = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 """Names a connection; ThingPark's ids are numbers."""

@@ -126,11 +126,11 @@ class IntakeSettings(Part):
 class LrcSettings(Part):
     """`[lrc]`: what is agreed with the network server."""
 
-    downlink_url: Url = Field("", description="Where commands are posted to; default none: no commands are taken.")
-    as_id: str = Field("", description="The AS_ID of commands where a connection sets none; default none.")
+    downlink_url: Url = Field("", description="Where downlinks are posted to; default none: no downlinks are taken.")
+    as_id: str = Field("", description="The AS_ID of downlinks where a connection sets none; default none.")
     as_key: Secret = Field(
         NO_SECRET,
-        description="The key of 32 hex digits that signs commands where a connection sets none; default none.",
+        description="The key of 32 hex digits that signs downlinks where a connection sets none; default none.",
     )
     tunnel_keys: dict[str, Secret] = Field(
         {}, description="AS_ID to key; not empty: every report must carry a valid Token; default empty."
@@ -139,12 +139,12 @@ class LrcSettings(Part):
     unsigned_reports: Literal["refuse", "accept"] = Field(
         "refuse", description="What becomes of report types without a documented Token rule; default refuse."
     )
-    downlink_validity: Duration = Field(86_400.0, description='How long a command may wait; default "24h".')
+    downlink_validity: Duration = Field(86_400.0, description='How long a downlink may wait; default "24h".')
     downlink_rate_limiter: int | None = Field(
-        1_000, ge=1, description="The most commands that the LRC is sent per second; default 1000."
+        1_000, ge=1, description="The most downlinks that the LRC is sent per second; default 1000."
     )
     when_in_doubt: Literal["resend", "report"] = Field(
-        "resend", description="What becomes of a command that was written and never answered; default resend."
+        "resend", description="What becomes of a downlink that was written and never answered; default resend."
     )
 
     @property

@@ -1,7 +1,7 @@
 """Who hands on to whom: `chainedWithConnectionIds`. Pure.
 
 A connection that others name gets the original report of what they delivered, and the JSON from their far ends that is
-no command. One that has no matchers of its own gets nothing else; with matchers it gets both, each report once.
+no downlink. One that has no matchers of its own gets nothing else; with matchers it gets both, each report once.
 
 What is handed on is a report in the journal of its own, addressed to one connection, so a chain's later links neither
 wait for each other nor hold up the first.
@@ -67,7 +67,7 @@ class Chains:
         ]
 
     def messages(self, id: str, body: bytes) -> Iterator[NewReport]:
-        """What is handed on of JSON that came from a connection's far end and is no command."""
+        """What is handed on of JSON that came from a connection's far end and is no downlink."""
         for target in self._names.get(id, ()):
             try:
                 report = parse_report(body)
@@ -78,5 +78,5 @@ class Chains:
 
 
 def _is_meant(uplink: Uplink) -> bool:
-    """What became of a connection's own command is for that connection alone."""
+    """What became of a connection's own downlink is for that connection alone."""
     return uplink.kind != DOWNLINK_REJECTED or uplink.recipient is None or uplink.handed_on

@@ -6,7 +6,7 @@ run_connection
   ├─ StateLines.watch        says later what was no time to say
   ├─ CertificateWatch.watch  where the file has certificates
   ├─ RateWatch.watch         where the file has alarms
-  └─ keep_open               open, deliver and take commands, lose, wait, open again
+  └─ keep_open               open, deliver and take downlinks, lose, wait, open again
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from tpxd.connection.in_hand import EVERY_PUBLISH, Flight
 from tpxd.connection.outbound import Outbound
 from tpxd.connection.watches import CertificateWatch, RateWatch
 from tpxd.connector import Connector, Context, Dial, Memory, TlsContexts, Transport
-from tpxd.downlinks.inbox import Inbox, receive_commands
-from tpxd.downlinks.queue import Commands
+from tpxd.downlinks.inbox import Inbox, receive_downlinks
+from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.errors import AuthenticationFailed, LinkLost, Refused, TransportError, behind_barrier, leaves
 from tpxd.events import Event
 from tpxd.lorawan.uplink import Uplink
@@ -58,7 +58,7 @@ class Live:
         live_first: lets new uplinks go before a backlog; None where the file does not say so.
         debug_log: what debugMode logs.
         chains: to whom it hands on.
-        commands: where its commands go.
+        downlinks: where its downlinks go.
         stop_grace_s: how long a batch in flight may go on after a request to stop.
     """
 
@@ -74,7 +74,7 @@ class Live:
     tls: TlsContexts
     memory: Memory
     stop_grace_s: float
-    commands: Commands
+    downlinks: DownlinkQueue
     chains: Chains = field(default_factory=Chains)
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
     backoff: Backoff = field(init=False)
@@ -212,17 +212,17 @@ def context_of(live: Live) -> Context:
 
 
 async def use_link(live: Live, transport: Transport) -> None:
-    """Deliver uplinks and take commands until it is asked to stop, or the link had no uplink for too long.
+    """Deliver uplinks and take downlinks until it is asked to stop, or the link had no uplink for too long.
 
     Raises:
-        TransportError: alone or in a group; see `deliver` and `receive_commands`.
+        TransportError: alone or in a group; see `deliver` and `receive_downlinks`.
     """
     configuration = live.file.configuration
     async with trio.open_nursery() as link:
-        if configuration.command_sources:
+        if configuration.downlink_sources:
             port, messages = configuration.downlinkPort, live.chains.messages
-            inbox = Inbox(live.id, live.commands, port, messages, live.health.note)
-            link.start_soon(receive_commands, transport, inbox)
+            inbox = Inbox(live.id, live.downlinks, port, messages, live.health.note)
+            link.start_soon(receive_downlinks, transport, inbox)
         if live.live_first is not None:
             live.live_first.draw_border(live.cursor)
             link.start_soon(live.live_first.watch, live.cursor, live.flight)
@@ -278,15 +278,15 @@ LEAVE_S: Final = 5.0
 async def take_leave(live: Live) -> None:
     """Remove what a connection that has finished left at its far end, once, as far as that is possible.
 
-    Whoever opens without wanting commands removes what earlier openings left for them. Nothing else may open this
+    Whoever opens without wanting downlinks removes what earlier openings left for them. Nothing else may open this
     connection meanwhile.
     """
-    if live.file.configuration.command_sources:
-        await behind_barrier(partial(_open_without_commands, live), "connection %s", live.id)
+    if live.file.configuration.downlink_sources:
+        await behind_barrier(partial(_open_without_downlinks, live), "connection %s", live.id)
 
 
-async def _open_without_commands(live: Live) -> None:
-    context = replace(context_of(live), commands=False, authenticating=lambda: None)
+async def _open_without_downlinks(live: Live) -> None:
+    context = replace(context_of(live), downlinks=False, authenticating=lambda: None)
     error: TransportError | None = None
     with trio.move_on_after(LEAVE_S) as leaving:
         try:
@@ -298,4 +298,4 @@ async def _open_without_commands(live: Live) -> None:
             error = what_ended_it(group)
     if error is not None or leaving.cancelled_caught:
         reason = f"it took longer than {LEAVE_S:g} s" if error is None else error.message
-        context.log.warning("its far end may go on keeping commands for it: %s", reason)
+        context.log.warning("its far end may go on keeping downlinks for it: %s", reason)

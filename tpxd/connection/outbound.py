@@ -57,7 +57,7 @@ class Outbound:
         validity_s: an uplink older than this is not sent; None sends all.
         connection: the connection's id; reports that are for another one alone are not sent.
         chains: whether it takes only what is handed on to it.
-        own: whether a DevEUI_downlink_Sent is about a command of this connection.
+        own: whether a DevEUI_downlink_Sent is about a downlink of this connection.
         url_field: what every report gets at the end of its fields: `,"downlinkUrl":"http://…"`; b"" for nothing.
     """
 
@@ -73,7 +73,7 @@ class Outbound:
     def decide(self, uplink: Uplink) -> Settled | bytes:
         """The body to send, or why the uplink is not sent."""
         if self._is_about_its_own(uplink):
-            return uplink.body  # what became of its own command, or a message: whatever its flow, form and age
+            return uplink.body  # what became of its own downlink, or a message: whatever its flow, form and age
         try:
             if (unwanted := self._unwanted(uplink)) is not None:
                 return unwanted

@@ -1,10 +1,10 @@
-"""AMQP 0-9-1 over TCP or TLS: uplinks are published to an exchange, commands come from a queue.
+"""AMQP 0-9-1 over TCP or TLS: uplinks are published to an exchange, downlinks come from a queue.
 
 Wire:     one persistent, mandatory Basic.Publish per uplink; delivered at its own publisher confirm. The message id
           INSTANCE-MILLISECONDS-SEQUENCE is the same when an uplink is sent again, so that consumers can recognise it.
 Broker:   the exchange and the queue are used as they are, and made where they are missing: a durable topic exchange, a
           durable queue bound to it with each downlink pattern. Bindings of an earlier version of the file are removed.
-Limits:   a routing key has at most 255 bytes; a command has at most 1 MiB, a longer one is rejected.
+Limits:   a routing key has at most 255 bytes; a downlink has at most 1 MiB, a longer one is rejected.
 Source:   ThingPark X IoT Flow, "AMQP connector"; AMQP 0-9-1; RabbitMQ, "Publisher Confirms".
 """
 
@@ -24,7 +24,7 @@ from tpxd.config.secret import plain
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.connectors.parts.leftovers import LeftAtBroker
 from tpxd.connectors.parts.link import LinkConfig, check_ports
-from tpxd.connectors.parts.topics import CommandPorts, TopicSources, UplinkTopics
+from tpxd.connectors.parts.topics import DownlinkPorts, TopicSources, UplinkTopics
 from tpxd.errors import ConnectFailed, Refused, TransportError
 from tpxd.wire.amqp.codec import MAX_SHORT_TEXT_BYTES, name_fault
 from tpxd.wire.amqp.content import Delivery, Refusal
@@ -58,10 +58,10 @@ class PortTopics(Part):
     """Routing keys for one FPort, instead of the connection's own."""
 
     fPort: int = Field(
-        ge=0, le=255, description="The FPort, 0 to 255, of uplinks, and of commands by this key that bring none."
+        ge=0, le=255, description="The FPort, 0 to 255, of uplinks, and of downlinks by this key that bring none."
     )
     uplinkTopicPattern: AmqpPattern | None = Field(None, description="The key of these uplinks; default as the rest.")
-    downlinkTopicPattern: AmqpPattern | None = Field(None, description="One more key to take commands from.")
+    downlinkTopicPattern: AmqpPattern | None = Field(None, description="One more key to take downlinks from.")
 
 
 class AmqpConfig(TopicSources, LinkConfig):
@@ -76,7 +76,7 @@ class AmqpConfig(TopicSources, LinkConfig):
     exchangeName: Name = Field(description="The exchange to publish to; made as a durable topic exchange when missing.")
     uplinkTopicPattern: AmqpPattern = Field(description="The routing key that an uplink is published with.")
     downlinkTopicPattern: AmqpPattern | None = Field(
-        None, description="The routing key to take commands from; default none."
+        None, description="The routing key to take downlinks from; default none."
     )
     downlinkStatusTopicPattern: AmqpPattern | None = Field(
         None,
@@ -85,7 +85,7 @@ class AmqpConfig(TopicSources, LinkConfig):
     )
     topics: list[PortTopics] = Field(default_factory=list, description="Other routing keys for uplinks of some FPorts.")
     downlinkQueue: Name | None = Field(
-        None, description="The queue that keeps commands for us; default tpxd.INSTANCE.ID.downlink."
+        None, description="The queue that keeps downlinks for us; default tpxd.INSTANCE.ID.downlink."
     )
     unroutable: Literal["hold", "count"] = Field(
         "hold",
@@ -148,13 +148,13 @@ class AmqpTransport:
     context: Context
     unroutable: int = 0
     _topics: UplinkTopics = field(init=False)
-    _ports: CommandPorts = field(init=False)
+    _ports: DownlinkPorts = field(init=False)
     _routed: set[str] = field(init=False, default_factory=set)
     _routed_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self._topics = UplinkTopics(self.config)
-        self._ports = CommandPorts(self.config)
+        self._ports = DownlinkPorts(self.config)
 
     async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
         """Publish in each device's order; an uplink that has no legal routing key is rejected.
@@ -236,7 +236,7 @@ class AmqpTransport:
         """Wait for the next message of the queue; one that is too long comes without its body."""
         message = await self.session.receive()
         if len(message.body) < message.body_bytes:
-            self.context.log.warning("a command of %d bytes is too long and is rejected", message.body_bytes)
+            self.context.log.warning("a downlink of %d bytes is too long and is rejected", message.body_bytes)
         port = self._ports.of(message.routing_key)
         return Incoming(message.routing_key, message.body, message.redelivered, f_port=port, receipt=message)
 
@@ -253,11 +253,11 @@ class AmqpTransport:
     "actility-amqp-0.9.1-iot",
     AmqpConfig,
     title="AMQP 0.9.1",
-    description="Publishes uplinks to an exchange of an AMQP 0-9-1 broker and takes commands from a queue",
+    description="Publishes uplinks to an exchange of an AMQP 0-9-1 broker and takes downlinks from a queue",
 )
 @asynccontextmanager
 async def open_amqp_connection(config: AmqpConfig, context: Context) -> AsyncIterator[Transport]:
-    """Connect, log in, declare what is missing, consume where commands are wanted."""
+    """Connect, log in, declare what is missing, consume where downlinks are wanted."""
     timeout_s = config.connectionTimeout / 1000
     deadline = trio.current_time() + timeout_s
     stream = await context.dial(config.endpoint(context.tls), timeout_s)
@@ -292,7 +292,9 @@ class Binding(NamedTuple):
 async def _prepare(session: AmqpSession, config: AmqpConfig, context: Context) -> None:
     await declare_exchange(session, config.exchangeName)
     queue = config.downlinkQueue or f"tpxd.{context.instance}.{context.connection_id}.downlink"
-    wanted = [Binding(queue, config.exchangeName, key) for key in (config.command_sources if context.commands else [])]
+    wanted = [
+        Binding(queue, config.exchangeName, key) for key in (config.downlink_sources if context.downlinks else [])
+    ]
     if wanted:
         await declare_queue(session, queue)
     await _bind(session, wanted, context, LeftAtBroker(context, "bindings", f"{config.hostName} {config.virtualHost}"))

@@ -1,8 +1,8 @@
-"""MQTT 3.1.1 over TCP, TLS or WebSocket: uplinks are published, commands are subscribed to.
+"""MQTT 3.1.1 over TCP, TLS or WebSocket: uplinks are published, downlinks are subscribed to.
 
 Wire:     one PUBLISH per uplink, QoS 1 unless told otherwise; delivered at its own PUBACK. With QoS 0, delivered means
           handed to the system.
-Session:  persistent where commands are wanted, so that the broker keeps them while we are away; clean otherwise. Topic
+Session:  persistent where downlinks are wanted, so that the broker keeps them while we are away; clean otherwise. Topic
           filters of an earlier version of the file are unsubscribed from.
 Limits:   a topic has at most 65,535 bytes (MQTT 3.1.1, 4.7.3).
 Source:   ThingPark X IoT Flow, "MQTT connector"; MQTT 3.1.1.
@@ -25,7 +25,7 @@ from tpxd.connector import Context, Transport, connector
 from tpxd.connectors.parts.leftovers import LeftAtBroker
 from tpxd.connectors.parts.link import LinkConfig, check_ports, without_null
 from tpxd.connectors.parts.mqtt import MqttTransport, PortTopics, open_subscribed
-from tpxd.connectors.parts.topics import CommandPorts, TopicSources, UplinkTopics
+from tpxd.connectors.parts.topics import DownlinkPorts, TopicSources, UplinkTopics
 from tpxd.wire.mqtt.client import MqttOptions
 from tpxd.wire.mqtt.codec import MAX_TEXT_BYTES
 from tpxd.wire.streams import Endpoint, WebSocket
@@ -54,7 +54,9 @@ class MqttConfig(TopicSources, LinkConfig):
         description="The client id; two clients of one id drive each other out; default tpxd-INSTANCE-ID.",
     )
     uplinkTopicPattern: MqttPattern = Field(description="The topic that an uplink is published to.")
-    downlinkTopicPattern: MqttPattern | None = Field(None, description="The topic to take commands from; default none.")
+    downlinkTopicPattern: MqttPattern | None = Field(
+        None, description="The topic to take downlinks from; default none."
+    )
     downlinkStatusTopicPattern: MqttPattern | None = Field(
         None,
         description="The topic of DevEUI_downlink_Rejected and DevEUI_downlink_Sent reports, instead of "
@@ -83,15 +85,15 @@ class MqttConfig(TopicSources, LinkConfig):
     "actility-mqtt-iot",
     MqttConfig,
     title="MQTT",
-    description="Publishes uplinks to an MQTT 3.1.1 broker and takes commands from it",
+    description="Publishes uplinks to an MQTT 3.1.1 broker and takes downlinks from it",
 )
 @asynccontextmanager
 async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIterator[Transport]:
-    """Connect, introduce ourselves, subscribe where commands are wanted."""
+    """Connect, introduce ourselves, subscribe where downlinks are wanted."""
     deadline = trio.current_time() + config.connectionTimeout / 1000
     async with open_link(config.endpoint(context.tls), context.dial, config.connectionTimeout / 1000) as stream:
         context.authenticating()
-        filters = config.command_sources if context.commands else []
+        filters = config.downlink_sources if context.downlinks else []
         options = MqttOptions(
             config.clientId or context.client_id,
             clean_session=not filters,
@@ -105,7 +107,7 @@ async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIte
             yield MqttTransport(
                 session,
                 UplinkTopics(config),
-                CommandPorts(config),
+                DownlinkPorts(config),
                 config.actionTimeout / 1000,
                 context.log,
                 config.qos,

@@ -9,14 +9,14 @@ from typing import Any, Final
 import trio
 
 from tpxd import sdnotify
-from tpxd.downlinks.documents import command_document, trace_document
+from tpxd.downlinks.documents import downlink_document, trace_document
 from tpxd.downlinks.doors import CONTROL, take_and_answer
 from tpxd.downlinks.lrc_sender import LrcSender
-from tpxd.downlinks.queue import Commands
+from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.events import EventLog, timestamp
 from tpxd.intake.server import Intake
 from tpxd.reload.supervisor import Supervisor
-from tpxd.spool import Spool, StoredCommand
+from tpxd.spool import Spool, StoredDownlink
 
 Document = dict[str, Any]
 
@@ -70,7 +70,7 @@ class DaemonState:
     journal: Spool
     log: EventLog
     pulse: Pulse
-    commands: Commands
+    downlinks: DownlinkQueue
     sender: LrcSender
 
     def connections(self) -> dict[str, Document]:
@@ -137,24 +137,24 @@ class DaemonState:
         """See `ControlState`."""
         self.supervisor.reload()
 
-    async def send_command(self, body: bytes) -> tuple[int, Document]:
+    async def send_downlink(self, body: bytes) -> tuple[int, Document]:
         """See `ControlState`."""
         messages = self.supervisor.chains.messages
-        answer = await take_and_answer(self.commands, CONTROL, body, messages, time.time())
-        if not isinstance(answer.taken, StoredCommand):
+        answer = await take_and_answer(self.downlinks, CONTROL, body, messages, time.time())
+        if not isinstance(answer.taken, StoredDownlink):
             return answer.status, {"message": answer.error}
-        return answer.status, command_document(answer.taken)
+        return answer.status, downlink_document(answer.taken)
 
-    def command(self, id: int) -> Document | None:
+    def downlink(self, id: int) -> Document | None:
         """See `ControlState`."""
-        command = self.commands.book.find(id)
-        return None if command is None else command_document(command)
+        downlink = self.downlinks.book.find(id)
+        return None if downlink is None else downlink_document(downlink)
 
     async def trace(self, dev_eui: str, limit: int) -> list[Document]:
         """See `ControlState`."""
         uplinks = await self.journal.uplinks_of(dev_eui, limit)
         fates = await self.journal.fates_of([uplink.seq for uplink in uplinks])
-        return trace_document(uplinks, self.commands.book.of_device(dev_eui, limit), fates)[-limit:]
+        return trace_document(uplinks, self.downlinks.book.of_device(dev_eui, limit), fates)[-limit:]
 
     def events(self, count: int, connection: str | None) -> list[Document]:
         """See `ControlState`."""

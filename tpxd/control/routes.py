@@ -30,7 +30,7 @@ def control_app(state: ControlState, token: str) -> ASGIApp:
     app = FastAPI(title="tpxd", version=__version__, openapi_url=None, redirect_slashes=False)
     _errors(app)
     _health(app, state)
-    _commands(app, state)
+    _all_downlinks(app, state)
     _downlinks(app, state)
     return Guard(app, token)
 
@@ -56,7 +56,7 @@ def _health(app: FastAPI, state: ControlState) -> None:
         return JsonResponse(document, 200 if document["healthy"] else 503)
 
 
-def _commands(app: FastAPI, state: ControlState) -> None:
+def _all_downlinks(app: FastAPI, state: ControlState) -> None:
     @app.post("/reconnect")
     async def reconnect_all() -> JsonResponse:
         state.reconnect(None)
@@ -81,14 +81,14 @@ def _commands(app: FastAPI, state: ControlState) -> None:
 def _downlinks(app: FastAPI, state: ControlState) -> None:
     @app.post("/downlinks")
     async def send(request: Request) -> JsonResponse:
-        status, document = await state.send_command(await _body(request))
+        status, document = await state.send_downlink(await _body(request))
         return JsonResponse(document, status) if status == 202 else error_response(status, document["message"])
 
     @app.get("/downlinks/{id}")
-    async def command(id: int) -> JsonResponse:
-        document = state.command(id)
+    async def downlink(id: int) -> JsonResponse:
+        document = state.downlink(id)
         if document is None:
-            raise HTTPException(404, f"there is no command {id}, or it made room for newer ones")
+            raise HTTPException(404, f"there is no downlink {id}, or it made room for newer ones")
         return JsonResponse(document)
 
     @app.get("/trace/{dev_eui}")
@@ -102,14 +102,14 @@ def _downlinks(app: FastAPI, state: ControlState) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """The whole body of a command, which is never longer than any command."""
+    """The whole body of a downlink, which is never longer than any downlink."""
     body = b""
     try:
         async with aclosing(request.stream()) as chunks:
             async for chunk in chunks:
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
-                    raise HTTPException(413, f"a command has at most {MAX_BODY_BYTES} bytes")
+                    raise HTTPException(413, f"a downlink has at most {MAX_BODY_BYTES} bytes")
     except ClientDisconnect:
         raise HTTPException(400, "the body ended too early") from None
     return body

@@ -21,7 +21,7 @@ class ControlState(Protocol):
         """What intake accepted and refused; `healthy`, and `reason` when it is not, besides its own keys."""
 
     def lrc(self) -> Document:
-        """How commands reach the LRC; `healthy` and `reason` as above."""
+        """How downlinks reach the LRC; `healthy` and `reason` as above."""
 
     def spool(self) -> Document:
         """How full the spool is; `healthy` and `reason` as above."""
@@ -44,18 +44,18 @@ class ControlState(Protocol):
     def reload(self) -> None:
         """Read the files again soon."""
 
-    async def send_command(self, body: bytes) -> tuple[int, Document]:
+    async def send_downlink(self, body: bytes) -> tuple[int, Document]:
         """Take a DevEUI_downlink; returns when it is on disk.
 
         Returns:
-            202 and the command, 400 or 503 and a `message` that says why not.
+            202 and the downlink, 400 or 503 and a `message` that says why not.
         """
 
-    def command(self, id: int) -> Document | None:
-        """What became of a command so far, None when it is not known."""
+    def downlink(self, id: int) -> Document | None:
+        """What became of a downlink so far, None when it is not known."""
 
     async def trace(self, dev_eui: str, limit: int) -> list[Document]:
-        """The newest reports and commands of a device (16 hex digits in upper case), oldest of them first.
+        """The newest reports and downlinks of a device (16 hex digits in upper case), oldest of them first.
 
         Raises:
             SpoolUnavailable: the disk cannot be read.

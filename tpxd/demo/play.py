@@ -23,9 +23,9 @@ from tpxd.demo.stage import (
     serve_receiver,
 )
 from tpxd.errors import leaves
-from tpxd.simulate.downlink_lrc import CommandCounters, DownlinkLrc
+from tpxd.simulate.downlink_lrc import DownlinkCounters, DownlinkLrc
 from tpxd.simulate.downlink_rules import Rules
-from tpxd.simulate.downlink_server import open_listeners, take_commands
+from tpxd.simulate.downlink_server import open_listeners, take_downlinks
 from tpxd.simulate.lrc import DEFAULT_AS_ID, Counters, Pace, Signature, drive
 from tpxd.simulate.post import Target
 from tpxd.simulate.reports import Device, make_devices
@@ -47,7 +47,7 @@ class Play:
     counters: Counters = field(default_factory=Counters)
     receiver: Receiver = field(default_factory=Receiver)
     looks: Looks = field(default_factory=Looks)
-    commands: CommandCounters = field(default_factory=CommandCounters)
+    downlinks: DownlinkCounters = field(default_factory=DownlinkCounters)
     devices: Sequence[Device] = field(default_factory=lambda: make_devices(DEVICES, SEED))
     phase: str = "starting"
     unfinished: dict[str, str] = field(default_factory=dict)
@@ -119,9 +119,9 @@ async def _post_and_drain(play: Play, pace: Pace) -> None:
         play.phase = "running"
         target = Target.parse(f"http://{play.scene.intake}/uplink")
         signature = Signature(DEFAULT_AS_ID, play.scene.key)
-        lrc = DownlinkLrc(Rules({device.dev_eui: device for device in play.devices}, signature), play.commands)
+        lrc = DownlinkLrc(Rules({device.dev_eui: device for device in play.devices}, signature), play.downlinks)
         listeners = await open_listeners(play.scene.lrc)
-        nursery.start_soon(take_commands, listeners, lrc, [target], play.counters, signature)
+        nursery.start_soon(take_downlinks, listeners, lrc, [target], play.counters, signature)
         await drive([target], pace, play.counters, devices=play.devices, signature=signature)
         play.phase = "emptying the queues"
         nursery.cancel_scope.cancel()

@@ -71,8 +71,8 @@ class Scene:
     """Where everything is; addresses are `host:port`.
 
     Attributes:
-        lrc: where the simulated LRC takes commands.
-        key: signs uplinks and commands, made for this demo only.
+        lrc: where the simulated LRC takes downlinks.
+        key: signs uplinks and downlinks, made for this demo only.
     """
 
     directory: Path

@@ -17,7 +17,7 @@ from tpxd.demo.play import Play
 
 REFRESH_S = 0.25
 UPLINKS_SHOWN = 6
-COMMANDS_SHOWN = 3
+DOWNLINKS_SHOWN = 3
 STATE_STYLES = {"OPENED": "green", "DEACTIVATED": "dim", "OPENING": "yellow", "AUTHENTICATING": "yellow"}
 
 
@@ -37,7 +37,7 @@ def render(play: Play) -> RenderableType:
     return Group(
         Panel(_connections(play), title="connections", title_align="left", subtitle=play.phase),
         Panel(_lrc(play), title="simulated LRC", title_align="left"),
-        # No border: it would be copied along with the commands.
+        # No border: it would be copied along with the downlinks.
         *_hints(play),
     )
 
@@ -86,25 +86,25 @@ def _lrc(play: Play) -> Group:
             fields.get("payload_hex", report.kind),
             Text(outcome, style="green" if outcome.startswith("2") else "red"),
         )
-    return Group(Text(f"{counters.posted} posted: {answers or 'nothing yet'}{took}"), table, *_commands(play))
+    return Group(Text(f"{counters.posted} posted: {answers or 'nothing yet'}{took}"), table, *_all_downlinks(play))
 
 
-def _commands(play: Play) -> Iterator[RenderableType]:
-    """The newest commands, once there is one."""
-    commands = play.commands
-    if not commands.received:
+def _all_downlinks(play: Play) -> Iterator[RenderableType]:
+    """The newest downlinks, once there is one."""
+    downlinks = play.downlinks
+    if not downlinks.received:
         return
-    yield Text(f"{commands.received} commands: {commands.accepted} taken, {commands.transmitted} transmitted")
+    yield Text(f"{downlinks.received} downlinks: {downlinks.accepted} taken, {downlinks.transmitted} transmitted")
     table = Table.grid(padding=(0, 2), expand=True)
     for _ in ("time", "DevEUI", "FPort"):
         table.add_column(no_wrap=True)
     table.add_column(ratio=1, no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    for command in list(commands.newest)[-COMMANDS_SHOWN:]:
-        style = "green" if command.answer.status == 200 else "red"
-        told = Text(command.answer.text, style=style)
-        asked = (command.dev_eui, f":{command.f_port}", command.payload_hex)
-        table.add_row(Text(command.at, style="dim"), *map(Text, asked), told)
+    for downlink in list(downlinks.newest)[-DOWNLINKS_SHOWN:]:
+        style = "green" if downlink.answer.status == 200 else "red"
+        told = Text(downlink.answer.text, style=style)
+        asked = (downlink.dev_eui, f":{downlink.f_port}", downlink.payload_hex)
+        table.add_row(Text(downlink.at, style="dim"), *map(Text, asked), told)
     yield table
 
 

@@ -1,4 +1,4 @@
-"""Whose each device is, as its reports said: what goes back about a command names the customer too. Pure."""
+"""Whose each device is, as its reports said: what goes back about a downlink names the customer too. Pure."""
 
 from __future__ import annotations
 

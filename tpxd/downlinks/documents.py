@@ -1,4 +1,4 @@
-"""What is said about a command: the answer to whoever sent it, and what people are shown. Pure.
+"""What is said about a downlink: the answer to whoever sent it, and what people are shown. Pure.
 
 Source: ThingPark X IoT Flow, "Downlink messages": DevEUI_downlink_Rejected, DevEUI_downlink_Sent.
 """
@@ -13,11 +13,11 @@ import orjson
 
 from tpxd.events import utc_text
 from tpxd.log import masked
-from tpxd.lorawan.downlinks import Command
+from tpxd.lorawan.downlinks import Downlink
 from tpxd.lorawan.on_air import cause_in_words, in_words
 from tpxd.lorawan.reports import ABOUT_DOWNLINKS, DOWNLINK_REJECTED
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import CommandState, Outcome, StoredCommand
+from tpxd.spool import DownlinkState, Outcome, StoredDownlink
 
 WRONG: Final = 400
 TOO_LATE: Final = 408
@@ -34,15 +34,15 @@ _SENT_FIELDS: Final = (
 )  # fmt: skip
 
 
-def rejection(command: StoredCommand, now_s: float, customer: str | int | None) -> bytes:
-    """The DevEUI_downlink_Rejected document of a command that the LRC did not take; `customer` is its CustomerID."""
+def rejection(downlink: StoredDownlink, now_s: float, customer: str | int | None) -> bytes:
+    """The DevEUI_downlink_Rejected document of a downlink that the LRC did not take; `customer` is its CustomerID."""
     fields: dict[str, Any] = {
         "Time": datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds"),
-        "DevEUI": command.dev_eui,
-        "FPort": command.f_port,
-        "DeliveryStatus": command.status,
-        "DownlinkRejectionCause": cause_in_words(masked(command.cause)) if command.cause else None,
-        "CorrelationID": command.correlation_id or None,
+        "DevEUI": downlink.dev_eui,
+        "FPort": downlink.f_port,
+        "DeliveryStatus": downlink.status,
+        "DownlinkRejectionCause": cause_in_words(masked(downlink.cause)) if downlink.cause else None,
+        "CorrelationID": downlink.correlation_id or None,
         "CustomerID": customer,
     }
     return orjson.dumps({DOWNLINK_REJECTED: {name: value for name, value in fields.items() if value is not None}})
@@ -54,51 +54,51 @@ def transmission(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value[:MAX_FIELD] if isinstance(value, str) else value for name, value in found.items()}
 
 
-def command_document(command: StoredCommand) -> dict[str, Any]:
-    """A command for people and programs; its AS_KEY is never part of it.
+def downlink_document(downlink: StoredDownlink) -> dict[str, Any]:
+    """A downlink for people and programs; its AS_KEY is never part of it.
 
     `state` is `doubtful` instead of `waiting` once it was written and no answer came; `doubts` counts how often.
     `transmitted` is what the LRC reported about it, `onAir` the same in words.
     """
-    doubtful = command.doubts and not command.state.final
+    doubtful = downlink.doubts and not downlink.state.final
     return {
-        "id": command.id,
-        "connection": command.connection or None,
-        "DevEUI": command.dev_eui,
-        "FPort": command.f_port,
-        "payload_hex": command.command.payload_hex if command.command is not None else None,
-        "CorrelationID": command.correlation_id or None,
-        **(_options(command.command) if command.command is not None else {}),
-        "state": "doubtful" if doubtful else str(command.state),
-        "final": command.state.final,
-        "cause": command.cause or None,
-        "status": command.status,
-        "received": utc_text(command.received_ms / 1000),
-        "changed": utc_text(command.changed_ms / 1000),
-        "tries": command.tries,
-        "doubts": command.doubts,
-        "transmitted": command.transmitted,
-        "onAir": None if command.transmitted is None else in_words(command.transmitted),
+        "id": downlink.id,
+        "connection": downlink.connection or None,
+        "DevEUI": downlink.dev_eui,
+        "FPort": downlink.f_port,
+        "payload_hex": downlink.downlink.payload_hex if downlink.downlink is not None else None,
+        "CorrelationID": downlink.correlation_id or None,
+        **(_options(downlink.downlink) if downlink.downlink is not None else {}),
+        "state": "doubtful" if doubtful else str(downlink.state),
+        "final": downlink.state.final,
+        "cause": downlink.cause or None,
+        "status": downlink.status,
+        "received": utc_text(downlink.received_ms / 1000),
+        "changed": utc_text(downlink.changed_ms / 1000),
+        "tries": downlink.tries,
+        "doubts": downlink.doubts,
+        "transmitted": downlink.transmitted,
+        "onAir": None if downlink.transmitted is None else in_words(downlink.transmitted),
     }
 
 
-def _options(command: Command) -> dict[str, Any]:
-    until_s = command.valid_until_s
+def _options(downlink: Downlink) -> dict[str, Any]:
+    until_s = downlink.valid_until_s
     options = {
-        "Confirmed": command.confirmed,
-        "FlushDownlinkQueue": command.flush_queue,
-        "FCntDn": command.f_cnt_dn,
-        "AFCntDn": command.af_cnt_dn,
-        "RAN": command.ran,
-        "MType": command.m_type,
+        "Confirmed": downlink.confirmed,
+        "FlushDownlinkQueue": downlink.flush_queue,
+        "FCntDn": downlink.f_cnt_dn,
+        "AFCntDn": downlink.af_cnt_dn,
+        "RAN": downlink.ran,
+        "MType": downlink.m_type,
         "ValidityTime": None if until_s is None else utc_text(until_s),
     }
     return {name: value for name, value in options.items() if value is not None}
 
 
-def is_unhappy(state: CommandState) -> bool:
-    """Whoever sent the command is told that it came to nothing."""
-    return state in (CommandState.REJECTED, CommandState.EXPIRED)
+def is_unhappy(state: DownlinkState) -> bool:
+    """Whoever sent the downlink is told that it came to nothing."""
+    return state in (DownlinkState.REJECTED, DownlinkState.EXPIRED)
 
 
 SHOWN: Final = ("Time", "FPort", "FCntUp", "FCntDn", "payload_hex", "CorrelationID", "DownlinkRejectionCause")
@@ -106,14 +106,14 @@ SHOWN: Final = ("Time", "FPort", "FCntUp", "FCntDn", "payload_hex", "Correlation
 
 def trace_document(
     uplinks: Sequence[Uplink],
-    commands: Sequence[StoredCommand],
+    downlinks: Sequence[StoredDownlink],
     fates: Mapping[int, Mapping[str, Outcome]],
 ) -> list[dict[str, Any]]:
-    """Reports and commands, each newest first, as one list, oldest first.
+    """Reports and downlinks, each newest first, as one list, oldest first.
 
     Shape: each has `type`, the report type or `DevEUI_downlink`, and `received`. A report has its `fields` that matter
     to people, `onAir` in words where it is about a downlink, and by id of a connection what became of it there,
-    `connections`, and `why`, where that is known and says more. A command has everything of `command_document`.
+    `connections`, and `why`, where that is known and says more. A downlink has everything of `downlink_document`.
 
     Args:
         fates: what became of the reports, by seq; see `Spool.fates_of`.
@@ -122,7 +122,8 @@ def trace_document(
         (uplink.received_ms, _uplink_document(uplink, fates.get(uplink.seq, {}))) for uplink in reversed(uplinks)
     ]
     entries += [
-        (command.received_ms, {"type": "DevEUI_downlink"} | command_document(command)) for command in reversed(commands)
+        (downlink.received_ms, {"type": "DevEUI_downlink"} | downlink_document(downlink))
+        for downlink in reversed(downlinks)
     ]
     return [document for _, document in sorted(entries, key=lambda entry: entry[0])]
 

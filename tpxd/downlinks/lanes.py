@@ -1,7 +1,7 @@
 """What the LRC should get and is on disk: each device's oldest first, devices in turn. Pure but for its wake.
 
-A command whose AS_ID or key the LRC refused is set aside, with all that would be signed alike for the same device; what
-is signed otherwise goes on. After `ASIDE_S` it is taken back to where it stood.
+A downlink whose AS_ID or key the LRC refused is set aside, with all that would be signed alike for the same device;
+what is signed otherwise goes on. After `ASIDE_S` it is taken back to where it stood.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import trio
 
 from tpxd.downlinks.lrc_reach import Patience
 from tpxd.lorawan.downlink_request import Signing
-from tpxd.spool import StoredCommand
+from tpxd.spool import StoredDownlink
 
 ASIDE_S: Final = 300.0
 
-Sign = Callable[[StoredCommand], Signing]
-"""With what a command would be signed now."""
+Sign = Callable[[StoredDownlink], Signing]
+"""With what a downlink would be signed now."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,12 +29,12 @@ class Aside:
     """What is signed alike and set aside, and why: that is the cause of each, for whoever asks what became of it."""
 
     cause: str
-    commands: list[StoredCommand] = field(default_factory=list)
+    downlinks: list[StoredDownlink] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """One device's commands; while one is under way, or must wait, the lane is in nobody's queue.
+    """One device's downlinks; while one is under way, or must wait, the lane is in nobody's queue.
 
     Attributes:
         resting: everything that it holds is set aside.
@@ -43,24 +43,24 @@ class Lane:
     dev_eui: str
     patience: Patience = field(default_factory=Patience)
     resting: bool = False
-    _commands: list[tuple[int, StoredCommand]] = field(default_factory=list)
+    _all_downlinks: list[tuple[int, StoredDownlink]] = field(default_factory=list)
     _aside: dict[Signing, Aside] = field(default_factory=dict)
 
-    def put(self, command: StoredCommand) -> None:
+    def put(self, downlink: StoredDownlink) -> None:
         """It waits, behind those that came before it."""
-        heapq.heappush(self._commands, (command.id, command))
+        heapq.heappush(self._all_downlinks, (downlink.id, downlink))
 
-    def take(self, sign: Sign) -> StoredCommand | None:
+    def take(self, sign: Sign) -> StoredDownlink | None:
         """The oldest that is not over; what is signed like one that is set aside joins it. None: nothing is left."""
-        while self._commands:
-            _, command = heapq.heappop(self._commands)
-            if command.state.final:
+        while self._all_downlinks:
+            _, downlink = heapq.heappop(self._all_downlinks)
+            if downlink.state.final:
                 continue
-            aside = self._aside.get(sign(command))
+            aside = self._aside.get(sign(downlink))
             if aside is None:
-                return command
-            command.cause = aside.cause
-            aside.commands.append(command)
+                return downlink
+            downlink.cause = aside.cause
+            aside.downlinks.append(downlink)
         return None
 
     def set_aside(self, signing: Signing, cause: str) -> None:
@@ -70,8 +70,8 @@ class Lane:
     def take_back(self, signing: Signing) -> None:
         """What was set aside waits as if it never had been."""
         aside = self._aside.pop(signing, None)
-        for command in aside.commands if aside is not None else ():
-            self.put(command)
+        for downlink in aside.downlinks if aside is not None else ():
+            self.put(downlink)
 
     def take_all_back(self) -> None:
         """The same, whatever it is signed with."""
@@ -80,21 +80,21 @@ class Lane:
 
     def sweep(self) -> None:
         """Let go of what is over."""
-        self._commands = [(id, command) for id, command in self._commands if not command.state.final]
-        heapq.heapify(self._commands)
+        self._all_downlinks = [(id, downlink) for id, downlink in self._all_downlinks if not downlink.state.final]
+        heapq.heapify(self._all_downlinks)
         for aside in self._aside.values():
-            aside.commands = [command for command in aside.commands if not command.state.final]
-        self._aside = {signing: aside for signing, aside in self._aside.items() if aside.commands}
+            aside.downlinks = [downlink for downlink in aside.downlinks if not downlink.state.final]
+        self._aside = {signing: aside for signing, aside in self._aside.items() if aside.downlinks}
 
     @property
     def has_work(self) -> bool:
         """Something waits that is not set aside."""
-        return bool(self._commands)
+        return bool(self._all_downlinks)
 
     @property
     def empty(self) -> bool:
         """Nothing waits."""
-        return not self._commands and not self._aside
+        return not self._all_downlinks and not self._aside
 
 
 class Lanes:
@@ -111,12 +111,12 @@ class Lanes:
         """For how many devices something waits, or was under way just now."""
         return len(self._lanes)
 
-    def put(self, command: StoredCommand) -> None:
+    def put(self, downlink: StoredDownlink) -> None:
         """The LRC should get it, after what came for this device before."""
-        lane = self._lanes.get(command.dev_eui)
+        lane = self._lanes.get(downlink.dev_eui)
         if lane is None:
-            lane = self._lanes[command.dev_eui] = Lane(command.dev_eui, resting=True)
-        lane.put(command)
+            lane = self._lanes[downlink.dev_eui] = Lane(downlink.dev_eui, resting=True)
+        lane.put(downlink)
         self._rouse(lane)
 
     async def next(self) -> Lane:
@@ -137,7 +137,7 @@ class Lanes:
             self._let_go(lane)
 
     def set_aside(self, lane: Lane, signing: Signing, cause: str) -> None:
-        """The LRC refused what commands of this lane are signed with: see the module."""
+        """The LRC refused what downlinks of this lane are signed with: see the module."""
         lane.set_aside(signing, cause)
         self._aside.append((trio.current_time() + ASIDE_S, lane, signing))
 

@@ -59,7 +59,7 @@ _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "tpxd"
 
 
 class NotTaken(TpxdError):
-    """The LRC certainly did not take the command."""
+    """The LRC certainly did not take the downlink."""
 
 
 class Later(NotTaken):
@@ -67,11 +67,11 @@ class Later(NotTaken):
 
 
 class Unauthorised(NotTaken):
-    """It does not take what the command is signed with: not at all, or not for this device."""
+    """It does not take what the downlink is signed with: not at all, or not for this device."""
 
 
 class Unknown(TpxdError):
-    """The command was written, at least in part, and nobody knows whether the LRC took it."""
+    """The downlink was written, at least in part, and nobody knows whether the LRC took it."""
 
 
 class LrcLinks:
@@ -84,10 +84,10 @@ class LrcLinks:
         self._login = httpx.BasicAuth(parsed.username, parsed.password) if parsed.userinfo else httpx.Auth()
 
     async def post(self, query: str) -> Answer:
-        """Tell the LRC about a command; at most `UNDER_WAY` may do so at once.
+        """Tell the LRC about a downlink; at most `UNDER_WAY` may do so at once.
 
         Raises:
-            NotTaken, Later, Unauthorised, Unknown: it is not decided what becomes of the command.
+            NotTaken, Later, Unauthorised, Unknown: it is not decided what becomes of the downlink.
 
         Cancellation: the LRC may know of it or not.
         """

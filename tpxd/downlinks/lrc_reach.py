@@ -1,4 +1,4 @@
-"""Whether the LRC takes commands, and when to try it again; times in, decisions out. Pure but for its events."""
+"""Whether the LRC takes downlinks, and when to try it again; times in, decisions out. Pure but for its events."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LrcReach:
         """It cannot be reached: everybody waits, and then one tries."""
         self.last_error = LastError(self.wall(), error.message, error.hint)
         if self.reachable is not False:
-            self.report(Event("lrc", f"commands wait: {error.message}", level=logging.WARNING))
+            self.report(Event("lrc", f"downlinks wait: {error.message}", level=logging.WARNING))
         self.reachable = False
         now = trio.current_time()
         if now >= self.retry_at:  # those that were under way with this one do not make the wait longer
@@ -81,7 +81,7 @@ class LrcReach:
         if len(self.refused) > MOST_REFUSED:
             del self.refused[next(iter(self.refused))]
         if known is None:
-            text, more = f"commands wait, tried every five minutes: {error.message}", {"hint": error.hint}
+            text, more = f"downlinks wait, tried every five minutes: {error.message}", {"hint": error.hint}
             self.report(Event("lrc", text, level=logging.WARNING, more=more))
 
     def answered(self, answer: Answer, as_id: str) -> None:
@@ -91,12 +91,12 @@ class LrcReach:
             self.report(Event("lrc", f"the LRC takes {named(as_id)} again"))
         if not answer.documented and not self._warned:
             self._warned = True
-            text = f"the LRC takes commands with an answer that is not documented: {answer.cause}"
+            text = f"the LRC takes downlinks with an answer that is not documented: {answer.cause}"
             self.report(Event("lrc", text, level=logging.WARNING))
 
     def _is_there(self) -> None:
         if self.reachable is False:
-            self.report(Event("lrc", "the LRC takes commands again"))
+            self.report(Event("lrc", "the LRC takes downlinks again"))
         self.reachable = True
         self._undecided = 0
         self._patience.reset()
@@ -112,4 +112,4 @@ class LrcReach:
 
 def named(as_id: str) -> str:
     """An AS_ID for people, who may have set none."""
-    return f'AS_ID "{as_id}"' if as_id else "commands without an AS_ID"
+    return f'AS_ID "{as_id}"' if as_id else "downlinks without an AS_ID"

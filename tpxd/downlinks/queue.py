@@ -1,6 +1,6 @@
-"""Commands that survive: the book in memory, and the disk that is kept up with it.
+"""Downlinks that survive: the book in memory, and the disk that is kept up with it.
 
-A command goes to the sender, and a verdict on its way back, only when the disk has it.
+A downlink goes to the sender, and a verdict on its way back, only when the disk has it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any, Final
 
 import trio
 
-from tpxd.downlinks.book import CommandBook
+from tpxd.downlinks.book import DownlinkBook
 from tpxd.downlinks.customers import Customers
 from tpxd.downlinks.documents import WRONG
 from tpxd.downlinks.lanes import Lanes
 from tpxd.downlinks.saving import RETRY_S, Saving, Store
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event, Report
-from tpxd.lorawan.downlinks import Command, DownlinkError
+from tpxd.lorawan.downlinks import Downlink, DownlinkError
 from tpxd.lorawan.reports import ABOUT_DOWNLINKS
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Appended, CommandState, LoadedCommands, NewReport, StoredCommand
+from tpxd.spool import Appended, DownlinkState, LoadedDownlinks, NewReport, StoredDownlink
 
 LAST_SAVE_S: Final = 2.0
 MAX_VERDICTS: Final = 20_000
-"""Verdicts that wait for the disk; beyond it no further command is taken."""
+"""Verdicts that wait for the disk; beyond it no further downlink is taken."""
 
 CRASHED: Final = "the daemon ended while the LRC was being told"
 
@@ -37,18 +37,18 @@ Publish = Callable[[NewReport], Awaitable[Appended]]
 
 
 @asynccontextmanager
-async def open_commands(
+async def open_downlinks(
     store: Store,
     publish: Publish,
     report: Report,
     *,
     refusal: str | None = None,
     wall: Callable[[], float] = time.time,
-) -> AsyncIterator[Commands]:
-    """Load the commands and keep them saved until the body ends.
+) -> AsyncIterator[DownlinkQueue]:
+    """Load the downlinks and keep them saved until the body ends.
 
     Args:
-        refusal: why no command can be sent at all; each is then rejected with it.
+        refusal: why no downlink can be sent at all; each is then rejected with it.
 
     Raises:
         SpoolUnavailable: they cannot be read.
@@ -57,24 +57,24 @@ async def open_commands(
     """
     loaded = await store.load()
     if loaded.damaged:
-        text = f"{loaded.damaged} commands are damaged on the disk; what became of them is not known"
+        text = f"{loaded.damaged} downlinks are damaged on the disk; what became of them is not known"
         report(Event("damage", text, level=logging.ERROR, more={"count": loaded.damaged}))
-    commands = Commands(store, publish, loaded, refusal, wall)
+    downlinks = DownlinkQueue(store, publish, loaded, refusal, wall)
     last = trio.CancelScope(shield=True)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(commands.saving.run)
-            yield commands
-            commands.saving.stop()
+            nursery.start_soon(downlinks.saving.run)
+            yield downlinks
+            downlinks.saving.stop()
             nursery.cancel_scope.deadline = last.deadline = trio.current_time() + LAST_SAVE_S
     finally:
         last.deadline = min(last.deadline, trio.current_time() + LAST_SAVE_S)
         with last:
-            await commands.saving.save()
+            await downlinks.saving.save()
 
 
-class Commands:
-    """See the module; made by `open_commands`.
+class DownlinkQueue:
+    """See the module; made by `open_downlinks`.
 
     Attributes:
         book: everything that is kept, to look into.
@@ -88,79 +88,79 @@ class Commands:
         self,
         store: Store,
         publish: Publish,
-        loaded: LoadedCommands,
+        loaded: LoadedDownlinks,
         refusal: str | None,
         wall: Callable[[], float],
     ) -> None:
         self.lanes = Lanes()
         self.saving = Saving(store, self.lanes)
         self.customers = Customers()
-        self.book = CommandBook(loaded, self.saving.mark, self.saving.forget, self.customers, wall)
+        self.book = DownlinkBook(loaded, self.saving.mark, self.saving.forget, self.customers, wall)
         self.publish = publish
         self._refusal = refusal
-        for command in loaded.commands:
-            if command.state is CommandState.SENDING:
-                self.book.doubt(command, CRASHED)
-            if refusal is not None and not command.state.final:
-                self.book.end(command, CommandState.REJECTED, refusal, WRONG)
-            if not command.state.final:
-                self.lanes.put(command)
-            self.saving.owe(command)
+        for downlink in loaded.downlinks:
+            if downlink.state is DownlinkState.SENDING:
+                self.book.doubt(downlink, CRASHED)
+            if refusal is not None and not downlink.state.final:
+                self.book.end(downlink, DownlinkState.REJECTED, refusal, WRONG)
+            if not downlink.state.final:
+                self.lanes.put(downlink)
+            self.saving.owe(downlink)
 
     @property
-    def waiting(self) -> list[StoredCommand]:
+    def waiting(self) -> list[StoredDownlink]:
         """What the LRC should get and is on disk, oldest first."""
-        return [command for command in self.book.open if command.id not in self.saving.new]
+        return [downlink for downlink in self.book.open if downlink.id not in self.saving.new]
 
     def full(self, connection: str) -> bool:
         """So many wait that no further one should be taken from this connection."""
         return self.book.full(connection) or self.saving.owed >= MAX_VERDICTS
 
     async def room(self, connection: str) -> None:
-        """Wait until a further command is taken from this connection."""
+        """Wait until a further downlink is taken from this connection."""
         while self.full(connection):
             await self.saving.fewer.park()
 
-    def enter(self, connection: str, wanted: Command | DownlinkError, mark: str = "") -> StoredCommand:
-        """Take a command in, or the refusal of a wrong one; `saved` tells when it is on disk.
+    def enter(self, connection: str, wanted: Downlink | DownlinkError, mark: str = "") -> StoredDownlink:
+        """Take a downlink in, or the refusal of a wrong one; `saved` tells when it is on disk.
 
         Args:
             connection: where it came from; "" is the control plane.
             mark: its `fingerprint`, where it may come again.
         """
-        command = self.book.enter(connection, wanted, mark, self._refusal)
-        self.saving.new.add(command.id)
-        return command
+        downlink = self.book.enter(connection, wanted, mark, self._refusal)
+        self.saving.new.add(downlink.id)
+        return downlink
 
-    async def saved(self, command: StoredCommand) -> None:
-        """Wait until the command is on disk as it is now.
+    async def saved(self, downlink: StoredDownlink) -> None:
+        """Wait until the downlink is on disk as it is now.
 
         Raises:
             SpoolUnavailable: this time the disk refused. It is tried again until it is there, or `withdraw` is called.
 
         Cancellation: it is saved all the same.
         """
-        await self.saving.saved(command)
+        await self.saving.saved(downlink)
 
-    async def surely_saved(self, command: StoredCommand) -> None:
-        """Wait until the command is on disk, however long the disk refuses.
+    async def surely_saved(self, downlink: StoredDownlink) -> None:
+        """Wait until the downlink is on disk, however long the disk refuses.
 
         Cancellation: as of `saved`.
         """
         while True:
             try:
-                return await self.saved(command)
+                return await self.saved(downlink)
             except SpoolUnavailable:
                 await trio.lowlevel.checkpoint()
 
-    def withdraw(self, command: StoredCommand) -> None:
-        """Take a command back that never was on disk, since whoever sent it is told so."""
-        if command.id in self.saving.new:
-            self.book.withdraw(command)
-            self.saving.drop(command.id)
+    def withdraw(self, downlink: StoredDownlink) -> None:
+        """Take a downlink back that never was on disk, since whoever sent it is told so."""
+        if downlink.id in self.saving.new:
+            self.book.withdraw(downlink)
+            self.saving.drop(downlink.id)
 
     def ignored(self, connection: str, *, json: bool) -> None:
-        """Count a message that is no command: JSON of another kind, or no JSON at all."""
+        """Count a message that is no downlink: JSON of another kind, or no JSON at all."""
         counts = self.book.counts(connection)
         if json:
             counts.unrecognised += 1
@@ -169,21 +169,21 @@ class Commands:
         self.saving.count(connection, counts)
 
     def heard(self, kind: str, dev_eui: str, fields: dict[str, Any]) -> bool:
-        """A report of the LRC came; whether it is about a command that is known."""
+        """A report of the LRC came; whether it is about a downlink that is known."""
         self.customers.note(dev_eui, fields.get("CustomerID"))
         return kind in ABOUT_DOWNLINKS and self.transmitted(dev_eui, fields)
 
     def transmitted(self, dev_eui: str, fields: dict[str, Any]) -> bool:
-        """A report about a downlink came: it is kept with the command; False where that is not known."""
-        command = self.book.of_report(dev_eui, fields)
-        if command is not None:
-            self.book.transmit(command, fields)
-        return command is not None
+        """A report about a downlink came: it is kept with the downlink; False where that is not known."""
+        downlink = self.book.of_report(dev_eui, fields)
+        if downlink is not None:
+            self.book.transmit(downlink, fields)
+        return downlink is not None
 
     def is_about_one_of(self, connection: str, report: Uplink) -> bool:
-        """Whether a report about a downlink is about a command that came from this connection."""
-        command = self.book.of_report(report.lane, report.fields)
-        return command is not None and command.connection == connection
+        """Whether a report about a downlink is about a downlink that came from this connection."""
+        downlink = self.book.of_report(report.lane, report.fields)
+        return downlink is not None and downlink.connection == connection
 
     async def surely_published(self, report: NewReport) -> None:
         """Put a report into the queue of the connection that it is for, however long the disk refuses.

@@ -1,7 +1,7 @@
-"""Keeps the disk up with commands that change in memory, and gets verdicts into the queues of their connections.
+"""Keeps the disk up with downlinks that change in memory, and gets verdicts into the queues of their connections.
 
 Whatever changes is marked; everything that is marked goes to disk in one transaction of the spool, and then what was
-marked meanwhile: a crowd of commands shares its commits. One task does it all, so no two writes cross.
+marked meanwhile: a crowd of downlinks shares its commits. One task does it all, so no two writes cross.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tpxd.downlinks.book import DownlinkCounts
 from tpxd.downlinks.lanes import Lanes
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
-from tpxd.spool import LoadedCommands, NewReport, StoredCommand
+from tpxd.spool import LoadedDownlinks, NewReport, StoredDownlink
 
 RETRY_S: Final = 1.0
 AT_ONCE: Final = 256
@@ -26,9 +26,9 @@ AT_ONCE: Final = 256
 
 
 class Store(Protocol):
-    """The disk; see `tpxd.spool.CommandStore`."""
+    """The disk; see `tpxd.spool.DownlinkStore`."""
 
-    async def load(self) -> LoadedCommands:
+    async def load(self) -> LoadedDownlinks:
         """Read everything."""
 
     async def write(
@@ -45,7 +45,7 @@ class Store(Protocol):
 class Batch:
     """What one transaction takes along; `done` when it has ended."""
 
-    commands: dict[int, StoredCommand] = field(default_factory=dict)
+    downlinks: dict[int, StoredDownlink] = field(default_factory=dict)
     forgotten: list[int] = field(default_factory=list)
     counts: dict[str, DownlinkCounts] = field(default_factory=dict)
     done: trio.Event = field(default_factory=trio.Event)
@@ -56,11 +56,11 @@ class Saving:
     """See the module.
 
     Attributes:
-        new: ids of commands that were never on disk.
-        fewer: who waits here looks again whenever fewer commands, or fewer verdicts, wait.
+        new: ids of downlinks that were never on disk.
+        fewer: who waits here looks again whenever fewer downlinks, or fewer verdicts, wait.
 
     Args:
-        lanes: where each command goes that is on disk for the first time, in the order in which they came.
+        lanes: where each downlink goes that is on disk for the first time, in the order in which they came.
     """
 
     def __init__(self, store: Store, lanes: Lanes) -> None:
@@ -70,7 +70,7 @@ class Saving:
         self._lanes = lanes
         self._batch = Batch()
         self._writing = Batch()
-        self._owed: dict[int, StoredCommand] = {}
+        self._owed: dict[int, StoredDownlink] = {}
         self._work = trio.Event()
         self._stopping = False
 
@@ -79,11 +79,11 @@ class Saving:
         """How many verdicts are not published yet."""
         return len(self._owed)
 
-    def mark(self, command: StoredCommand, counts: DownlinkCounts) -> None:
+    def mark(self, downlink: StoredDownlink, counts: DownlinkCounts) -> None:
         """The disk does not have it as it is now, nor the counters of its connection."""
-        self._batch.commands[command.id] = command
-        self.count(command.connection, counts)
-        if command.state.final:
+        self._batch.downlinks[downlink.id] = downlink
+        self.count(downlink.connection, counts)
+        if downlink.state.final:
             self.fewer.unpark_all()
 
     def count(self, connection: str, counts: DownlinkCounts) -> None:
@@ -92,31 +92,31 @@ class Saving:
         self._work.set()
 
     def drop(self, id: int) -> None:
-        """A command that was never on disk need not get there."""
+        """A downlink that was never on disk need not get there."""
         self.new.discard(id)
-        self._batch.commands.pop(id, None)
+        self._batch.downlinks.pop(id, None)
         self.fewer.unpark_all()
 
     def forget(self, id: int) -> None:
-        """A command is to be deleted."""
+        """A downlink is to be deleted."""
         self.new.discard(id)
-        self._batch.commands.pop(id, None)
+        self._batch.downlinks.pop(id, None)
         self._batch.forgotten.append(id)
 
-    def owe(self, command: StoredCommand) -> None:
+    def owe(self, downlink: StoredDownlink) -> None:
         """It is on disk; its verdict, where it has one, is to be published."""
-        if command.verdict is not None:
-            self._owed[command.id] = command
+        if downlink.verdict is not None:
+            self._owed[downlink.id] = downlink
             self._work.set()
 
-    async def saved(self, command: StoredCommand) -> None:
-        """Wait until the command is on disk as it is now.
+    async def saved(self, downlink: StoredDownlink) -> None:
+        """Wait until the downlink is on disk as it is now.
 
         Raises:
             SpoolUnavailable: this time the disk refused; the next time may do better.
         """
-        batch = self._batch if command.id in self._batch.commands else self._writing
-        if command.id in batch.commands:
+        batch = self._batch if downlink.id in self._batch.downlinks else self._writing
+        if downlink.id in batch.downlinks:
             await batch.done.wait()
             if batch.error is not None:
                 raise SpoolUnavailable(batch.error.message, hint=batch.error.hint)
@@ -142,7 +142,7 @@ class Saving:
         """
         batch = self._writing = self._batch
         self._batch = Batch()
-        rows = [command.to_row() for command in batch.commands.values()]
+        rows = [downlink.to_row() for downlink in batch.downlinks.values()]
         counts = {id: one.durable() for id, one in batch.counts.items()}
         stored = False
         try:
@@ -152,21 +152,21 @@ class Saving:
             batch.error = error
         finally:
             if not stored:
-                self._batch.commands = batch.commands | self._batch.commands
+                self._batch.downlinks = batch.downlinks | self._batch.downlinks
                 self._batch.forgotten = batch.forgotten + self._batch.forgotten
                 self._batch.counts |= batch.counts
             batch.done.set()
         if stored:
-            for command in batch.commands.values():
-                self._stored(command)
+            for downlink in batch.downlinks.values():
+                self._stored(downlink)
         return stored
 
-    def _stored(self, command: StoredCommand) -> None:
-        if command.id in self.new:
-            self.new.discard(command.id)
-            if not command.state.final:
-                self._lanes.put(command)
-        self.owe(command)
+    def _stored(self, downlink: StoredDownlink) -> None:
+        if downlink.id in self.new:
+            self.new.discard(downlink.id)
+            if not downlink.state.final:
+                self._lanes.put(downlink)
+        self.owe(downlink)
 
     async def _publish(self) -> bool:
         """Put verdicts into the queues of their connections; False: the disk refused.
@@ -175,19 +175,19 @@ class Saving:
         """
         while self._owed and not self._stopping:
             batch = list(islice(self._owed.values(), AT_ONCE))
-            rows = [replace(command, verdict=None, version=command.version + 1).to_row() for command in batch]
+            rows = [replace(downlink, verdict=None, version=downlink.version + 1).to_row() for downlink in batch]
             try:
-                await self._store.write(rows, (), {}, [_verdict(command) for command in batch])
+                await self._store.write(rows, (), {}, [_verdict(downlink) for downlink in batch])
             except SpoolUnavailable:
                 return False
-            for command in batch:
-                del self._owed[command.id]
-                command.verdict = None
-                command.version += 1
+            for downlink in batch:
+                del self._owed[downlink.id]
+                downlink.verdict = None
+                downlink.version += 1
             self.fewer.unpark_all()
         return True
 
 
-def _verdict(command: StoredCommand) -> NewReport:
-    body = command.verdict or b""
-    return NewReport(DOWNLINK_REJECTED, command.dev_eui, "", body, orjson.loads(body), recipient=command.connection)
+def _verdict(downlink: StoredDownlink) -> NewReport:
+    body = downlink.verdict or b""
+    return NewReport(DOWNLINK_REJECTED, downlink.dev_eui, "", body, orjson.loads(body), recipient=downlink.connection)

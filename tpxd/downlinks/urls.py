@@ -1,4 +1,4 @@
-"""The address at which each connection takes commands over HTTP: made once, kept, and known to nobody else.
+"""The address at which each connection takes downlinks over HTTP: made once, kept, and known to nobody else.
 
 Source: ThingPark X IoT Flow, `downlinkUrl` and `downlinkUuid`.
 """
@@ -60,7 +60,7 @@ class DownlinkUrls:
         return other.connection == connection
 
     def close(self, connection: str) -> None:
-        """The connection takes no commands over HTTP any more."""
+        """The connection takes no downlinks over HTTP any more."""
         self._told.pop(connection, None)
         known = self._uuids.pop(connection, None)
         if known is not None:

@@ -1,7 +1,7 @@
 """The data plane: reports from the LRC come in here, and are answered when they are on disk.
 
 counters     what intake accepted and refused, and whether that looks healthy
-downlinks    `POST /iot-flow/downlinkMessages/{downlinkUuid}`: commands over HTTP, for every connection
+downlinks    `POST /iot-flow/downlinkMessages/{downlinkUuid}`: downlinks over HTTP, for every connection
 places       who may keep a connection to intake, and whom to close out for the next one
 proxies      whose request it is: the peer's, or, where the peer is a trusted proxy, that of whom the proxy names
 routes       which request goes where: a table of paths and methods, matched strictly

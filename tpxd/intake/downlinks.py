@@ -1,4 +1,4 @@
-"""`POST /iot-flow/downlinkMessages/{downlinkUuid}`: commands over HTTP, for every connection.
+"""`POST /iot-flow/downlinkMessages/{downlinkUuid}`: downlinks over HTTP, for every connection.
 
 Source: ThingPark X IoT Flow, `downlinkUrl`.
 """
@@ -13,10 +13,10 @@ from typing import Any, Final
 import trio
 
 from tpxd.downlinks.doors import Door, Messages, Taken, take_and_answer
-from tpxd.downlinks.queue import Commands
+from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.intake.counters import Clock
 from tpxd.intake.routes import Route, error_response, json_response
-from tpxd.spool import StoredCommand
+from tpxd.spool import StoredDownlink
 from tpxd.wire.http import Request, Response
 
 GUESSES: Final = 20
@@ -69,28 +69,30 @@ class Guesses:
         return guesser
 
 
-def downlink_route(find: Callable[[str], Door | None], commands: Commands, messages: Messages, clock: Clock) -> Route:
+def downlink_route(
+    find: Callable[[str], Door | None], downlinks: DownlinkQueue, messages: Messages, clock: Clock
+) -> Route:
     """The route of `POST /iot-flow/downlinkMessages/{downlinkUuid}`.
 
-    Answers: 202 the command is on disk, with its `id`, or other JSON that goes to chained connections; 400 it is none,
-    or a wrong one; 404 there is no such address; 413 it is longer than any command; 429 the same, to a peer that named
-    too many wrong ones; 503 with Retry-After while nothing can be stored, or too many commands wait.
+    Answers: 202 the downlink is on disk, with its `id`, or other JSON that goes to chained connections; 400 it is none,
+    or a wrong one; 404 there is no such address; 413 it is longer than any downlink; 429 the same, to a peer that named
+    too many wrong ones; 503 with Retry-After while nothing can be stored, or too many downlinks wait.
 
-    Cancellation: the command may be stored although its sender never gets the 202.
+    Cancellation: the downlink may be stored although its sender never gets the 202.
     """
     guesses = Guesses()
 
-    async def take_command(request: Request) -> Response:
+    async def take_downlink(request: Request) -> Response:
         address = request.path.rpartition("/")[2]
         door = find(address)
         if door is None:
             return _unknown(guesses, request.peer, address)
-        answer = await take_and_answer(commands, door, request.body, messages, clock())
+        answer = await take_and_answer(downlinks, door, request.body, messages, clock())
         if answer.error:
             return error_response(answer.status, answer.error, [RETRY_AFTER] if answer.status == 503 else ())
         return json_response(answer.status, _document(answer.taken))
 
-    return take_command
+    return take_downlink
 
 
 def _unknown(guesses: Guesses, peer: str, address: str) -> Response:
@@ -102,6 +104,6 @@ def _unknown(guesses: Guesses, peer: str, address: str) -> Response:
 
 
 def _document(taken: Taken) -> dict[str, Any]:
-    if isinstance(taken, StoredCommand):
+    if isinstance(taken, StoredDownlink):
         return {"id": str(taken.id), "CorrelationID": taken.correlation_id, "state": str(taken.state)}
     return {"handedOn": len(taken)}

@@ -40,7 +40,7 @@ Claimed = Callable[[Report], bool]
 """Whether some connection's flow takes the report."""
 
 Heard = Callable[[Report], bool]
-"""Learns of each report, once it is on disk; whether it is about a command that is known."""
+"""Learns of each report, once it is on disk; whether it is about a downlink that is known."""
 
 
 def uplink_route(

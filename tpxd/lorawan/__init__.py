@@ -2,7 +2,7 @@
 
 bounded_regex     regular expressions of a file that meet what a device or its owner wrote
 downlink_request  what the LRC is asked over its tunnel interface, and what its answers mean
-downlinks         commands as applications send them: `DevEUI_downlink`, with or without its root key
+downlinks         downlinks as applications send them: `DevEUI_downlink`, with or without its root key
 durations         durations and sizes as people write them in a file, and durations as tpxd writes them back
 expressions       what stands between the braces of a pattern: which value of an uplink it names
 fields            the names that stand in reports, and which of them was meant where one is nearly right

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from urllib.parse import quote
 
-from tpxd.lorawan.downlinks import Command
+from tpxd.lorawan.downlinks import Downlink
 from tpxd.lorawan.token import downlink_token
 
 QUEUED = "Request queued by LRC"
@@ -30,47 +30,47 @@ class Signing:
     as_id: str = ""
     as_key: str = field(default="", repr=False)
 
-    def of(self, command: Command) -> Signing:
-        """The same, but for what the command brings of its own."""
-        return Signing(command.as_id or self.as_id, command.as_key or self.as_key)
+    def of(self, downlink: Downlink) -> Signing:
+        """The same, but for what the downlink brings of its own."""
+        return Signing(downlink.as_id or self.as_id, downlink.as_key or self.as_key)
 
 
-def downlink_query(command: Command, signing: Signing, now_s: float) -> str:
+def downlink_query(downlink: Downlink, signing: Signing, now_s: float) -> str:
     """The query string of one try, percent-encoded: a fresh Time, and with a key the Token, which comes last.
 
     A validity in seconds is what is left of it, since the LRC counts from the moment at which it is told.
     """
     as_id, as_key = signing.as_id, signing.as_key
-    pairs = [("DevEUI", command.dev_eui), ("FPort", str(command.f_port)), ("Payload", command.payload_hex)]
-    pairs += [(name, str(count)) for name, count in _counters(command) if count is not None]
-    pairs += [(name, "1" if flag else "0") for name, flag in _flags(command) if flag is not None]
-    pairs += [(name, text) for name, text in (("RAN", command.ran), ("MType", command.m_type)) if text is not None]
-    if command.valid_until_s is not None:
-        pairs.append(("ValidityTime", _validity(command, command.valid_until_s, now_s)))
+    pairs = [("DevEUI", downlink.dev_eui), ("FPort", str(downlink.f_port)), ("Payload", downlink.payload_hex)]
+    pairs += [(name, str(count)) for name, count in _counters(downlink) if count is not None]
+    pairs += [(name, "1" if flag else "0") for name, flag in _flags(downlink) if flag is not None]
+    pairs += [(name, text) for name, text in (("RAN", downlink.ran), ("MType", downlink.m_type)) if text is not None]
+    if downlink.valid_until_s is not None:
+        pairs.append(("ValidityTime", _validity(downlink, downlink.valid_until_s, now_s)))
     if as_id:
         pairs.append(("AS_ID", as_id))
     if as_key:
         pairs.append(("Time", _iso(now_s)))
-    pairs.append(("CorrelationID", command.correlation_id))
+    pairs.append(("CorrelationID", downlink.correlation_id))
     if as_key:
         pairs.append(("Token", downlink_token(pairs, as_key)))
     return "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs)
 
 
-def _counters(command: Command) -> list[tuple[str, int | None]]:
-    return [("FCntDn", command.f_cnt_dn), ("AFCntDn", command.af_cnt_dn)]
+def _counters(downlink: Downlink) -> list[tuple[str, int | None]]:
+    return [("FCntDn", downlink.f_cnt_dn), ("AFCntDn", downlink.af_cnt_dn)]
 
 
-def _flags(command: Command) -> list[tuple[str, bool | None]]:
+def _flags(downlink: Downlink) -> list[tuple[str, bool | None]]:
     return [
-        ("Confirmed", command.confirmed),
-        ("FlushDownlinkQueue", command.flush_queue),
-        ("RetryIneligibleGateways", command.retry_ineligible_gateways),
+        ("Confirmed", downlink.confirmed),
+        ("FlushDownlinkQueue", downlink.flush_queue),
+        ("RetryIneligibleGateways", downlink.retry_ineligible_gateways),
     ]
 
 
-def _validity(command: Command, until_s: float, now_s: float) -> str:
-    return str(max(1, math.ceil(until_s - now_s - 0.001))) if command.validity_in_seconds else _iso(until_s)
+def _validity(downlink: Downlink, until_s: float, now_s: float) -> str:
+    return str(max(1, math.ceil(until_s - now_s - 0.001))) if downlink.validity_in_seconds else _iso(until_s)
 
 
 def _iso(at_s: float) -> str:
@@ -78,7 +78,7 @@ def _iso(at_s: float) -> str:
 
 
 class Meaning(Enum):
-    """What an answer means for the command."""
+    """What an answer means for the downlink."""
 
     QUEUED = "queued"
     REFUSED = "refused"

@@ -1,4 +1,4 @@
-"""Commands as applications send them: `DevEUI_downlink`, with or without its root key, numbers as numbers or as text.
+"""Downlinks as applications send them: `DevEUI_downlink`, with or without its root key, numbers as numbers or as text.
 
     { "DevEUI_downlink": { "DevEUI": "70B3D5E75E00A1C4", "FPort": 5, "payload_hex": "02ff", "Confirmed": "1" } }
     <DevEUI_downlink><DevEUI>70B3D5E75E00A1C4</DevEUI><FPort>5</FPort><payload_hex>02ff</payload_hex></DevEUI_downlink>
@@ -42,7 +42,7 @@ _XML_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*<")
 
 
 class DownlinkError(TpxdError):
-    """A command that the LRC must not get; the message names the field.
+    """A downlink that the LRC must not get; the message names the field.
 
     Attributes:
         field: which one.
@@ -58,19 +58,19 @@ class DownlinkError(TpxdError):
 
 
 class NotJson(TpxdError):
-    """The message is no JSON, and no XML of a command; ThingPark ignores such messages."""
+    """The message is no JSON, and no XML of a downlink; ThingPark ignores such messages."""
 
 
 @dataclass(frozen=True, slots=True)
-class NotACommand:
+class NotADownlink:
     """JSON that is something else."""
 
     document: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """One checked command.
+class Downlink:
+    """One checked downlink.
 
     Attributes:
         dev_eui: 16 hex digits in upper case.
@@ -101,30 +101,30 @@ class Command:
     m_type: str | None = None
 
 
-def parse_downlink(body: bytes, *, default_port: int | None, now_s: float) -> Command | NotACommand:
+def parse_downlink(body: bytes, *, default_port: int | None, now_s: float) -> Downlink | NotADownlink:
     """Read a message of the downlink side.
 
-    A command has the root `DevEUI_downlink`, or has none and is an object with a DevEUI and a payload that is not an
+    A downlink has the root `DevEUI_downlink`, or has none and is an object with a DevEUI and a payload that is not an
     uplink without its root. As XML it always has the root.
 
     Args:
-        default_port: for commands without an FPort.
+        default_port: for downlinks without an FPort.
         now_s: seconds since the epoch, from which a ValidityTime in seconds counts.
 
     Raises:
-        NotJson: it is no JSON and no XML of a command, or larger than `MAX_BODY_BYTES`.
-        DownlinkError: it is a command, and a wrong one.
+        NotJson: it is no JSON and no XML of a downlink, or larger than `MAX_BODY_BYTES`.
+        DownlinkError: it is a downlink, and a wrong one.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise NotJson(f"the message has {len(body)} bytes; a command has at most {MAX_BODY_BYTES}")
+        raise NotJson(f"the message has {len(body)} bytes; a downlink has at most {MAX_BODY_BYTES}")
     document = _from_xml(body) if _XML_BEGINS.match(body) else _from_json(body)
     fields = _fields(document)
     if fields is None:
-        return NotACommand(document)
+        return NotADownlink(document)
     if not isinstance(fields, dict):
         raise DownlinkError(ROOT, "is no object")
     try:
-        return _command(fields, default_port, now_s)
+        return _one_downlink(fields, default_port, now_s)
     except DownlinkError as error:
         _say_whose(error, fields)
         raise
@@ -141,9 +141,9 @@ def _from_xml(body: bytes) -> dict[str, Any]:
     try:
         document = document_from_xml(body.lstrip())
     except ReportError as error:
-        raise NotJson(f"the message is XML and no command: {error.message}") from None
+        raise NotJson(f"the message is XML and no downlink: {error.message}") from None
     if ROOT not in document:
-        raise NotJson(f"the message is XML and no command: its root is not {ROOT}")
+        raise NotJson(f"the message is XML and no downlink: its root is not {ROOT}")
     return document
 
 
@@ -162,7 +162,7 @@ def normalised_dev_eui(value: Any) -> str:
 
 
 def _fields(document: Any) -> Any:
-    """What stands inside the root, or the document itself where it is a command without one; None: no command."""
+    """What stands inside the root, or the document itself where it is a downlink without one; None: no downlink."""
     if not isinstance(document, dict):
         return None
     if ROOT in document:
@@ -172,7 +172,7 @@ def _fields(document: Any) -> Any:
 
 
 def _say_whose(error: DownlinkError, fields: dict[str, Any]) -> None:
-    """Keep what can be read of a wrong command."""
+    """Keep what can be read of a wrong downlink."""
     dev_eui, f_port, correlation_id = fields.get("DevEUI"), fields.get("FPort"), fields.get("CorrelationID")
     try:
         error.dev_eui = normalised_dev_eui(dev_eui)
@@ -186,10 +186,10 @@ def _say_whose(error: DownlinkError, fields: dict[str, Any]) -> None:
         error.correlation_id = correlation_id
 
 
-def _command(fields: dict[str, Any], default_port: int | None, now_s: float) -> Command:
+def _one_downlink(fields: dict[str, Any], default_port: int | None, now_s: float) -> Downlink:
     if fields.get("Token") not in (None, ""):
         raise DownlinkError("Token", "is of no use here: leave it out, tpxd signs each try itself, with the time of it")
-    command = Command(
+    downlink = Downlink(
         dev_eui=normalised_dev_eui(fields.get("DevEUI")),
         f_port=_f_port(fields, default_port),
         payload_hex=_payload(fields),
@@ -204,7 +204,7 @@ def _command(fields: dict[str, Any], default_port: int | None, now_s: float) -> 
         ran=_cellular(fields, "RAN"),
         m_type=_cellular(fields, "MType"),
     )
-    return _with_validity(command, fields.get("ValidityTime"), now_s)
+    return _with_validity(downlink, fields.get("ValidityTime"), now_s)
 
 
 def _f_port(fields: dict[str, Any], default: int | None) -> int:
@@ -298,17 +298,17 @@ def _as_key(fields: dict[str, Any]) -> str | None:
     return value
 
 
-def _with_validity(command: Command, value: Any, now_s: float) -> Command:
+def _with_validity(downlink: Downlink, value: Any, now_s: float) -> Downlink:
     if value is None or value == "":
-        return command
+        return downlink
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(math.ceil(value)) if abs(value) <= MAX_VALIDITY_S else ""
     if isinstance(value, str) and _SECONDS.fullmatch(value) and int(value) <= MAX_VALIDITY_S:
-        return replace(command, valid_until_s=now_s + int(value), validity_in_seconds=True)
+        return replace(downlink, valid_until_s=now_s + int(value), validity_in_seconds=True)
     moment = _moment(value)
     if moment is None:
         raise DownlinkError("ValidityTime", "is neither a date and time nor a number of seconds up to a year")
-    return replace(command, valid_until_s=moment)
+    return replace(downlink, valid_until_s=moment)
 
 
 def _moment(value: Any) -> float | None:

@@ -23,7 +23,7 @@ class Uplink:
         lane: the DevEUI in upper case, or a base station's LrrID: deliveries keep order within one lane.
         lrn_infos: the tunnel's opaque `LrnInfos`, "" when the sender gave none.
         body: the report as JSON, byte for byte as it came (XML was converted at intake).
-        recipient: the one connection that it is for, such as the answer to a command; None: it is for all.
+        recipient: the one connection that it is for, such as the answer to a downlink; None: it is for all.
         handed_on: another connection delivered it and handed it on to its recipient.
     """
 

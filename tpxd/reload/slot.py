@@ -27,7 +27,7 @@ from tpxd.connection.in_hand import Flight
 from tpxd.connection.outbound import Outbound, format_of, url_field
 from tpxd.connection.watches import CertificateWatch
 from tpxd.connector import REGISTRY, Dial, TlsContexts
-from tpxd.downlinks.queue import Commands
+from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.downlinks.urls import DownlinkUrls
 from tpxd.errors import SpoolUnavailable, behind_barrier, leaves
 from tpxd.events import Event, Report
@@ -51,7 +51,7 @@ class Shared:
     dial: Dial
     tls: TlsContexts
     stop_grace_s: float
-    commands: Commands
+    downlinks: DownlinkQueue
     urls: DownlinkUrls
     clock: ClockWatch
     chains: Chains
@@ -77,7 +77,7 @@ class Slot:
         self._shared = shared
         self._cursor = shared.spool.queue(id)
         self.health = Health(id, self._cursor, shared.report)
-        self.health.downlinks = shared.commands.book.counts(id)
+        self.health.downlinks = shared.downlinks.book.counts(id)
         self._flight = Flight()
         self._certificates = CertificateWatch()
         self._left: Live | None = None
@@ -316,7 +316,7 @@ class Slot:
                 self.id,
                 shared.chains,
                 url_field(shared.urls.url(self.id)),
-                partial(shared.commands.is_about_one_of, self.id),
+                partial(shared.downlinks.is_about_one_of, self.id),
             ),
             chains=shared.chains,
             instance=shared.instance,
@@ -324,7 +324,7 @@ class Slot:
             tls=shared.tls,
             memory=shared.spool,
             stop_grace_s=shared.stop_grace_s,
-            commands=shared.commands,
+            downlinks=shared.downlinks,
         )
 
 
@@ -345,5 +345,5 @@ async def _unless_refused(step: Step) -> SpoolUnavailable | None:
 
 
 def _address(model: ConnectionFile) -> tuple[bool, SecretStr | None]:
-    """What a file says about its address for commands."""
+    """What a file says about its address for downlinks."""
     return model.configuration.downlinkEnabled, model.configuration.downlinkUuid

@@ -20,7 +20,7 @@ from tpxd.config.flow import Flow
 from tpxd.config.secret import plain
 from tpxd.connection.chains import Chains
 from tpxd.connector import Dial, TlsContexts
-from tpxd.downlinks.queue import Commands
+from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.downlinks.urls import DownlinkUrls
 from tpxd.errors import Problem, behind_barrier
 from tpxd.events import Event, Report
@@ -40,8 +40,8 @@ class Supervisor:
         chains: which connections hand on to which.
 
     Args:
-        commands: where commands go.
-        urls: the connections' addresses for commands over HTTP.
+        downlinks: where downlinks go.
+        urls: the connections' addresses for downlinks over HTTP.
 
     Everything here runs on trio's thread; only reading the directory happens on another.
     """
@@ -56,7 +56,7 @@ class Supervisor:
         dial: Dial,
         tls: TlsContexts,
         stop_grace_s: float,
-        commands: Commands,
+        downlinks: DownlinkQueue,
         urls: DownlinkUrls,
     ) -> None:
         self._config_dir = config_dir
@@ -64,7 +64,9 @@ class Supervisor:
         self._report = report
         self.clock = ClockWatch(lambda: spool.statistics().newest_ms)
         self.chains = Chains()
-        self._shared = Shared(spool, report, instance, dial, tls, stop_grace_s, commands, urls, self.clock, self.chains)
+        self._shared = Shared(
+            spool, report, instance, dial, tls, stop_grace_s, downlinks, urls, self.clock, self.chains
+        )
         self._slots: dict[str, Slot] = {}
         self._strays: tuple[Problem, ...] = ()
         self._desired: Mapping[str, Desired] = {}
@@ -139,7 +141,7 @@ class Supervisor:
         return any(flow.may_take(uplink) for flow in self._flows)
 
     def signing(self, id: str) -> Signing:
-        """With what a connection's commands are signed, as far as its file says; "" stands for what it does not."""
+        """With what a connection's downlinks are signed, as far as its file says; "" stands for what it does not."""
         slot = self._slots.get(id)
         if slot is None or slot.file is None:
             return Signing()

@@ -1,6 +1,6 @@
-"""The LRC's side of commands: takes or refuses them, queues them by device, puts them on air, counts. Pure.
+"""The LRC's side of downlinks: takes or refuses them, queues them by device, puts them on air, counts. Pure.
 
-Each device gets one of its commands a second, oldest first; each then makes a DevEUI_downlink_Sent report.
+Each device gets one of its downlinks a second, oldest first; each then makes a DevEUI_downlink_Sent report.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qsl
 
-from tpxd.simulate.downlink_rules import ALREADY_USED, NOT_ENCRYPTED, QUEUED, Command, Refusal, Rules, kind_of
+from tpxd.simulate.downlink_rules import ALREADY_USED, NOT_ENCRYPTED, QUEUED, Downlink, Refusal, Rules, kind_of
 from tpxd.simulate.reports import Report
 
 AIR_S = 1.0
 MAX_QUEUED = 1_000
-"""Commands of one device; more are taken, and reported as not transmitted, as an LRC does, so many at a time."""
+"""Downlinks of one device; more are taken, and reported as not transmitted, as an LRC does, so many at a time."""
 
 CORRELATIONS_KEPT = 100_000
 NEWEST_KEPT = 20
@@ -28,7 +28,7 @@ TOO_OLD = "E3"
 
 
 class Answering(StrEnum):
-    """How commands that keep the rules are answered."""
+    """How downlinks that keep the rules are answered."""
 
     OK = "ok"
     REFUSE = "refuse"
@@ -56,8 +56,8 @@ class Heard:
 
 
 @dataclass(slots=True)
-class CommandCounters:
-    """What came of the commands so far; changes while the LRC runs.
+class DownlinkCounters:
+    """What came of the downlinks so far; changes while the LRC runs.
 
     Attributes:
         received: requests, whatever became of them: accepted and refused.
@@ -65,7 +65,7 @@ class CommandCounters:
         refused: the others, by what was said.
         doubled: accepted although an equal CorrelationID of the same device was accepted before.
         unanswered: accepted, and the connection closed without an answer: in doubt for whoever sent them.
-        flushed: gave way to a later command with FlushDownlinkQueue.
+        flushed: gave way to a later downlink with FlushDownlinkQueue.
         transmitted: went on air; `not_transmitted` by the code of the cause.
         newest: the last ones, newest last.
     """
@@ -96,9 +96,9 @@ class CommandCounters:
 
 @dataclass(slots=True)
 class _Queue:
-    """A device's commands, oldest first, and when the next one may go on air."""
+    """A device's downlinks, oldest first, and when the next one may go on air."""
 
-    commands: deque[Command] = field(default_factory=deque)
+    downlinks: deque[Downlink] = field(default_factory=deque)
     next_s: float = 0.0
 
 
@@ -109,16 +109,16 @@ class DownlinkLrc:
         answering: may be changed at any time.
     """
 
-    def __init__(self, rules: Rules, counters: CommandCounters, answering: Answering = Answering.OK) -> None:
+    def __init__(self, rules: Rules, counters: DownlinkCounters, answering: Answering = Answering.OK) -> None:
         self.counters = counters
         self.answering = answering
         self._rules = rules
         self._queues: dict[str, _Queue] = {}
-        self._full: deque[Command] = deque(maxlen=MAX_QUEUED)
+        self._full: deque[Downlink] = deque(maxlen=MAX_QUEUED)
         self._known: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     def take(self, query: str, now_s: float) -> Answer:
-        """Decide about a request, and queue its command if it keeps the rules.
+        """Decide about a request, and queue its downlink if it keeps the rules.
 
         Args:
             query: the query string, percent-encoded as it came.
@@ -127,14 +127,14 @@ class DownlinkLrc:
         counters = self.counters
         counters.received += 1
         try:
-            command = self._rules.read(query, now_s)
+            downlink = self._rules.read(query, now_s)
             if self.answering is Answering.REFUSE:
-                raise _refusal_at_will(command)
+                raise _refusal_at_will(downlink)
         except Refusal as refusal:
             counters.refused[kind_of(refusal.cause)] += 1
             answer = Answer(refusal.status, refusal.cause)
         else:
-            self._queue(command)
+            self._queue(downlink)
             counters.accepted += 1
             counters.unanswered += self.answering is Answering.DROP
             answer = Answer(200, QUEUED)
@@ -145,36 +145,36 @@ class DownlinkLrc:
         return answer
 
     def on_air(self, now_s: float) -> list[Report]:
-        """What is reported at this moment: for each device whose turn it is, what became of its oldest command."""
+        """What is reported at this moment: for each device whose turn it is, what became of its oldest downlink."""
         now = datetime.fromtimestamp(now_s, UTC).astimezone()
         reports = []
         while self._full:
             reports.append(self._report(self._full.popleft(), now, QUEUE_FULL))
         for dev_eui, queue in list(self._queues.items()):
-            while queue.commands and _is_over(queue.commands[0], now_s):
-                reports.append(self._report(queue.commands.popleft(), now, TOO_OLD))
-            if queue.commands and queue.next_s <= now_s:
-                reports.append(self._report(queue.commands.popleft(), now, ""))
+            while queue.downlinks and _is_over(queue.downlinks[0], now_s):
+                reports.append(self._report(queue.downlinks.popleft(), now, TOO_OLD))
+            if queue.downlinks and queue.next_s <= now_s:
+                reports.append(self._report(queue.downlinks.popleft(), now, ""))
                 queue.next_s = now_s + AIR_S
-            if not queue.commands and queue.next_s <= now_s:
+            if not queue.downlinks and queue.next_s <= now_s:
                 del self._queues[dev_eui]
         return reports
 
-    def _queue(self, command: Command) -> None:
-        device = command.device
+    def _queue(self, downlink: Downlink) -> None:
+        device = downlink.device
         queue = self._queues.setdefault(device.dev_eui, _Queue())
-        if command.flush:
-            self.counters.flushed += len(queue.commands)
-            queue.commands.clear()
-        if command.f_cnt_dn is not None:
-            device.f_cnt_dn = command.f_cnt_dn + 1
-        if len(queue.commands) < MAX_QUEUED:
-            queue.commands.append(command)
+        if downlink.flush:
+            self.counters.flushed += len(queue.downlinks)
+            queue.downlinks.clear()
+        if downlink.f_cnt_dn is not None:
+            device.f_cnt_dn = downlink.f_cnt_dn + 1
+        if len(queue.downlinks) < MAX_QUEUED:
+            queue.downlinks.append(downlink)
         else:
             self.counters.not_transmitted[QUEUE_FULL] += 1
-            self._full.append(command)
-        if command.correlation_id is not None:
-            self._remember((device.dev_eui, int(command.correlation_id, 16)))
+            self._full.append(downlink)
+        if downlink.correlation_id is not None:
+            self._remember((device.dev_eui, int(downlink.correlation_id, 16)))
 
     def _remember(self, correlation: tuple[str, int]) -> None:
         self.counters.doubled += correlation in self._known
@@ -183,23 +183,23 @@ class DownlinkLrc:
         if len(self._known) > CORRELATIONS_KEPT:
             self._known.popitem(last=False)
 
-    def _report(self, command: Command, now: datetime, failure: str) -> Report:
+    def _report(self, downlink: Downlink, now: datetime, failure: str) -> Report:
         if not failure:
             self.counters.transmitted += 1
         elif failure != QUEUE_FULL:  # that was counted when it came
             self.counters.not_transmitted[failure] += 1
-        encrypted = command.f_cnt_dn is not None
-        return command.device.command_sent(
-            now, command.f_port, command.correlation_id, encrypted=encrypted, failure=failure
+        encrypted = downlink.f_cnt_dn is not None
+        return downlink.device.any_downlink_sent(
+            now, downlink.f_port, downlink.correlation_id, encrypted=encrypted, failure=failure
         )
 
 
-def _refusal_at_will(command: Command) -> Refusal:
+def _refusal_at_will(downlink: Downlink) -> Refusal:
     """What an LRC says that has no AppSKey of the device, or where another AS was quicker."""
-    if command.f_cnt_dn is None:
+    if downlink.f_cnt_dn is None:
         return Refusal(NOT_ENCRYPTED)
-    return Refusal(f"{ALREADY_USED}{command.f_cnt_dn + 1}")
+    return Refusal(f"{ALREADY_USED}{downlink.f_cnt_dn + 1}")
 
 
-def _is_over(command: Command, now_s: float) -> bool:
-    return command.valid_until_s is not None and command.valid_until_s <= now_s
+def _is_over(downlink: Downlink, now_s: float) -> bool:
+    return downlink.valid_until_s is not None and downlink.valid_until_s <= now_s

@@ -1,4 +1,4 @@
-"""Which commands an LRC takes, and what it says to the others. Pure.
+"""Which downlinks an LRC takes, and what it says to the others. Pure.
 
 Source: LRC tunnel interface (AS to LRC, downlink): request, Token, responses; ThingPark X IoT Flow,
 `DownlinkRejectionCause`. `ALREADY_USED`, `NOT_ENCRYPTED` and `BAD_AS_ID` are documented texts. The others are not
@@ -26,7 +26,7 @@ NOT_ENCRYPTED = "Payload must be provided encrypted with the downlink counter va
 BAD_AS_ID = "Security Check. bad AS_ID"
 
 REFUSED, UNAUTHORISED, FORBIDDEN = 350, 401, 403
-"""350 stands in `DeliveryStatus` of refused commands."""
+"""350 stands in `DeliveryStatus` of refused downlinks."""
 
 _PARAMETERS = frozenset({
     "DevEUI", "FPort", "Payload", "FCntDn", "AFCntDn", "Confirmed", "FlushDownlinkQueue", "ValidityTime",
@@ -47,8 +47,8 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """One command that fulfils the rules.
+class Downlink:
+    """One downlink that fulfils the rules.
 
     Attributes:
         valid_until_s: seconds since the epoch; None for ever.
@@ -66,20 +66,20 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What an LRC holds commands against.
+    """What an LRC holds downlinks against.
 
     Attributes:
         devices: those that it knows, by DevEUI.
         signature: of the AS that may send; None asks for no Token.
-        max_deviation_s: how far the Time of a signed command may be off.
+        max_deviation_s: how far the Time of a signed downlink may be off.
     """
 
     devices: Mapping[str, Device]
     signature: Signature | None = None
     max_deviation_s: float = 60.0
 
-    def read(self, query: str, now_s: float) -> Command:
-        """The command of a query string, percent-encoded as it came.
+    def read(self, query: str, now_s: float) -> Downlink:
+        """The downlink of a query string, percent-encoded as it came.
 
         Raises:
             Refusal: it breaks a rule.
@@ -94,7 +94,7 @@ class Rules:
         device = self.devices.get(_needed(named, "DevEUI").upper())
         if device is None:
             raise Refusal("Unknown DevEUI")
-        command = Command(
+        downlink = Downlink(
             device,
             _number(named, "FPort", 1, 224),
             _payload(named),
@@ -104,11 +104,11 @@ class Rules:
             _validity(named, now_s),
             _correlation_id(named),
         )
-        if command.confirmed and not device.model.acked_downlinks:
+        if downlink.confirmed and not device.model.acked_downlinks:
             raise Refusal("Confirmed downlinks are not allowed by the connectivity plan")
-        if command.f_cnt_dn is not None and command.f_cnt_dn < device.f_cnt_dn:
+        if downlink.f_cnt_dn is not None and downlink.f_cnt_dn < device.f_cnt_dn:
             raise Refusal(f"{ALREADY_USED}{device.f_cnt_dn}")
-        return command
+        return downlink
 
     def _check_security(self, named: Mapping[str, str], query: str, signature: Signature, now_s: float) -> None:
         if named.get("AS_ID") != signature.as_id:

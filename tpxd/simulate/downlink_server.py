@@ -43,7 +43,7 @@ async def open_listeners(address: str) -> Sequence[trio.SocketListener]:
     return await trio.open_tcp_listeners(int(port), host=host.strip("[]"))
 
 
-async def take_commands(
+async def take_downlinks(
     listeners: Sequence[trio.SocketListener],
     lrc: DownlinkLrc,
     targets: Sequence[Target],
@@ -52,7 +52,7 @@ async def take_commands(
     *,
     timeout_s: float = 10.0,
 ) -> NoReturn:
-    """Take commands, and post a DevEUI_downlink_Sent for each that went on air or could not, until cancelled.
+    """Take downlinks, and post a DevEUI_downlink_Sent for each that went on air or could not, until cancelled.
 
     Args:
         targets, counters, signature, timeout_s: of these reports, as of `tpxd.simulate.lrc.drive`.
@@ -60,17 +60,17 @@ async def take_commands(
     Cancellation: closes the listeners; a report under way may or may not have arrived.
     """
     async with open_route(targets, counters, signature, timeout_s=timeout_s) as route, trio.open_nursery() as nursery:
-        nursery.start_soon(serve_commands, listeners, lrc)
+        nursery.start_soon(serve_downlinks, listeners, lrc)
         while True:
             for report in lrc.on_air(time.time()):
                 await route.post(report, trio.current_time())
             await trio.sleep(LOOK_S)
 
 
-async def serve_commands(
+async def serve_downlinks(
     listeners: Sequence[trio.SocketListener], lrc: DownlinkLrc, *, slow_s: float = SLOW_S
 ) -> NoReturn:
-    """Take commands until cancelled.
+    """Take downlinks until cancelled.
 
     Args:
         slow_s: how long `Answering.SLOW` takes.

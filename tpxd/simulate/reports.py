@@ -180,12 +180,12 @@ class Device:
 
     def downlink_sent(self, now: datetime) -> Report:
         """A downlink of some application went on air in RX1."""
-        return self.command_sent(now, self.model.f_port, f"{self.chance.getrandbits(64):016X}")
+        return self.any_downlink_sent(now, self.model.f_port, f"{self.chance.getrandbits(64):016X}")
 
-    def command_sent(
+    def any_downlink_sent(
         self, now: datetime, f_port: int, correlation_id: str | None, *, encrypted: bool = False, failure: str = ""
     ) -> Report:
-        """What became of a command on air.
+        """What became of a downlink on air.
 
         Args:
             encrypted: the application chose the counter and encrypted with it, so that it is counted already.

@@ -1,7 +1,7 @@
-"""The token with which an LRC signs a report, and the one that it wants with a command.
+"""The token with which an LRC signs a report, and the one that it wants with a downlink.
 
 Source: LRC tunnel interface, "Token": SHA-256 over body elements, query elements and the AS key, none separated; of a
-command, which has no body, over everything before `&Token=`, not percent-encoded, and the key.
+downlink, which has no body, over everything before `&Token=`, not percent-encoded, and the key.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def sign(kind: str, fields: Mapping[str, Any], query: Iterable[tuple[str, str]],
 
 
 def is_signed(query: str, key: str) -> bool:
-    """Whether a command's query string, percent-encoded as it came, ends with the token that this key makes.
+    """Whether a downlink's query string, percent-encoded as it came, ends with the token that this key makes.
 
     A `+` that was not encoded is a space here, as for any server that decodes a query; the token does not hold then.
     """

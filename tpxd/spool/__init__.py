@@ -4,7 +4,7 @@ contract   what goes into the spool and what it tells about itself
 cursor     one connection's queue: takes what comes next, and says what became of it
 damage/    what can be done when bytes on the disk have changed, or the disk has failed: read it all the same
 database   the SQLite file beneath the spool: how it is made, opened and checked, and what SQLite's errors mean
-downlinks  commands on disk: each a row of its own table, rewritten whole when something about it changes
+downlinks  downlinks on disk: each a row of its own table, rewritten whole when something about it changes
 exchange   what passes between the event loop and the writer's thread
 fates      what became of each uplink on each connection, for those who look back
 journal    the spool's tables, open
@@ -24,7 +24,7 @@ writer     the one thread that touches SQLite
 
 from tpxd.spool.contract import Appended, KeptQueue, NewReport, SpoolStatistics
 from tpxd.spool.cursor import Cursor
-from tpxd.spool.downlinks import CommandState, CommandStore, LoadedCommands, StoredCommand
+from tpxd.spool.downlinks import DownlinkState, DownlinkStore, LoadedDownlinks, StoredDownlink
 from tpxd.spool.fates import Outcome
 from tpxd.spool.keeping import SpoolLimits
 from tpxd.spool.rows import DeadLetter, Filtered, Rejected, Settled, Verdict
@@ -33,14 +33,14 @@ from tpxd.spool.state import Ledger
 
 __all__ = [
     "Appended",
-    "CommandState",
-    "CommandStore",
     "Cursor",
     "DeadLetter",
+    "DownlinkState",
+    "DownlinkStore",
     "Filtered",
     "KeptQueue",
     "Ledger",
-    "LoadedCommands",
+    "LoadedDownlinks",
     "NewReport",
     "Outcome",
     "Rejected",
@@ -48,7 +48,7 @@ __all__ = [
     "Spool",
     "SpoolLimits",
     "SpoolStatistics",
-    "StoredCommand",
+    "StoredDownlink",
     "Verdict",
     "open_spool",
 ]

@@ -1,7 +1,7 @@
-"""Commands on disk: each a row of its own table, rewritten whole when something about it changes.
+"""Downlinks on disk: each a row of its own table, rewritten whole when something about it changes.
 
-The event loop keeps every command that is on disk in memory too (`tpxd.downlinks.queue`), so the table is read once, at
-the start. Counters of a connection are a note beside them, written in the same transaction.
+The event loop keeps every downlink that is on disk in memory too (`tpxd.downlinks.queue`), so the table is read once,
+at the start. Counters of a connection are a note beside them, written in the same transaction.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from tpxd.lorawan.downlinks import Command
+from tpxd.lorawan.downlinks import Downlink
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.contract import NewReport
 from tpxd.spool.journal import Journal
@@ -24,8 +24,8 @@ REPORT = 0
 """Under this number reports are handed to the spool: no uplink has it."""
 
 
-class CommandState(StrEnum):
-    """Where a command is in its life; the last three are final."""
+class DownlinkState(StrEnum):
+    """Where a downlink is in its life; the last three are final."""
 
     WAITING = "waiting"
     SENDING = "sending"
@@ -36,19 +36,19 @@ class CommandState(StrEnum):
     @property
     def final(self) -> bool:
         """Nothing further is done for it."""
-        return self not in (CommandState.WAITING, CommandState.SENDING)
+        return self not in (DownlinkState.WAITING, DownlinkState.SENDING)
 
 
 @dataclass(slots=True, eq=False)
-class StoredCommand:
-    """One command and what became of it. Not frozen: the event loop changes it, and saves it each time.
+class StoredDownlink:
+    """One downlink and what became of it. Not frozen: the event loop changes it, and saves it each time.
 
     Attributes:
         id: ascending in the order of acceptance.
         connection: where it came from; "" for the control plane.
         mark: fingerprint of topic and body, by which a redelivery is recognised; "" where there is none.
-        dev_eui, f_port, correlation_id: of a wrong command, as far as they could be read.
-        command: None where it was wrong from the start; of a final one, without its AS_KEY.
+        dev_eui, f_port, correlation_id: of a wrong downlink, as far as they could be read.
+        downlink: None where it was wrong from the start; of a final one, without its AS_KEY.
         state: SENDING from before the first byte goes to the LRC until its answer is known.
         acknowledged: whoever sent it was told that it is kept.
         changed_ms: when `state` was entered.
@@ -68,8 +68,8 @@ class StoredCommand:
     dev_eui: str
     f_port: int | None
     correlation_id: str
-    command: Command | None
-    state: CommandState = CommandState.WAITING
+    downlink: Downlink | None
+    state: DownlinkState = DownlinkState.WAITING
     acknowledged: bool = False
     changed_ms: int = 0
     tries: int = 0
@@ -82,15 +82,15 @@ class StoredCommand:
 
     def to_row(self) -> tuple[Field, ...]:
         """The row as it is stored; the AS_KEY stands in a column of its own, which nothing that shows reads."""
-        command, key = self.command, None
-        if command is not None and command.as_key is not None:
-            key, command = command.as_key, replace(command, as_key=None)
+        downlink, key = self.downlink, None
+        if downlink is not None and downlink.as_key is not None:
+            key, downlink = downlink.as_key, replace(downlink, as_key=None)
         details = {
             "mark": self.mark,
             "devEui": self.dev_eui,
             "fPort": self.f_port,
             "correlationId": self.correlation_id,
-            "command": command,
+            "downlink": downlink,
             "changedMs": self.changed_ms,
             "tries": self.tries,
             "doubts": self.doubts,
@@ -103,15 +103,15 @@ class StoredCommand:
         return with_crc("commands", (*head, orjson.dumps(details), key))
 
 
-def command_from_row(row: tuple[Any, ...]) -> StoredCommand | None:
-    """The command of a stored row, None when its checksum does not hold."""
+def downlink_from_row(row: tuple[Any, ...]) -> StoredDownlink | None:
+    """The downlink of a stored row, None when its checksum does not hold."""
     fields = checked("commands", row)
     if fields is None:
         return None
     id, version, connection, received_ms, state, acknowledged, text, key = row[:-1]
     details = orjson.loads(text)
-    command = details["command"]
-    return StoredCommand(
+    downlink = details["downlink"]
+    return StoredDownlink(
         id,
         connection.decode(),
         received_ms,
@@ -119,8 +119,8 @@ def command_from_row(row: tuple[Any, ...]) -> StoredCommand | None:
         details["devEui"],
         details["fPort"],
         details["correlationId"],
-        None if command is None else Command(**command | {"as_key": None if key is None else key.decode()}),
-        CommandState(state.decode()),
+        None if downlink is None else Downlink(**downlink | {"as_key": None if key is None else key.decode()}),
+        DownlinkState(state.decode()),
         bool(acknowledged),
         details["changedMs"],
         details["tries"],
@@ -134,10 +134,10 @@ def command_from_row(row: tuple[Any, ...]) -> StoredCommand | None:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedCommands:
-    """What was found at the start: commands by ascending id, counters by connection, and how many rows are damaged."""
+class LoadedDownlinks:
+    """What was found at the start: downlinks by ascending id, counters by connection, and how many rows are damaged."""
 
-    commands: list[StoredCommand]
+    downlinks: list[StoredDownlink]
     counts: dict[str, dict[str, int]]
     damaged: int
 
@@ -157,19 +157,19 @@ class Transactions(Protocol):
         """The same, and append the reports whose number is among those that `run` returns; `whole`: both or nothing."""
 
 
-class CommandStore:
-    """The table of commands in a spool; its writes share the commits of the uplinks."""
+class DownlinkStore:
+    """The table of downlinks in a spool; its writes share the commits of the uplinks."""
 
     def __init__(self, spool: Transactions) -> None:
         self._spool = spool
 
-    async def load(self) -> LoadedCommands:
+    async def load(self) -> LoadedDownlinks:
         """Read everything; rows whose checksum does not hold are deleted.
 
         Raises:
             SpoolUnavailable: the disk refuses.
         """
-        loaded: LoadedCommands = await self._spool.write(_load)
+        loaded: LoadedDownlinks = await self._spool.write(_load)
         return loaded
 
     async def write(
@@ -196,8 +196,8 @@ class CommandStore:
         ]
 
         def run(journal: Journal) -> tuple[int, ...]:
-            journal.put_commands(rows)
-            journal.delete_commands(forgotten)
+            journal.put_downlinks(rows)
+            journal.delete_downlinks(forgotten)
             for key, value in notes.items():
                 journal.put_meta(key, value)
             return (REPORT,)
@@ -205,11 +205,11 @@ class CommandStore:
         await self._spool.settle(run, handed, whole=True)
 
 
-def _load(journal: Journal) -> LoadedCommands:
-    rows = journal.reader.commands()
-    commands = [command_from_row(row) for row in rows]
-    damaged = [row[0] for row, command in zip(rows, commands, strict=True) if command is None]
-    journal.delete_commands(damaged)
+def _load(journal: Journal) -> LoadedDownlinks:
+    rows = journal.reader.downlinks()
+    downlinks = [downlink_from_row(row) for row in rows]
+    damaged = [row[0] for row, downlink in zip(rows, downlinks, strict=True) if downlink is None]
+    journal.delete_downlinks(damaged)
     notes = {key.removeprefix(COUNTS): value for key, value in journal.state.meta.items() if key.startswith(COUNTS)}
     counts = {id: orjson.loads(value) for id, value in notes.items()}
-    return LoadedCommands([command for command in commands if command is not None], counts, len(damaged))
+    return LoadedDownlinks([downlink for downlink in downlinks if downlink is not None], counts, len(damaged))

@@ -237,12 +237,12 @@ class Journal:
             state.dead_letter_bytes -= size
             self.evicted += 1
 
-    def put_commands(self, rows: Sequence[tuple[Field, ...]]) -> None:
-        """Store whole rows of commands, checksums included; a row takes the place of the one with the same id."""
+    def put_downlinks(self, rows: Sequence[tuple[Field, ...]]) -> None:
+        """Store whole rows of downlinks, checksums included; a row takes the place of the one with the same id."""
         self._insert("commands", rows)
 
-    def delete_commands(self, ids: Sequence[int]) -> None:
-        """Delete commands."""
+    def delete_downlinks(self, ids: Sequence[int]) -> None:
+        """Delete downlinks."""
         for id in ids:
             self._connection.execute("DELETE FROM commands WHERE id = ?", (id,))
 

@@ -248,7 +248,7 @@ class Underway:
         """What connections hand on is on its way, but for what its recipient got already within the window."""
         entered = []
         for seq, uplink in handed:
-            # what was not a report before is a new one each time: a message of a far end, or a verdict on a command
+            # what was not a report before is a new one each time: a message of a far end, or a verdict on a downlink
             digest = self.digest(uplink) if uplink.handed_on else secrets.randbits(63)
             if self.recent.find(digest, now_ms) is None and digest not in self._pending:
                 entered.append((seq, self._add(uplink, digest)))

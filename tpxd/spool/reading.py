@@ -182,8 +182,8 @@ class Reader:
                     found[seq] = reason.decode()
         return found
 
-    def commands(self) -> list[tuple[Any, ...]]:
-        """All rows of commands as they are stored, oldest first; unchecked."""
+    def downlinks(self) -> list[tuple[Any, ...]]:
+        """All rows of downlinks as they are stored, oldest first; unchecked."""
         with translated(self._path):
             return self._connection.execute("SELECT * FROM commands ORDER BY id").fetchall()
 

@@ -77,7 +77,7 @@ def _between(block: int, after: int, through: int) -> int:
 
 
 FORMAT = 3
-"""Older ones are made to be this when they are opened: 1 had no table `commands`; 1 and 2 had no `fates`, and in the
+"""Older ones are made to be this when they are opened: 1 had no table `downlinks`; 1 and 2 had no `fates`, and in the
 journal no column for the recipient, which stood in `lrn_infos` instead."""
 
 APPLICATION_ID = 0x74707864

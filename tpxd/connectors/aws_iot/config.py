@@ -169,7 +169,9 @@ class AwsIotConfig(TopicSources, TlsConfig):
     certificateId: CertificateArn | None = Field(
         None, description="The ARN of a certificate that is attached to each device registered; default none."
     )
-    downlinkTopicPattern: MqttPattern | None = Field(None, description="The topic to take commands from; default none.")
+    downlinkTopicPattern: MqttPattern | None = Field(
+        None, description="The topic to take downlinks from; default none."
+    )
     downlinkStatusTopicPattern: MqttPattern | None = Field(
         None,
         description="The topic of DevEUI_downlink_Rejected and DevEUI_downlink_Sent reports, instead of "
@@ -224,8 +226,8 @@ class AwsIotConfig(TopicSources, TlsConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_ports([entry.fPort for entry in self.topics])
-        if (count := len(self.command_sources)) > MAX_FILTERS:
-            raise ValueError(f"topics: {count} different topics for commands, and AWS IoT takes {MAX_FILTERS}")
+        if (count := len(self.downlink_sources)) > MAX_FILTERS:
+            raise ValueError(f"topics: {count} different topics for downlinks, and AWS IoT takes {MAX_FILTERS}")
         if self.protocol == "SSL" and self.certificate is None:
             raise ValueError("protocol = SSL needs certificate and privateKey; without them, write WSS")
         return self

@@ -4,7 +4,7 @@ Wire:     one PUBLISH of QoS 1 per uplink; delivered at its own PUBACK.
 Login:    SSL with a client certificate, on port 8883, or on 443 where ALPN tells MQTT from HTTPS; or WSS with a URL
           that an access key signs, anew at each opening.
 Devices:  become things of the registry before their first uplink goes; see `things`.
-Session:  persistent where commands are wanted: AWS keeps them for an hour while we are away; clean otherwise.
+Session:  persistent where downlinks are wanted: AWS keeps them for an hour while we are away; clean otherwise.
 Limits:   topics of 256 bytes and seven slashes, bodies of 128 KiB, 100 uplinks a second and 100 without receipt.
 Errors:   AWS closes the link where a policy forbids something, and does not say why.
 Source:   ThingPark X IoT Flow, "AWS IoT connector"; AWS IoT Core Developer Guide, "Device communication protocols";
@@ -27,7 +27,7 @@ from tpxd.connectors.aws_iot.registry import Registry, open_registry
 from tpxd.connectors.aws_iot.things import ThingRules, Things
 from tpxd.connectors.parts.leftovers import LeftAtBroker
 from tpxd.connectors.parts.mqtt import MqttTransport, open_subscribed, topic_refusal
-from tpxd.connectors.parts.topics import CommandPorts, UplinkTopics
+from tpxd.connectors.parts.topics import DownlinkPorts, UplinkTopics
 from tpxd.errors import LinkLost, Refused
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
 from tpxd.wire.mqtt.client import MqttOptions
@@ -51,18 +51,18 @@ def _refusal(topic: str, body: bytes) -> str | None:
     "actility-aws-iot",
     AwsIotConfig,
     title="AWS IoT",
-    description="Publishes uplinks to AWS IoT Core, registers their devices, and takes commands",
+    description="Publishes uplinks to AWS IoT Core, registers their devices, and takes downlinks",
     max_in_flight=MAX_IN_FLIGHT,
 )
 @asynccontextmanager
 async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[Transport]:
-    """Connect, introduce ourselves, subscribe where commands are wanted; the registry is asked when it is needed."""
+    """Connect, introduce ourselves, subscribe where downlinks are wanted; the registry is asked when it is needed."""
     timeout_s = config.connectionTimeout / 1000
     deadline = trio.current_time() + timeout_s
     endpoint = config.data_endpoint(context.tls, datetime.now(UTC))
     async with open_link(endpoint, context.dial, timeout_s) as stream:
         context.authenticating()
-        filters = config.command_sources if context.commands else []
+        filters = config.downlink_sources if context.downlinks else []
         client_id = config.clientId or context.client_id
         login_hint = (
             "does the policy of the certificate or access key allow iot:Connect for the client id "
@@ -82,7 +82,7 @@ async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[
                 mqtt = MqttTransport(
                     session,
                     UplinkTopics(config),
-                    CommandPorts(config),
+                    DownlinkPorts(config),
                     config.actionTimeout / 1000,
                     context.log,
                     refusal=_refusal,
@@ -136,7 +136,7 @@ class AwsIotTransport:
 
     async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
         """Publish what known devices sent, then see to the registry and publish the rest, in order per device."""
-        # that a command was refused shows no device: whoever mistyped a DevEUI wants none registered
+        # that a downlink was refused shows no device: whoever mistyped a DevEUI wants none registered
         lanes = dict.fromkeys(item.uplink.lane for item in batch if item.uplink.kind != DOWNLINK_REJECTED)
         strangers = [lane for lane in lanes if len(lane) == DEV_EUI_CHARACTERS and not self.things.known(lane)]
         if not strangers:

@@ -263,7 +263,7 @@ class HttpTransport:
         return [(name, value.text.encode("latin-1")) for name, value in rendered]
 
     async def receive(self) -> Incoming:
-        """Wait for ever: commands come to intake, over the `downlinkUrl`."""
+        """Wait for ever: downlinks come to intake, over the `downlinkUrl`."""
         await trio.sleep_forever()
 
     async def acknowledge(self, incoming: Incoming) -> None:

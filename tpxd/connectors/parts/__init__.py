@@ -4,5 +4,5 @@ leftovers  what a connection leaves at a broker beyond its links: subscriptions 
 link       how to reach a message broker: the part of a `[configuration]` that MQTT and AMQP share
 mqtt       what the connectors that speak MQTT 3.1.1 share: topics by FPort, publishing for receipts
 tls        how a connection proves who it is and whom it trusts, and by which proxy it goes: what all connectors share
-topics     which topic or routing key goes with what: uplinks by FPort, reports about commands
+topics     which topic or routing key goes with what: uplinks by FPort, reports about downlinks
 """

@@ -13,7 +13,7 @@ from pydantic import Field
 from tpxd.config.fields import MqttPattern, Part
 from tpxd.connector import Incoming, Outgoing, Receipts
 from tpxd.connectors.parts.leftovers import LeftAtBroker
-from tpxd.connectors.parts.topics import CommandPorts, UplinkTopics
+from tpxd.connectors.parts.topics import DownlinkPorts, UplinkTopics
 from tpxd.wire.mqtt.client import MqttOptions, QoS
 from tpxd.wire.mqtt.codec import topic_fault
 from tpxd.wire.mqtt.session import Message, MqttSession, open_mqtt
@@ -29,10 +29,10 @@ class PortTopics(Part):
     """Topics for one FPort, instead of the connection's own."""
 
     fPort: int = Field(
-        ge=0, le=255, description="The FPort, 0 to 255, of uplinks, and of commands by this topic that bring none."
+        ge=0, le=255, description="The FPort, 0 to 255, of uplinks, and of downlinks by this topic that bring none."
     )
     uplinkTopicPattern: MqttPattern | None = Field(None, description="The topic of these uplinks; default as the rest.")
-    downlinkTopicPattern: MqttPattern | None = Field(None, description="One more topic to take commands from.")
+    downlinkTopicPattern: MqttPattern | None = Field(None, description="One more topic to take downlinks from.")
 
 
 def topic_refusal(topic: str, body: bytes) -> str | None:
@@ -46,14 +46,14 @@ class MqttTransport:
     """An open session, and the topics that uplinks go to.
 
     Attributes:
-        ports: the FPorts of commands without one.
+        ports: the FPorts of downlinks without one.
         log: gets what no sender can be told.
         refusal: says why a topic or a body is not to be published, or None.
     """
 
     session: MqttSession
     topics: UplinkTopics
-    ports: CommandPorts
+    ports: DownlinkPorts
     receipt_timeout_s: float
     log: logging.LoggerAdapter[logging.Logger]
     qos: QoS = 1
@@ -83,7 +83,7 @@ class MqttTransport:
         if self.session.dropped > self._told:
             lost, self._told = self.session.dropped - self._told, self.session.dropped
             self.log.warning(
-                "%d commands of QoS 0 came while too many waited, and are lost; send them with QoS 1", lost
+                "%d downlinks of QoS 0 came while too many waited, and are lost; send them with QoS 1", lost
             )
         port = self.ports.of(message.topic)
         return Incoming(message.topic, message.body, message.duplicate, message.retained, port, receipt=message)

@@ -1,4 +1,4 @@
-"""Which topic or routing key goes with what: uplinks by FPort, reports about commands, commands by where they came.
+"""Which topic or routing key goes with what: uplinks by FPort, reports about downlinks, downlinks by where they came.
 
 Source: ThingPark X IoT Flow, "About connections", `uplinkTopicPattern`, `downlinkTopicPattern`, `topics`.
 """
@@ -16,7 +16,7 @@ from tpxd.lorawan.patterns import Pattern
 from tpxd.lorawan.reports import ABOUT_DOWNLINKS, DOWNLINK_REJECTED
 
 STATUS = ABOUT_DOWNLINKS | {DOWNLINK_REJECTED}
-"""The report types about commands, which `downlinkStatusTopicPattern` is for."""
+"""The report types about downlinks, which `downlinkStatusTopicPattern` is for."""
 
 
 class PortEntry(Protocol):
@@ -40,7 +40,7 @@ class TopicConfig(Protocol):
 
     @property
     def downlinkEnabled(self) -> bool:
-        """Whether commands are wanted."""
+        """Whether downlinks are wanted."""
 
     @property
     def uplinkTopicPattern(self) -> Pattern:
@@ -48,11 +48,11 @@ class TopicConfig(Protocol):
 
     @property
     def downlinkTopicPattern(self) -> Pattern | None:
-        """Where commands come from."""
+        """Where downlinks come from."""
 
     @property
     def downlinkStatusTopicPattern(self) -> Pattern | None:
-        """Where reports about commands go, instead of `uplinkTopicPattern`."""
+        """Where reports about downlinks go, instead of `uplinkTopicPattern`."""
 
     @property
     def topics(self) -> Sequence[PortEntry]:
@@ -102,8 +102,8 @@ class UplinkTopics:
         return addressed
 
 
-def command_patterns(config: TopicConfig) -> list[Pattern]:
-    """What commands may come by; nothing where none are wanted."""
+def downlink_patterns(config: TopicConfig) -> list[Pattern]:
+    """What downlinks may come by; nothing where none are wanted."""
     if not config.downlinkEnabled:
         return []
     patterns = [config.downlinkTopicPattern, *(entry.downlinkTopicPattern for entry in config.topics)]
@@ -111,24 +111,24 @@ def command_patterns(config: TopicConfig) -> list[Pattern]:
 
 
 class TopicSources:
-    """What a `TopicConfig` says about commands; see `ConnectorConfig`."""
+    """What a `TopicConfig` says about downlinks; see `ConnectorConfig`."""
 
     @property
-    def command_sources(self: TopicConfig) -> list[str]:
-        """The topic filters or binding keys that fit all that commands may come by, each once."""
-        return list(dict.fromkeys(pattern.subscription for pattern in command_patterns(self)))
+    def downlink_sources(self: TopicConfig) -> list[str]:
+        """The topic filters or binding keys that fit all that downlinks may come by, each once."""
+        return list(dict.fromkeys(pattern.subscription for pattern in downlink_patterns(self)))
 
     @property
     def comes_back(self: TopicConfig) -> bool:
         """See `ConnectorConfig.comes_back`."""
         sent = [self.uplinkTopicPattern, self.downlinkStatusTopicPattern]
         sent += [entry.uplinkTopicPattern for entry in self.topics]
-        sources = command_patterns(self)
+        sources = downlink_patterns(self)
         return any(target.meets(source) for target in sent if target is not None for source in sources)
 
 
-class CommandPorts:
-    """Knows the FPort that a command without one is for: that of the entry of `topics` by whose topic it came.
+class DownlinkPorts:
+    """Knows the FPort that a downlink without one is for: that of the entry of `topics` by whose topic it came.
 
     A topic that the connection's own pattern or several entries name says nothing.
     """
@@ -144,5 +144,5 @@ class CommandPorts:
         ]
 
     def of(self, source: str) -> int | None:
-        """The FPort, 1 to 224, of commands that came by this topic; None where it says nothing."""
+        """The FPort, 1 to 224, of downlinks that came by this topic; None where it says nothing."""
         return next((port for pattern, port in self._by_pattern if pattern.fits(source)), None)

@@ -49,7 +49,7 @@ class Rebuild:
         self._cursors: dict[str, CursorRow] = {}
         self._holes: set[Hole] = set()
         self._ahead: defaultdict[tuple[str, int, int], int] = defaultdict(int)
-        self._commands: dict[int, tuple[Field, ...]] = {}
+        self._all_downlinks: dict[int, tuple[Field, ...]] = {}
         self._fates: dict[tuple[str, int], str] = {}
 
     @property
@@ -97,7 +97,7 @@ class Rebuild:
                 case "cursors", fields:
                     self._see_cursor(CursorRow(*_all_texts(fields)), weak=one.weak)
                 case "commands", (int(id), int(version), *_) as fields:
-                    self._see_command(id, version, fields, weak=one.weak)
+                    self._see_downlink(id, version, fields, weak=one.weak)
                 case "meta", (int(n), bytes(key), bytes(value)):
                     self._see_note(n, key.decode(), value.decode(), weak=one.weak)
 
@@ -108,10 +108,10 @@ class Rebuild:
         if progress > before or (progress == before and not weak):
             self._cursors[row.id] = row
 
-    def _see_command(self, id: int, version: int, fields: tuple[Field, ...], *, weak: bool) -> None:
-        known = self._commands.get(id)
+    def _see_downlink(self, id: int, version: int, fields: tuple[Field, ...], *, weak: bool) -> None:
+        known = self._all_downlinks.get(id)
         if known is None or version > int(known[1] or 0) or (version == known[1] and not weak):
-            self._commands[id] = _texts(fields, tuple(at for at in (2, 4, 7) if fields[at] is not None))
+            self._all_downlinks[id] = _texts(fields, tuple(at for at in (2, 4, 7) if fields[at] is not None))
 
     def _see_note(self, n: int, key: str, value: str, *, weak: bool) -> None:
         self._meta_numbers.add(n)
@@ -187,7 +187,7 @@ class Rebuild:
             "ahead": [row.block_row(block) for row in cursors for block in row.ahead.blocks],
             "fates": [row_of(kept[id], id, block, digits) for (id, block), digits in self._fates.items() if id in kept],
             "holes": [with_crc("holes", (hole.first, hole.last)) for hole in state.holes],
-            "commands": [with_crc("commands", fields) for fields in self._commands.values()],
+            "commands": [with_crc("commands", fields) for fields in self._all_downlinks.values()],
             "meta": [with_crc("meta", (n, key, value)) for n, (key, value) in enumerate(meta.items(), 1)],
         }
         for table, rows in tables.items():
