@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 
 from tpxd.events import Event
-from tpxd.spool import NewReport, Spool, SpoolLimits, Verdict, open_spool
+from tpxd.spool import Fate, NewReport, Spool, SpoolLimits, open_spool
 
 BODY = (
     b'{"DevEUI_uplink":{"Time":"2026-11-20T10:00:00.000+00:00","DevEUI":"0018B20000000B20","FPort":2,"FCntUp":%d,'
@@ -75,7 +75,7 @@ async def drain(spool: Spool, rows: int) -> float:
     for _ in count():
         batch = await cursor.next_batch(128, 1 << 20, after)
         after = batch[-1].seq
-        await cursor.commit([(uplink.seq, Verdict.DELIVERED) for uplink in batch])
+        await cursor.commit([(uplink.seq, Fate.DELIVERED) for uplink in batch])
         if cursor.ledger.waiting == 0:
             break
     return rows / (time.perf_counter() - began)

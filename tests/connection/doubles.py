@@ -17,15 +17,15 @@ from tests.intake.doubles import MemoryStore
 from tests.notebook import Notebook
 from tpxd.config.connection_file import ConnectionFile, ConnectorConfig
 from tpxd.config.flow import Flow
-from tpxd.connection.connection import Live, run_connection
+from tpxd.connection.connection import Connection, run_connection
 from tpxd.connection.health import Health
-from tpxd.connection.in_hand import Flight
+from tpxd.connection.in_hand import InHand
 from tpxd.connection.outbound import Outbound, format_of
 from tpxd.connector import Connector, Context, Incoming, Outgoing, Receipts, Transport
 from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.events import EventLog
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Filtered, Ledger, LoadedDownlinks, Rejected, Settled, Verdict
+from tpxd.spool import Cursor, Fate, Filtered, Ledger, LoadedDownlinks, Rejected, Settled
 from tpxd.timing import ClockWatch
 from tpxd.wire.tls import TlsContextCache
 
@@ -112,9 +112,9 @@ class MemoryCursor:
     def ledger(self) -> Ledger:
         """See `spool.Cursor`."""
         waiting = len(self._between(self.position, self.newest_seq))
-        kinds = {Filtered: Verdict.FILTERED, Rejected: Rejected}
+        kinds = {Filtered: Fate.FILTERED, Rejected: Rejected}
         fates = Counter(kinds.get(type(fate), fate) for _, fate in self.fates)
-        delivered, filtered, expired = (fates[v] for v in (Verdict.DELIVERED, Verdict.FILTERED, Verdict.EXPIRED))
+        delivered, filtered, expired = (fates[v] for v in (Fate.DELIVERED, Fate.FILTERED, Fate.EXPIRED))
         return Ledger(len(self.rows), delivered, filtered, expired, fates[Rejected], 0, waiting)
 
 
@@ -184,22 +184,22 @@ async def no_dial(*_: object) -> NoReturn:
     raise AssertionError("nothing should be dialled")
 
 
-def make_live(
+def make_connection(
     peer: Peer, cursor: MemoryCursor | Cursor, *, grace_s: float = 5.0, flow: Flow | None = None, **configuration: Any
-) -> Live:
+) -> Connection:
     """A connection to a scripted peer."""
     config = ConnectorConfig.model_validate(configuration)
     file = ConnectionFile(connectorId="scripted", name="scripted", configuration=config, flow=flow or Flow())
     events = EventLog()
     queue = cast("Cursor", cursor)
     health = Health("plant", queue, events.report)
-    return Live(
+    return Connection(
         id="plant",
         file=file,
         connector=Connector("scripted", ConnectorConfig, peer.open, "Scripted", "for tests", 256),
         cursor=queue,
         health=health,
-        flight=Flight(),
+        in_hand=InHand(),
         outbound=Outbound(file.flow, format_of(config), config.uplinkTimeValidity, ClockWatch(lambda: None)),
         instance="00000000",
         dial=no_dial,
@@ -211,14 +211,14 @@ def make_live(
 
 
 @asynccontextmanager
-async def running(live: Live) -> AsyncIterator[Live]:
+async def running(connection: Connection) -> AsyncIterator[Connection]:
     """The connection at work while the block lasts."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, live)
-        yield live
+        nursery.start_soon(run_connection, connection)
+        yield connection
         nursery.cancel_scope.cancel()
 
 
 def delivered(cursor: MemoryCursor) -> list[int]:
     """What was delivered, in the order of the commits."""
-    return [seq for seq, fate in cursor.fates if fate is Verdict.DELIVERED]
+    return [seq for seq, fate in cursor.fates if fate is Fate.DELIVERED]

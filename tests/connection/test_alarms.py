@@ -11,7 +11,7 @@ import trio
 from pydantic import ValidationError
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, make_live, make_uplink, running
+from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
 from tpxd.config.alarms import Alarm
 from tpxd.config.flow import Flow
 from tpxd.connection.watches import RateWatch
@@ -164,11 +164,11 @@ async def test_a_connection_at_work_raises_the_alarms_of_its_file(
             return cls.fromtimestamp(monday.timestamp() + trio.current_time(), tz)
 
     monkeypatch.setattr("tpxd.connection.watches.datetime", Wall)
-    live = make_live(Peer(), MemoryCursor())
-    live.file = live.file.model_copy(update={"alarms": [alarm()]})
+    connection = make_connection(Peer(), MemoryCursor())
+    connection.file = connection.file.model_copy(update={"alarms": [alarm()]})
     events: list[Event] = []
-    live.health.report = events.append
-    async with running(live):
+    connection.health.report = events.append
+    async with running(connection):
         await trio.sleep(1.5 * 3_600)
     assert ["Plant is too quiet" in event.message for event in events if event.kind == "low_rate"] == [True]
 
@@ -176,12 +176,12 @@ async def test_a_connection_at_work_raises_the_alarms_of_its_file(
 async def test_only_what_its_flow_takes_counts(autojump_clock: MockClock) -> None:
     flow = Flow.model_validate({"matchers": [{"type": "fPort", "ports": [9]}]})
     peer, cursor = Peer(), MemoryCursor()
-    live = make_live(peer, cursor, flow=flow)
+    connection = make_connection(peer, cursor, flow=flow)
     cursor.add(*(make_uplink(n, FPort=9 if n % 4 == 0 else 2) for n in range(1, 41)))
-    assert live.came() == (0, 40), "of what waits nobody knows"
-    async with running(live):
+    assert connection.came() == (0, 40), "of what waits nobody knows"
+    async with running(connection):
         await trio.sleep(1)
-        assert live.came() == (10, 10)
+        assert connection.came() == (10, 10)
 
 
 @pytest.mark.parametrize(("settings", "came"), [({}, (3, 3)), ({"sendMetadata": True}, (0, 3))])
@@ -190,4 +190,4 @@ def test_a_connection_that_takes_everything_knows_what_waits_for_it(
 ) -> None:
     cursor = MemoryCursor()
     cursor.add(*map(make_uplink, (1, 2, 3)))
-    assert make_live(Peer(), cursor, **settings).came() == came
+    assert make_connection(Peer(), cursor, **settings).came() == came

@@ -10,9 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, delivered, make_live, make_uplink, running
-from tpxd.connection import backlog as live_first
-from tpxd.connection.connection import Live
+from tests.connection.doubles import MemoryCursor, Peer, delivered, make_connection, make_uplink, running
+from tpxd.connection import backlog as module
+from tpxd.connection.connection import Connection
 from tpxd.connection.in_hand import CONVICTED
 from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import LinkLost, SpoolUnavailable
@@ -41,8 +41,8 @@ class Site:
             await trio.sleep(1 / per_second)
             self.arrive(f"NEW{n}")
 
-    def live(self, **configuration: Any) -> Live:
-        return make_live(self.peer, self.cursor, **{"backlogShare": 0.2, **configuration})
+    def connection(self, **configuration: Any) -> Connection:
+        return make_connection(self.peer, self.cursor, **{"backlogShare": 0.2, **configuration})
 
     @property
     def sent(self) -> list[int]:
@@ -57,7 +57,7 @@ async def test_the_backlog_gets_its_share_while_new_uplinks_wait(
     autojump_clock: MockClock, share: float, limit: int
 ) -> None:
     site = Site(backlog=1_000)
-    async with running(site.live(backlogShare=share, uplinkRateLimiter=limit)), trio.open_nursery() as nursery:
+    async with running(site.connection(backlogShare=share, uplinkRateLimiter=limit)), trio.open_nursery() as nursery:
         await trio.sleep(2)
         nursery.start_soon(site.arrive_at, 2 * limit)
         await trio.sleep(1)
@@ -71,7 +71,7 @@ async def test_the_backlog_gets_its_share_while_new_uplinks_wait(
 
 async def test_the_backlog_gets_all_that_new_uplinks_leave(autojump_clock: MockClock) -> None:
     site = Site(backlog=100)
-    async with running(site.live(uplinkRateLimiter=10)):
+    async with running(site.connection(uplinkRateLimiter=10)):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(site.arrive_at, 4)
             await trio.sleep(1)
@@ -86,7 +86,7 @@ async def test_the_backlog_gets_all_that_new_uplinks_leave(autojump_clock: MockC
 
 async def test_a_device_of_the_backlog_waits_for_its_turn_in_it(autojump_clock: MockClock) -> None:
     site = Site(backlog=40)
-    async with running(site.live(uplinkRateLimiter=5)):
+    async with running(site.connection(uplinkRateLimiter=5)):
         await trio.sleep(1)
         joins, again = site.arrive("OLD3"), site.arrive("OLD3")
         overtakes = site.arrive("NEW")
@@ -102,7 +102,7 @@ async def test_a_device_whose_backlog_was_sent_overtakes_the_others(autojump_clo
     site.arrive("FIRST")
     for _ in range(100):
         site.arrive("REST")
-    async with running(site.live(uplinkRateLimiter=5)):
+    async with running(site.connection(uplinkRateLimiter=5)):
         await trio.sleep(2)
         seq = site.arrive("FIRST")
         await trio.sleep(0.5)
@@ -111,7 +111,7 @@ async def test_a_device_whose_backlog_was_sent_overtakes_the_others(autojump_clo
 
 async def test_without_a_share_all_goes_in_order(autojump_clock: MockClock) -> None:
     site = Site(backlog=40)
-    async with running(site.live(backlogShare=None, uplinkRateLimiter=5)):
+    async with running(site.connection(backlogShare=None, uplinkRateLimiter=5)):
         await trio.sleep(1)
         site.arrive("NEW")
         await trio.sleep(20)
@@ -120,7 +120,7 @@ async def test_without_a_share_all_goes_in_order(autojump_clock: MockClock) -> N
 
 async def test_after_the_backlog_everything_goes_in_order_again(autojump_clock: MockClock) -> None:
     site = Site(backlog=20)
-    async with running(site.live(uplinkRateLimiter=5)):
+    async with running(site.connection(uplinkRateLimiter=5)):
         await trio.sleep(1)
         site.arrive("NEW")
         await trio.sleep(10)
@@ -143,7 +143,7 @@ async def test_what_is_in_hand_at_a_loss_goes_again_in_its_order(autojump_clock:
             receipts.delivered(index)
 
     site.peer.sending = sending
-    async with running(site.live()):
+    async with running(site.connection()):
         await trio.sleep(1.5)
         new = [site.arrive("NEW0"), site.arrive("NEW1"), site.arrive("NEW0")]
         await trio.sleep(60)
@@ -164,7 +164,7 @@ async def test_a_disk_that_refuses_for_a_while_costs_nothing_of_the_backlog(auto
             receipts.delivered(index)
 
     site.peer.sending = slowly
-    async with running(site.live(uplinkRateLimiter=1)):
+    async with running(site.connection(uplinkRateLimiter=1)):
         await trio.sleep(12)
         site.cursor.refuses = SpoolUnavailable("the disk refuses")
         site.arrive("NEW")
@@ -184,7 +184,7 @@ async def test_a_poisonous_new_uplink_becomes_a_dead_letter(autojump_clock: Mock
             receipts.delivered(index)
 
     site.peer.sending = sending
-    async with running(site.live(uplinkRateLimiter=10)):
+    async with running(site.connection(uplinkRateLimiter=10)):
         await trio.sleep(1.05)
         site.arrive("NEW")
         await trio.sleep(300)
@@ -194,7 +194,7 @@ async def test_a_poisonous_new_uplink_becomes_a_dead_letter(autojump_clock: Mock
 
 async def test_a_link_that_falls_behind_lets_the_newest_go_first_soon(autojump_clock: MockClock) -> None:
     site = Site(backlog=0)
-    async with running(site.live(uplinkRateLimiter=10)):
+    async with running(site.connection(uplinkRateLimiter=10)):
         await trio.sleep(1)
         for n in range(1_000):
             site.arrive(f"CROWD{n % 10}")
@@ -212,7 +212,7 @@ async def test_batches_stay_short_enough_for_new_uplinks(autojump_clock: MockClo
 
     site = Site(backlog=1_000)
     site.peer.sending = sending
-    async with running(site.live()):
+    async with running(site.connection()):
         for n in range(20):
             await trio.sleep(3)
             seq = site.arrive(f"NEW{n}")
@@ -222,14 +222,14 @@ async def test_batches_stay_short_enough_for_new_uplinks(autojump_clock: MockClo
 
 async def test_a_file_that_takes_the_share_away_goes_on_in_order(autojump_clock: MockClock) -> None:
     site = Site(backlog=60)
-    first = site.live(uplinkRateLimiter=10)
+    first = site.connection(uplinkRateLimiter=10)
     async with running(first):
         await trio.sleep(1.05)
         new = [site.arrive("NEW0"), site.arrive("NEW1")]
         await trio.sleep(0.5)
         assert set(new) <= set(site.sent)
-    second = site.live(backlogShare=None)
-    second.flight = first.flight
+    second = site.connection(backlogShare=None)
+    second.in_hand = first.in_hand
     async with running(second):
         site.arrive("NEW2")
         await trio.sleep(2)
@@ -238,38 +238,38 @@ async def test_a_file_that_takes_the_share_away_goes_on_in_order(autojump_clock:
     assert site.sent[-1] == 63
 
 
-async def alone_and_again(site: Site, live: Live, reason: str) -> None:
+async def alone_and_again(site: Site, connection: Connection, reason: str) -> None:
     """The backlog goes alone for this reason; once it was sent, new uplinks may overtake again."""
-    async with running(live):
+    async with running(connection):
         await trio.sleep(2)
         site.arrive("NEW")
         await trio.sleep(2)
-        assert live.health.to_document()["backlogAlone"] == reason
+        assert connection.health.to_document()["backlogAlone"] == reason
         assert site.sent == sorted(site.sent)
         site.cursor.far_ahead = False
         await trio.sleep(30)
-        assert live.health.to_document()["backlogAlone"] is None
+        assert connection.health.to_document()["backlogAlone"] is None
         assert site.cursor.position == site.cursor.newest_seq
 
 
 async def test_with_too_many_devices_the_backlog_goes_alone(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_first, "MAX_LANES", 9)
+    monkeypatch.setattr(module, "MAX_LANES", 9)
     site = Site(backlog=50)
-    await alone_and_again(site, site.live(uplinkRateLimiter=5), live_first.MANY_LANES)
+    await alone_and_again(site, site.connection(uplinkRateLimiter=5), module.MANY_LANES)
 
 
 async def test_with_too_much_ahead_the_backlog_goes_alone(autojump_clock: MockClock) -> None:
     site = Site(backlog=50)
     site.cursor.far_ahead = True
-    await alone_and_again(site, site.live(uplinkRateLimiter=5), live_first.FAR_AHEAD)
+    await alone_and_again(site, site.connection(uplinkRateLimiter=5), module.FAR_AHEAD)
 
 
 async def test_a_disk_that_cannot_be_read_is_asked_again(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_first, "SURVEY_ROWS", 20)
+    monkeypatch.setattr(module, "SURVEY_ROWS", 20)
     site = Site(backlog=20)
     for n in range(20):
         site.arrive(f"OTHER{n}")
@@ -283,7 +283,7 @@ async def test_a_disk_that_cannot_be_read_is_asked_again(
         return await look(*args, **more)
 
     monkeypatch.setattr(site.cursor, "lanes_waiting", lanes_waiting)
-    async with running(site.live(uplinkRateLimiter=5)):
+    async with running(site.connection(uplinkRateLimiter=5)):
         await trio.sleep(1)
         seq = site.arrive("NEW")
         await trio.sleep(1)
@@ -295,10 +295,10 @@ async def test_a_disk_that_cannot_be_read_is_asked_again(
 async def test_what_was_read_before_a_border_was_drawn_is_read_again(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_first, "SURVEY_ROWS", 2)
+    monkeypatch.setattr(module, "SURVEY_ROWS", 2)
     site = Site(backlog=10)
-    live = site.live()
-    queue, flight, first = live.cursor, live.flight, live.live_first
+    connection = site.connection()
+    queue, in_hand, first = connection.cursor, connection.in_hand, connection.backlog
     assert first is not None
     read, look = site.cursor.newcomers, site.cursor.lanes_waiting
 
@@ -316,24 +316,24 @@ async def test_what_was_read_before_a_border_was_drawn_is_read_again(
 
     async with trio.open_nursery() as nursery:
         first.draw_border(queue)
-        nursery.start_soon(first.watch, queue, flight)
+        nursery.start_soon(first.watch, queue, in_hand)
         await trio.sleep(0.9)
         site.arrive("NEW")
         monkeypatch.setattr(site.cursor, "lanes_waiting", lanes_waiting)
         with monkeypatch.context() as slowly:
             slowly.setattr(site.cursor, "newcomers", newcomers)
-            await first.take(queue, flight, 16)
+            await first.take(queue, in_hand, 16)
         await trio.sleep(5)
-        flight.last_seq = 11
+        in_hand.last_seq = 11
         site.arrive("NEW")
-        assert await first.take(queue, flight, 16) == [], "it still waits in the backlog, as number 12"
+        assert await first.take(queue, in_hand, 16) == [], "it still waits in the backlog, as number 12"
         nursery.cancel_scope.cancel()
 
 
 async def test_what_is_in_hand_makes_no_backlog_for_the_next_version_of_the_file(autojump_clock: MockClock) -> None:
     site = Site(backlog=60)
-    versions = [site.live(uplinkRateLimiter=10) for _ in range(2)]
-    versions[1].flight = versions[0].flight
+    versions = [site.connection(uplinkRateLimiter=10) for _ in range(2)]
+    versions[1].in_hand = versions[0].in_hand
     for version in versions:
         async with running(version):
             await trio.sleep(0.5)
@@ -348,7 +348,7 @@ async def test_what_joined_the_backlog_holds_the_next_of_its_device(autojump_clo
     site = Site(backlog=0)
     for n in range(100):
         site.arrive("JOINS" if n == 19 else "REST")
-    async with running(site.live(uplinkRateLimiter=5)):
+    async with running(site.connection(uplinkRateLimiter=5)):
         await trio.sleep(1)
         joined = site.arrive("JOINS")
         await trio.sleep(9)

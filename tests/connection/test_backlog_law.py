@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, make_live, make_uplink, running
-from tpxd.connection import backlog as live_first
-from tpxd.connection.in_hand import Flight
+from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
+from tpxd.connection import backlog as module
+from tpxd.connection.in_hand import InHand
 from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import LinkLost
 from tpxd.lorawan.uplink import Uplink
@@ -75,7 +75,7 @@ class Journey:
 
     cursor: MemoryCursor = field(default_factory=SlowCursor)
     peer: Peer = field(default_factory=Peer)
-    flight: Flight = field(default_factory=Flight)
+    in_hand: InHand = field(default_factory=InHand)
     disruptions: int = 0
 
     def arrive(self, lane: int) -> None:
@@ -95,12 +95,12 @@ class Journey:
                 raise LinkLost("reset by peer")
 
         if run.crashed:
-            self.flight = Flight()
+            self.in_hand = InHand()
             self.disruptions += 1
         self.peer.sending = sending
-        live = make_live(self.peer, self.cursor, backlogShare=run.share, uplinkRateLimiter=run.limit)
-        live.flight = self.flight
-        async with running(live):
+        connection = make_connection(self.peer, self.cursor, backlogShare=run.share, uplinkRateLimiter=run.limit)
+        connection.in_hand = self.in_hand
+        async with running(connection):
             for seconds, lanes in run.steps:
                 await trio.sleep(seconds)
                 for lane in lanes:
@@ -127,7 +127,7 @@ def lanes_of(cursor: MemoryCursor, seqs: list[int]) -> dict[str, list[int]]:
 @given(runs=RUNS)
 def test_the_law(runs: list[Run]) -> None:
     journey = Journey()
-    with patch.multiple(live_first, SURVEY_ROWS=7, LOOK_S=0.5, BEHIND=5, BEHIND_S=1.0):
+    with patch.multiple(module, SURVEY_ROWS=7, LOOK_S=0.5, BEHIND=5, BEHIND_S=1.0):
         trio.run(partial(journey.run, runs), clock=MockClock(autojump_threshold=0))
     cursor, everything = journey.cursor, list(range(1, journey.cursor.newest_seq + 1))
 

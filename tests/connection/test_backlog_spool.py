@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.connection.doubles import Peer, make_live
-from tpxd.connection import backlog as live_first
+from tests.connection.doubles import Peer, make_connection
+from tpxd.connection import backlog as module
 from tpxd.connection import connection
-from tpxd.connection.connection import Live, run_connection
+from tpxd.connection.connection import Connection, run_connection
 from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import LinkLost
 from tpxd.spool import Cursor, Ledger, NewReport, Spool, SpoolLimits, open_spool
@@ -50,14 +50,14 @@ class Site:
             self.lanes[(await spool.append(NewReport("DevEUI_uplink", lane, "", body))).seq] = lane
             await trio.sleep(0.01)
 
-    async def live(self, share: float | None, *, last: bool = False) -> Ledger:
+    async def connection(self, share: float | None, *, last: bool = False) -> Ledger:
         """One process: it ends in mid-flight, the last one when nothing waits."""
         async with open_spool(self.path, SpoolLimits(min_free_bytes=0), report=print) as spool:
             cursor = await spool.cursor("plant")
-            live = make_live(self.peer, cursor, backlogShare=share)
+            connection = make_connection(self.peer, cursor, backlogShare=share)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(run_connection, live)
-                nursery.start_soon(impatient, live)
+                nursery.start_soon(run_connection, connection)
+                nursery.start_soon(impatient, connection)
                 for task in range(0 if last else 10):
                     nursery.start_soon(self.arrive, spool, task)
                 if last:
@@ -68,11 +68,11 @@ class Site:
             return cursor.ledger
 
 
-async def impatient(live: Live) -> None:
+async def impatient(connection: Connection) -> None:
     """Nobody waits half a minute for a link to be opened again."""
     while True:
         await trio.sleep(0.02)
-        live.nudge()
+        connection.nudge()
 
 
 async def until_all_is_sent(cursor: Cursor) -> None:
@@ -84,14 +84,14 @@ async def until_all_is_sent(cursor: Cursor) -> None:
 
 async def test_nothing_is_lost_and_each_devices_order_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "LAST_COMMIT_S", 0.0)
-    monkeypatch.setattr(live_first, "SURVEY_ROWS", 200)
+    monkeypatch.setattr(module, "SURVEY_ROWS", 200)
     monkeypatch.setattr("tpxd.spool.memories.MAX_UPLINKS", 300)
     site = Site(tmp_path / "state" / "spool.db", random.Random(7))
     for _ in range(LIVES):
-        ledger = await site.live(site.chance.choice(SHARES))
+        ledger = await site.connection(site.chance.choice(SHARES))
         assert ledger.imbalance == 0
     site.slow = False
-    ledger = await site.live(0.3, last=True)
+    ledger = await site.connection(0.3, last=True)
     assert (ledger.delivered, ledger.waiting) == (ledger.received, 0)
 
     sent = [seq for batch in site.peer.batches for seq in batch]

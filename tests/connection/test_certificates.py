@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.connection.doubles import MemoryCursor, Peer, make_live
+from tests.connection.doubles import MemoryCursor, Peer, make_connection
 from tests.peers import pki
 from tpxd.connection.connection import run_connection
 from tpxd.connection.health import Health
@@ -92,31 +92,33 @@ async def test_it_looks_each_hour(autojump_clock: MockClock) -> None:
 
 async def test_a_connection_shows_the_end_of_its_certificates_and_forgets_it_without_them() -> None:
     soon = pki.issue("plant", pki.ca(), client=True, expires=pki.NOW + timedelta(days=5))
-    live = make_live(Peer(), MemoryCursor())
-    without, told = live.file, trio.Event()
-    live.health.report = lambda event: told.set() if event.kind == "certificate" else None
+    connection = make_connection(Peer(), MemoryCursor())
+    without, told = connection.file, trio.Event()
+    connection.health.report = lambda event: told.set() if event.kind == "certificate" else None
     values = {"certificate": soon.certificate, "privateKey": soon.private_key}
-    live.file = without.model_copy(update={"configuration": TlsConfig.model_validate(values)})
+    connection.file = without.model_copy(update={"configuration": TlsConfig.model_validate(values)})
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, live)
+        nursery.start_soon(run_connection, connection)
         with trio.fail_after(10):
             await told.wait()
-        assert live.health.to_document()["certificateExpires"] == timestamp(soon.x509.not_valid_after_utc.timestamp())
+        assert connection.health.to_document()["certificateExpires"] == timestamp(
+            soon.x509.not_valid_after_utc.timestamp()
+        )
         nursery.cancel_scope.cancel()
-    live.file = without
+    connection.file = without
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, live)
+        nursery.start_soon(run_connection, connection)
         await wait_all_tasks_blocked()
-        assert live.health.to_document()["certificateExpires"] is None
+        assert connection.health.to_document()["certificateExpires"] is None
         nursery.cancel_scope.cancel()
 
 
 async def test_the_same_is_not_told_again_by_the_next_version_of_the_file(autojump_clock: MockClock) -> None:
     log = EventLog()
-    live = make_live(Peer(), MemoryCursor())
-    live.health.report = log.report
+    connection = make_connection(Peer(), MemoryCursor())
+    connection.health.report = log.report
     expired = CertificateEnd("certificate", datetime.now(UTC) - timedelta(days=1))
     for _ in range(2):
         with trio.move_on_after(60):
-            await live.certificates.follow("plant", expired, live.health)
+            await connection.certificates.follow("plant", expired, connection.health)
     assert [event.kind for event in log.newest()] == ["certificate"]

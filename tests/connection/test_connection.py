@@ -8,22 +8,22 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, delivered, make_live, make_uplink, running
+from tests.connection.doubles import MemoryCursor, Peer, delivered, make_connection, make_uplink, running
 from tpxd.connection.connection import run_connection
 from tpxd.connection.health import State
 from tpxd.connection.in_hand import CONVICTED, EVERY_PUBLISH
 from tpxd.connector import Outgoing, Receipts
 from tpxd.connectors.parts.tls import TlsConfig
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, SpoolUnavailable, Throttled
-from tpxd.spool import Rejected, Verdict
+from tpxd.spool import Fate, Rejected
 
 
 async def test_delivers_in_order_and_commits(autojump_clock: MockClock) -> None:
     peer, cursor = Peer(), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 1001)))
-    async with running(make_live(peer, cursor)) as live:
+    async with running(make_connection(peer, cursor)) as connection:
         await trio.sleep(1)
-        assert live.health.state is State.OPENED
+        assert connection.health.state is State.OPENED
         assert delivered(cursor) == list(range(1, 1001))
         assert [seq for batch in peer.batches for seq in batch] == list(range(1, 1001))
         assert max(map(len, peer.batches)) <= 128
@@ -47,10 +47,10 @@ async def test_a_link_lost_in_mid_batch_sends_again_only_what_has_no_receipt(aut
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 17)))
-    async with running(make_live(peer, cursor)) as live:
+    async with running(make_connection(peer, cursor)) as connection:
         await trio.sleep(0.01)
-        assert live.health.state is State.CLOSED
-        assert live.health.last_error is not None
+        assert connection.health.state is State.CLOSED
+        assert connection.health.last_error is not None
         assert cursor.position == 6, "the receipts that came are committed although the link is gone"
         await trio.sleep(40)
         assert delivered(cursor) == list(range(1, 17))
@@ -66,21 +66,21 @@ async def test_a_link_lost_in_mid_batch_sends_again_only_what_has_no_receipt(aut
     ],
 )
 async def test_behind_a_proxy_every_error_names_it_once(autojump_clock: MockClock, said: str, shown: str) -> None:
-    live = make_live(Peer(opening=lambda: LinkLost(said)), MemoryCursor())
+    connection = make_connection(Peer(opening=lambda: LinkLost(said)), MemoryCursor())
     proxied = TlsConfig.model_validate({"proxy": {"hostname": "192.0.2.1:3128"}})
-    live.file = live.file.model_copy(update={"configuration": proxied})
-    async with running(live):
+    connection.file = connection.file.model_copy(update={"configuration": proxied})
+    async with running(connection):
         await trio.sleep(0.01)
-        assert live.health.reason == shown
-        assert live.health.last_error is not None
-        assert live.health.last_error.message == shown
+        assert connection.health.reason == shown
+        assert connection.health.last_error is not None
+        assert connection.health.last_error.message == shown
 
 
 async def test_never_more_than_256_in_hand(autojump_clock: MockClock) -> None:
     peer, cursor = Peer(), MemoryCursor()
     cursor.refuses = SpoolUnavailable("disk full")
     cursor.add(*(make_uplink(n) for n in range(1, 1001)))
-    async with running(make_live(peer, cursor)):
+    async with running(make_connection(peer, cursor)):
         await trio.sleep(10)
         assert sum(map(len, peer.batches)) == 256
         cursor.refuses = None
@@ -90,18 +90,18 @@ async def test_never_more_than_256_in_hand(autojump_clock: MockClock) -> None:
 
 async def test_a_failing_opening_is_tried_in_a_burst_and_then_by_the_table(autojump_clock: MockClock) -> None:
     peer = Peer(opening=lambda: ConnectFailed("refused", hint="is it running?"))
-    async with running(make_live(peer, MemoryCursor(), reconnectStrategy="AGGRESSIVE")) as live:
+    async with running(make_connection(peer, MemoryCursor(), reconnectStrategy="AGGRESSIVE")) as connection:
         await trio.sleep(290)
         assert len(peer.opens) > 8
-        assert live.health.state is State.CLOSED
-        assert live.health.reason == "refused"
-        assert live.health.retry_at is not None
+        assert connection.health.state is State.CLOSED
+        assert connection.health.reason == "refused"
+        assert connection.health.retry_at is not None
         await trio.sleep(40)
         count = len(peer.opens)
         await trio.sleep(3000)
         assert 3000 / 240 - 2 <= len(peer.opens) - count <= 3000 / 120 + 2
         quiet = len(peer.opens)
-        live.nudge()
+        connection.nudge()
         await trio.sleep(40)
         assert len(peer.opens) - quiet >= 3, "reconnect begins the burst anew"
 
@@ -109,11 +109,11 @@ async def test_a_failing_opening_is_tried_in_a_burst_and_then_by_the_table(autoj
 async def test_who_asks_while_a_try_is_under_way_gets_another_at_once_when_it_fails(autojump_clock: MockClock) -> None:
     def opening() -> ConnectFailed:
         if len(peer.opens) == 2:
-            live.nudge()
+            connection.nudge()
         return ConnectFailed("refused")
 
     peer = Peer(opening=opening)
-    async with running(make_live(peer, MemoryCursor())) as live:
+    async with running(make_connection(peer, MemoryCursor())) as connection:
         await trio.sleep(10)
     first, second, third, fourth, *_ = peer.opens
     assert third == second
@@ -127,11 +127,11 @@ async def test_a_nudge_of_an_open_link_is_none_for_its_end(autojump_clock: MockC
     peer, cursor = Peer(), MemoryCursor()
 
     def opening() -> None:
-        live.nudge()
+        connection.nudge()
 
     peer.opening, peer.sending = opening, sending
     cursor.add(make_uplink(1))
-    async with running(make_live(peer, cursor)) as live:
+    async with running(make_connection(peer, cursor)) as connection:
         await trio.sleep(10)
     first, second, *_ = peer.opens
     assert second - first >= 1.0
@@ -147,7 +147,7 @@ async def test_opening_alone_does_not_reset_the_burst_but_a_receipt_does(autojum
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 1001)))
-    async with running(make_live(peer, cursor)):
+    async with running(make_connection(peer, cursor)):
         await trio.sleep(600)
         slow = len(peer.opens)
         await trio.sleep(250)
@@ -161,9 +161,9 @@ async def test_opening_alone_does_not_reset_the_burst_but_a_receipt_does(autojum
 
 async def test_refused_credentials_are_tried_every_five_minutes(autojump_clock: MockClock) -> None:
     peer = Peer(opening=lambda: AuthenticationFailed("bad user name or password"))
-    async with running(make_live(peer, MemoryCursor())) as live:
+    async with running(make_connection(peer, MemoryCursor())) as connection:
         await trio.sleep(1)
-        assert live.health.state is State.AUTHENTICATION_FAILED
+        assert connection.health.state is State.AUTHENTICATION_FAILED
         await trio.sleep(3600)
         assert len(peer.opens) == 13
 
@@ -182,13 +182,13 @@ async def test_patience_keeps_the_link_open(autojump_clock: MockClock) -> None:
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(make_uplink(1), make_uplink(2))
-    async with running(make_live(peer, cursor)) as live:
+    async with running(make_connection(peer, cursor)) as connection:
         await trio.sleep(10)
-        assert live.health.state is State.OPENED
-        assert live.health.to_document()["reason"] == "429 Too Many Requests"
+        assert connection.health.state is State.OPENED
+        assert connection.health.to_document()["reason"] == "429 Too Many Requests"
         assert cursor.position == 1
         await trio.sleep(15)
-        assert live.health.reason is None
+        assert connection.health.reason is None
         assert peer.batches == [[1, 2], [2]]
     assert len(peer.opens) == 1
 
@@ -202,7 +202,7 @@ async def test_a_poisonous_uplink_becomes_a_dead_letter(autojump_clock: MockCloc
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 7)))
-    async with running(make_live(peer, cursor)):
+    async with running(make_connection(peer, cursor)):
         await trio.sleep(300)
     assert delivered(cursor) == [1, 2, 4, 5, 6]
     assert (3, Rejected(CONVICTED)) in cursor.fates
@@ -216,10 +216,10 @@ async def test_a_far_end_that_closes_on_everything_convicts_nobody(autojump_cloc
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 7)))
     reasons = set()
-    async with running(make_live(peer, cursor)) as live:
+    async with running(make_connection(peer, cursor)) as connection:
         for _ in range(300):
             await trio.sleep(1)
-            reasons.add(live.health.reason)
+            reasons.add(connection.health.reason)
     assert cursor.fates == []
     assert any(EVERY_PUBLISH in (reason or "") for reason in reasons)
 
@@ -230,7 +230,7 @@ async def test_a_refusal_is_held_and_never_poison(autojump_clock: MockClock) -> 
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(make_uplink(1), make_uplink(2))
-    async with running(make_live(peer, cursor)):
+    async with running(make_connection(peer, cursor)):
         await trio.sleep(3600)
         assert all(batch == [1, 2] for batch in peer.batches)
         assert len(peer.batches) > 10
@@ -245,11 +245,11 @@ async def test_a_stop_lets_the_batch_under_way_finish_within_its_grace(autojump_
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 5)))
-    live = make_live(peer, cursor, grace_s=5)
+    connection = make_connection(peer, cursor, grace_s=5)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, live)
+        nursery.start_soon(run_connection, connection)
         await trio.sleep(1.5)
-        live.stopping.request()
+        connection.stopping.request()
         cursor.add(make_uplink(5))
     assert delivered(cursor) == [1, 2, 3, 4], "the batch in flight went out and nothing new was begun"
     assert peer.open_now == 0
@@ -262,27 +262,27 @@ async def test_a_stop_ends_a_hanging_batch_at_the_end_of_the_grace(autojump_cloc
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(make_uplink(1), make_uplink(2))
-    live = make_live(peer, cursor, grace_s=5)
+    connection = make_connection(peer, cursor, grace_s=5)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, live)
+        nursery.start_soon(run_connection, connection)
         await trio.sleep(1)
         asked = trio.current_time()
-        live.stopping.request()
+        connection.stopping.request()
     assert trio.current_time() - asked == pytest.approx(5, abs=0.1)
     assert delivered(cursor) == [1]
 
 
 async def test_a_stop_interrupts_every_kind_of_waiting_at_once(autojump_clock: MockClock) -> None:
-    closed = make_live(Peer(opening=lambda: ConnectFailed("refused")), MemoryCursor())
-    idle = make_live(Peer(), MemoryCursor())
-    paced = make_live(Peer(), MemoryCursor(), uplinkRateLimiter=1)
+    closed = make_connection(Peer(opening=lambda: ConnectFailed("refused")), MemoryCursor())
+    idle = make_connection(Peer(), MemoryCursor())
+    paced = make_connection(Peer(), MemoryCursor(), uplinkRateLimiter=1)
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
-        for live in (closed, idle, paced):
-            nursery.start_soon(run_connection, live)
+        for connection in (closed, idle, paced):
+            nursery.start_soon(run_connection, connection)
         await trio.sleep(400)
-        for live in (closed, idle, paced):
-            live.stopping.request()
+        for connection in (closed, idle, paced):
+            connection.stopping.request()
     assert trio.current_time() - started == pytest.approx(400, abs=0.1)
 
 
@@ -296,14 +296,14 @@ async def test_an_unexpected_error_leaves_the_connection_with_its_receipts_commi
     cursor = MemoryCursor()
     cursor.add(make_uplink(1), make_uplink(2))
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
-        await run_connection(make_live(Peer(sending=sending), cursor))
+        await run_connection(make_connection(Peer(sending=sending), cursor))
     assert delivered(cursor) == [1]
 
 
 async def test_a_rate_limit_spreads_uplinks(autojump_clock: MockClock) -> None:
     peer, cursor = Peer(), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 101)))
-    async with running(make_live(peer, cursor, uplinkRateLimiter=10)):
+    async with running(make_connection(peer, cursor, uplinkRateLimiter=10)):
         await trio.sleep(1)
         assert 10 <= cursor.position <= 11, "no faster at the beginning, whatever waits"
         await trio.sleep(4.05)
@@ -318,9 +318,9 @@ async def test_uplinks_too_old_when_they_are_taken_expire(autojump_clock: MockCl
     now_ms = int(time.time() * 1000)
     peer, cursor = Peer(), MemoryCursor()
     cursor.add(make_uplink(1, received_ms=now_ms - 10_000), make_uplink(2, received_ms=now_ms + 3_600_000))
-    async with running(make_live(peer, cursor, uplinkTimeValidity="5s")):
+    async with running(make_connection(peer, cursor, uplinkTimeValidity="5s")):
         await trio.sleep(1)
-    assert cursor.fates == [(1, Verdict.EXPIRED), (2, Verdict.DELIVERED)]
+    assert cursor.fates == [(1, Fate.EXPIRED), (2, Fate.DELIVERED)]
 
 
 async def test_replaced_characters_are_counted_once(autojump_clock: MockClock) -> None:
@@ -334,9 +334,9 @@ async def test_replaced_characters_are_counted_once(autojump_clock: MockClock) -
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 6)))
-    async with running(make_live(peer, cursor)) as live:
+    async with running(make_connection(peer, cursor)) as connection:
         await trio.sleep(40)
-        assert live.health.to_document()["replacedCharacters"] == 10
+        assert connection.health.to_document()["replacedCharacters"] == 10
 
 
 async def test_what_has_its_receipt_is_committed_also_while_all_is_cancelled(autojump_clock: MockClock) -> None:
@@ -344,7 +344,7 @@ async def test_what_has_its_receipt_is_committed_also_while_all_is_cancelled(aut
     cursor = MemoryCursor()
     cursor.add(make_uplink(1), make_uplink(2))
     cursor.refuses = SpoolUnavailable("the disk is full")
-    async with running(make_live(Peer(), cursor)):
+    async with running(make_connection(Peer(), cursor)):
         await trio.sleep(0.5)
         cursor.refuses = None
     assert delivered(cursor) == [1, 2]
@@ -354,7 +354,7 @@ async def test_the_last_commit_has_two_seconds(autojump_clock: MockClock) -> Non
     cursor = MemoryCursor()
     cursor.add(make_uplink(1))
     cursor.refuses = SpoolUnavailable("the disk is full")
-    async with running(make_live(Peer(), cursor)):
+    async with running(make_connection(Peer(), cursor)):
         await trio.sleep(0.5)
         ends = trio.current_time()
     assert trio.current_time() - ends == pytest.approx(2.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import trio
 
-from tests.connection.doubles import Peer, make_live, running
+from tests.connection.doubles import Peer, make_connection, running
 from tpxd.config.flow import Flow, PortMatcher
 from tpxd.connector import Outgoing, Receipts
 from tpxd.downlinks.documents import trace_document
@@ -56,9 +56,9 @@ async def test_each_fate_is_shown_with_its_reason_also_after_a_restart(tmp_path:
             await append(spool, f_cnt_up, f_port)
         await append(spool, 5, time="2001-01-01T00:00:00Z")
         flow = Flow(matchers=[PortMatcher(type="fPort", ports=[2])])
-        live = make_live(Peer(sending=sending), plant, flow=flow, uplinkTimeValidity="1h")
-        live.outbound.clock = ClockWatch(lambda: None)
-        async with running(live):
+        connection = make_connection(Peer(sending=sending), plant, flow=flow, uplinkTimeValidity="1h")
+        connection.outbound.clock = ClockWatch(lambda: None)
+        async with running(connection):
             with trio.fail_after(10):
                 while plant.ledger.waiting:
                     await trio.lowlevel.checkpoint()
@@ -79,9 +79,9 @@ async def test_what_a_sender_writes_into_lrn_infos_chooses_no_recipient(tmp_path
     async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), report=print) as spool:
         for id, peer in peers.items():
             cursor = await spool.cursor(id)
-            live = make_live(peer, cursor)
-            live.outbound.connection = id
-            async with running(live):
+            connection = make_connection(peer, cursor)
+            connection.outbound.connection = id
+            async with running(connection):
                 with trio.fail_after(10):
                     while cursor.ledger.waiting:
                         await trio.lowlevel.checkpoint()

@@ -11,10 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, make_live, running
+from tests.connection.doubles import MemoryCursor, Peer, make_connection, running
 from tests.peers.ports import free_port, listening
 from tpxd.config.connection_file import ConnectionFile
-from tpxd.connection.connection import Live
+from tpxd.connection.connection import Connection
 from tpxd.connection.health_port import serve_connection_health
 from tpxd.events import Event
 
@@ -49,12 +49,12 @@ async def test_it_answers_nothing_else(method: str, path: str, status: int) -> N
         nursery.cancel_scope.cancel()
 
 
-def live_with_port(port: int) -> Live:
+def live_with_port(port: int) -> Connection:
     """A connection whose file asks for this port of its own."""
-    live = make_live(Peer(), MemoryCursor())
+    connection = make_connection(Peer(), MemoryCursor())
     asked = {"connectorId": "scripted", "name": "x", "configuration": {}, "health": {"listen": f"127.0.0.1:{port}"}}
-    live.file = live.file.model_copy(update={"health": ConnectionFile.model_validate(asked).health})
-    return live
+    connection.file = connection.file.model_copy(update={"health": ConnectionFile.model_validate(asked).health})
+    return connection
 
 
 async def test_a_connection_whose_file_says_so_has_one() -> None:
@@ -69,10 +69,10 @@ async def test_a_connection_whose_file_says_so_has_one() -> None:
 
 async def test_a_port_that_is_taken_disturbs_nothing_else(autojump_clock: MockClock) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        live = live_with_port(taken.getsockname()[1])
+        connection = live_with_port(taken.getsockname()[1])
         events: list[Event] = []
-        live.health.report = events.append
-        async with running(live):
+        connection.health.report = events.append
+        async with running(connection):
             await trio.sleep(1)
-            assert live.health.to_document()["state"] == "OPENED"
+            assert connection.health.to_document()["state"] == "OPENED"
     assert [event.connection for event in events if event.kind == "health_port"] == ["plant"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.connection.doubles import Peer, make_live, running
+from tests.connection.doubles import Peer, make_connection, running
 from tpxd.connector import Outgoing, Receipts
 from tpxd.spool import NewReport, SpoolLimits, open_spool
 from tpxd.spool.journal import Journal
@@ -34,13 +34,13 @@ async def test_a_receipt_settles_no_uplink_that_was_lost_meanwhile(lost: list[in
         cursor = await spool.cursor("plant")
         for n in range(4):
             await spool.append(NewReport("DevEUI_uplink", "70B3D5E75E00A1C4", "", b'{"DevEUI_uplink":{"n":%d}}' % n))
-        async with running(make_live(peer, cursor)) as live:
+        async with running(make_connection(peer, cursor)) as connection:
             with trio.fail_after(10):
                 await under_way.wait()
                 for seq in lost:
                     await spool.write(partial(Journal.add_hole, hole=Hole(seq, seq)))
                 answers.set()
-                await until(lambda: not live.flight.seqs())
+                await until(lambda: not connection.in_hand.seqs())
                 await spool.append(NewReport("DevEUI_uplink", "70B3D5E75E00A1C4", "", b'{"DevEUI_uplink":{"n":4}}'))
                 await until(lambda: cursor.ledger.waiting == 0)
         ledger = cursor.ledger

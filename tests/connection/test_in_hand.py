@@ -8,11 +8,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, make_live, make_uplink, running
+from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
 from tpxd.connection.connection import context_of
 from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import ConnectFailed, LinkLost, Throttled
-from tpxd.spool import Filtered, Rejected, Verdict
+from tpxd.spool import Fate, Filtered, Rejected
 from tpxd.timing import ClockWatch
 
 
@@ -33,14 +33,14 @@ async def test_uplinks_that_grow_too_old_in_hand_expire(autojump_clock: MockCloc
     peer, cursor = Peer(sending=sending), MemoryCursor()
     peer.opening = lambda: ConnectFailed("away") if 0 < trio.current_time() - begun < 60 else None
     cursor.add(make_uplink(1), make_uplink(2, received_ms=int(then_s + 600) * 1000))
-    live = make_live(peer, cursor, uplinkTimeValidity="50s")
-    live.outbound.clock = ClockWatch(
+    connection = make_connection(peer, cursor, uplinkTimeValidity="50s")
+    connection.outbound.clock = ClockWatch(
         lambda: None, wall=lambda: then_s + trio.current_time() - begun, monotonic=trio.current_time
     )
-    async with running(live):
+    async with running(connection):
         await trio.sleep(120)
     assert peer.batches == [[1, 2], [2]]
-    assert cursor.fates == [(1, Verdict.EXPIRED), (2, Verdict.DELIVERED)]
+    assert cursor.fates == [(1, Fate.EXPIRED), (2, Fate.DELIVERED)]
 
 
 @pytest.mark.parametrize(("losses", "alone"), [(3, [1]), (4, [2])])
@@ -58,16 +58,16 @@ async def test_an_uplink_that_expires_is_suspected_no_more(
     clock = wall_clock()
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(make_uplink(1, received_ms=0), *(make_uplink(n, received_ms=300_000) for n in range(2, 7)))
-    live = make_live(peer, cursor, uplinkTimeValidity="200s")
-    live.outbound.clock = clock
+    connection = make_connection(peer, cursor, uplinkTimeValidity="200s")
+    connection.outbound.clock = clock
     until = trio.current_time() + 250
     peer.opening = lambda: (
         ConnectFailed("away") if len(peer.batches) == losses and trio.current_time() < until else None
     )
-    async with running(live):
+    async with running(connection):
         await trio.sleep(400)
     assert peer.batches[losses:] == [[2, 3, 4, 5, 6]], f"and not {alone} alone"
-    assert cursor.fates == [(1, Verdict.EXPIRED), *((seq, Verdict.DELIVERED) for seq in range(2, 7))]
+    assert cursor.fates == [(1, Fate.EXPIRED), *((seq, Fate.DELIVERED) for seq in range(2, 7))]
 
 
 async def test_uplinks_expire_while_the_far_end_asks_for_patience(autojump_clock: MockClock) -> None:
@@ -80,15 +80,15 @@ async def test_uplinks_expire_while_the_far_end_asks_for_patience(autojump_clock
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n, received_ms=0) for n in range(1, 4)), make_uplink(4, received_ms=60_000))
-    live = make_live(peer, cursor, uplinkTimeValidity="2s")
-    live.outbound.clock = wall_clock()
-    async with running(live):
+    connection = make_connection(peer, cursor, uplinkTimeValidity="2s")
+    connection.outbound.clock = wall_clock()
+    async with running(connection):
         await trio.sleep(5)
-        assert live.health.to_document()["uplinks"]["inFlight"] == 0, "nothing is with the far end while it rests"
+        assert connection.health.to_document()["uplinks"]["inFlight"] == 0, "nothing is with the far end while it rests"
         await trio.sleep(5)
     assert peer.batches == [[1, 2, 3, 4], [4]]
     assert [fate for _, fate in cursor.fates] == [
-        Verdict.DELIVERED, Verdict.EXPIRED, Verdict.EXPIRED, Verdict.DELIVERED
+        Fate.DELIVERED, Fate.EXPIRED, Fate.EXPIRED, Fate.DELIVERED
     ]  # fmt: skip
 
 
@@ -104,26 +104,26 @@ async def test_uplinks_expire_while_those_before_them_wait_for_their_receipts(au
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n, received_ms=0) for n in range(1, 49)))
-    live = make_live(peer, cursor, uplinkTimeValidity="75s")
-    live.outbound.clock = wall_clock()
-    async with running(live):
+    connection = make_connection(peer, cursor, uplinkTimeValidity="75s")
+    connection.outbound.clock = wall_clock()
+    async with running(connection):
         await trio.sleep(200)
     assert [len(batch) for batch in peer.batches] == [16, 32, 16]
-    assert [fate for _, fate in cursor.fates] == [Verdict.DELIVERED] * 32 + [Verdict.EXPIRED] * 16
+    assert [fate for _, fate in cursor.fates] == [Fate.DELIVERED] * 32 + [Fate.EXPIRED] * 16
 
 
 async def test_each_version_of_the_file_proves_itself(autojump_clock: MockClock) -> None:
     """An HTTP 403 after a new version came is an authentication failure, whatever went out before."""
     cursor = MemoryCursor()
-    first, second = (make_live(Peer(), cursor) for _ in range(2))
-    second.flight = first.flight
-    for live in (first, second):
-        async with running(live):
+    first, second = (make_connection(Peer(), cursor) for _ in range(2))
+    second.in_hand = first.in_hand
+    for connection in (first, second):
+        async with running(connection):
             await trio.sleep(1)
-            assert context_of(live).proven() is False
+            assert context_of(connection).proven() is False
             cursor.add(make_uplink(cursor.newest_seq + 1))
             await trio.sleep(1)
-            assert context_of(live).proven() is True
+            assert context_of(connection).proven() is True
 
 
 async def test_a_new_version_of_the_file_suspects_no_uplink(autojump_clock: MockClock) -> None:
@@ -136,14 +136,14 @@ async def test_a_new_version_of_the_file_suspects_no_uplink(autojump_clock: Mock
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 4)))
-    first, second = make_live(peer, cursor), make_live(Peer(), cursor)
-    second.flight = first.flight
+    first, second = make_connection(peer, cursor), make_connection(Peer(), cursor)
+    second.in_hand = first.in_hand
     async with running(first):
         await trio.sleep(300)
     assert peer.batches[-1] == [2], "the first one is set aside"
     async with running(second):
         await trio.sleep(1)
-    assert cursor.fates == [(seq, Verdict.DELIVERED) for seq in (1, 2, 3)]
+    assert cursor.fates == [(seq, Fate.DELIVERED) for seq in (1, 2, 3)]
 
 
 async def test_health_tells_how_many_are_under_way(autojump_clock: MockClock) -> None:
@@ -154,11 +154,11 @@ async def test_health_tells_how_many_are_under_way(autojump_clock: MockClock) ->
 
     cursor = MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 6)))
-    async with running(make_live(Peer(sending=sending), cursor)) as live:
+    async with running(make_connection(Peer(sending=sending), cursor)) as connection:
         await trio.sleep(2.5)
-        assert live.health.to_document()["uplinks"]["inFlight"] == 3
+        assert connection.health.to_document()["uplinks"]["inFlight"] == 3
         await trio.sleep(4)
-        assert live.health.to_document()["uplinks"]["inFlight"] == 0
+        assert connection.health.to_document()["uplinks"]["inFlight"] == 0
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -168,7 +168,7 @@ async def test_debug_mode_logs_what_became_of_each(
     caplog.set_level("INFO", "tpxd.connection.debug_log")
     cursor = MemoryCursor()
     cursor.add(make_uplink(1), make_uplink(2))
-    async with running(make_live(Peer(), cursor, debugMode=wanted)):
+    async with running(make_connection(Peer(), cursor, debugMode=wanted)):
         await trio.sleep(1)
     logged = [message for message in caplog.messages if ": delivered; the batch of 2" in message]
     assert [f"debugMode: seq {seq}, " in line for seq, line in enumerate(logged, 1)] == [True] * 2 * wanted
@@ -185,20 +185,20 @@ async def test_a_second_word_about_an_uplink_is_not_heard(autojump_clock: MockCl
             receipts.delivered(index)
             receipts.rejected(index, "too late")
             receipts.filtered(index, "too late")
-        assert live.flight.sending == 1
+        assert connection.in_hand.sending == 1
         await trio.sleep(1)
         receipts.delivered(3)
 
     cursor = MemoryCursor()
     cursor.add(*map(make_uplink, range(1, 5)))
-    live = make_live(Peer(sending=sending), cursor)
-    async with running(live):
+    connection = make_connection(Peer(sending=sending), cursor)
+    async with running(connection):
         await trio.sleep(5)
     assert cursor.fates == [
-        (1, Verdict.DELIVERED),
+        (1, Fate.DELIVERED),
         (2, Rejected("400 Bad Request")),
         (3, Filtered.UNREGISTERED),
-        (4, Verdict.DELIVERED),
+        (4, Fate.DELIVERED),
     ]
 
 
@@ -216,7 +216,7 @@ async def test_debug_mode_logs_where_each_went_and_every_refusal_that_holds(
     caplog.set_level("INFO", "tpxd.connection.debug_log")
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 4)))
-    async with running(make_live(peer, cursor, debugMode=True)):
+    async with running(make_connection(peer, cursor, debugMode=True)):
         await trio.sleep(120)
     assert peer.batches == [[1, 2, 3], [2, 3], [3]]
     lines = [message.partition("debugMode: ")[2] for message in caplog.messages if "debugMode: " in message]

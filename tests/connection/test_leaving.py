@@ -11,10 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, ScriptedTransport, make_live
+from tests.connection.doubles import MemoryCursor, Peer, ScriptedTransport, make_connection
 from tests.reload.supervised import supervised
 from tpxd.config.connection_file import ConnectorConfig
-from tpxd.connection.connection import LEAVE_S, Live, take_leave
+from tpxd.connection.connection import LEAVE_S, Connection, take_leave
 from tpxd.connector import REGISTRY, Connector, Context, Transport
 from tpxd.errors import ConnectFailed, LinkLost
 from tpxd.reload import slot
@@ -54,21 +54,21 @@ class FarEnd:
         return Connector("listening", Listening, self.open, "Listening", "for tests", 256)
 
 
-def finished(far: FarEnd, **configuration: bool) -> Live:
+def finished(far: FarEnd, **configuration: bool) -> Connection:
     """A connection whose work has ended."""
-    live = make_live(Peer(), MemoryCursor())
-    live.connector = far.connector
-    live.file = live.file.model_copy(update={"configuration": Listening(**configuration)})
-    return live
+    connection = make_connection(Peer(), MemoryCursor())
+    connection.connector = far.connector
+    connection.file = connection.file.model_copy(update={"configuration": Listening(**configuration)})
+    return connection
 
 
 async def test_it_is_opened_once_more_without_downlinks(autojump_clock: MockClock) -> None:
     far = FarEnd(slow_s=1.0)
-    live = finished(far)
-    state = live.health.state
-    await take_leave(live)
+    connection = finished(far)
+    state = connection.health.state
+    await take_leave(connection)
     assert far.opened == [(False, 0.0, 1.0)]
-    assert live.health.state is state
+    assert connection.health.state is state
 
 
 async def test_where_no_downlinks_were_wanted_nothing_was_left(autojump_clock: MockClock) -> None:
@@ -89,8 +89,8 @@ async def test_where_no_downlinks_were_wanted_nothing_was_left(autojump_clock: M
 async def test_one_try_is_all(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, far: FarEnd, said: str
 ) -> None:
-    live = finished(far)
-    await take_leave(live)
+    connection = finished(far)
+    await take_leave(connection)
     assert trio.current_time() <= LEAVE_S
     assert said in caplog.text
     assert [record.levelno for record in caplog.records] in ([logging.WARNING], [logging.ERROR])

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, make_live, make_uplink, running
+from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
 from tpxd.config.connection_file import ConnectorConfig
 from tpxd.config.flow import Flow
 from tpxd.connection.health import State
@@ -21,14 +21,14 @@ HOUR, DAY = 3_600.0, 86_400.0
 
 async def test_aggressive_opens_a_link_anew_after_an_hour_without_uplinks(autojump_clock: MockClock) -> None:
     peer, cursor = Peer(), MemoryCursor()
-    async with running(make_live(peer, cursor, reconnectStrategy="AGGRESSIVE")) as live:
+    async with running(make_connection(peer, cursor, reconnectStrategy="AGGRESSIVE")) as connection:
         await trio.sleep(HOUR / 2)
         cursor.add(make_uplink(1))
         await trio.sleep(HOUR - 1)
         assert len(peer.opens) == 1
         await trio.sleep(2)
         assert len(peer.opens) == 2
-        assert (live.health.state, live.health.last_error) == (State.OPENED, None)
+        assert (connection.health.state, connection.health.last_error) == (State.OPENED, None)
         await trio.sleep(10 * HOUR)
         assert len(peer.opens) == 12
         cursor.add(make_uplink(2))
@@ -39,7 +39,7 @@ async def test_aggressive_opens_a_link_anew_after_an_hour_without_uplinks(autoju
 async def test_uplinks_that_its_flow_leaves_out_keep_no_link_open(autojump_clock: MockClock) -> None:
     peer, cursor = Peer(), MemoryCursor()
     flow = Flow.model_validate({"matchers": [{"type": "fPort", "ports": [9]}]})
-    async with running(make_live(peer, cursor, flow=flow, reconnectStrategy="AGGRESSIVE")):
+    async with running(make_connection(peer, cursor, flow=flow, reconnectStrategy="AGGRESSIVE")):
         for n in range(1, 91):
             cursor.add(make_uplink(n, FPort=2))
             await trio.sleep(60)
@@ -49,7 +49,7 @@ async def test_uplinks_that_its_flow_leaves_out_keep_no_link_open(autojump_clock
 @pytest.mark.parametrize("strategy", ["CALM", "NORMAL"])
 async def test_the_others_leave_a_quiet_link_alone(autojump_clock: MockClock, strategy: str) -> None:
     peer = Peer()
-    async with running(make_live(peer, MemoryCursor(), reconnectStrategy=strategy)):
+    async with running(make_connection(peer, MemoryCursor(), reconnectStrategy=strategy)):
         await trio.sleep(2 * DAY)
     assert len(peer.opens) == 1
 
@@ -84,9 +84,9 @@ async def test_blips_with_days_between_them_stay_blips_however_few_uplinks_there
 ) -> None:
     peer, start = Blinking(), trio.current_time()
     peer.moments = tuple(start + days * DAY + HOUR / 2 for days in (0, 2, 4))
-    async with running(make_live(peer, MemoryCursor(), reconnectStrategy=strategy)) as live:
+    async with running(make_connection(peer, MemoryCursor(), reconnectStrategy=strategy)) as connection:
         for moment in peer.moments:
             await trio.sleep_until(moment + 2)
             assert peer.open_now == 0
             await trio.sleep_until(moment + 40)
-            assert peer.open_now == 1, live.health.reason
+            assert peer.open_now == 1, connection.health.reason

@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from tests.connection.doubles import MemoryCursor, Peer, delivered, make_live, make_uplink, running
+from tests.connection.doubles import MemoryCursor, Peer, delivered, make_connection, make_uplink, running
 from tests.connectors.traffic import Receipts
 from tpxd.config.flow import Flow, JsonPathMatcher
 from tpxd.connector import Outgoing
@@ -36,9 +36,9 @@ async def settle(cursor: MemoryCursor) -> int:
 async def test_its_uplink_is_rejected_with_the_cause_and_others_go() -> None:
     cursor = MemoryCursor()
     cursor.add(make_uplink(1, **HOSTILE), make_uplink(2, tags=["aac"]), make_uplink(3, tags=["x"]))
-    async with running(make_live(Peer(), cursor, flow=slow_flow())) as live:
+    async with running(make_connection(Peer(), cursor, flow=slow_flow())) as connection:
         await settle(cursor)
-        assert live.health.to_document()["lastError"]["hint"] == (
+        assert connection.health.to_document()["lastError"]["hint"] == (
             "leave out repetition inside of repetition, such as (a+)+; `tpxd check` names it"
         )
     assert delivered(cursor) == [2]
@@ -48,7 +48,7 @@ async def test_its_uplink_is_rejected_with_the_cause_and_others_go() -> None:
 async def test_a_flow_that_takes_long_lets_others_go_on_after_each_uplink() -> None:
     cursor = MemoryCursor()
     cursor.add(*(make_uplink(n, lane, **HOSTILE) for n, lane in enumerate(LANES, 1)))
-    async with running(make_live(Peer(), cursor, flow=slow_flow())):
+    async with running(make_connection(Peer(), cursor, flow=slow_flow())):
         assert await settle(cursor) > len(LANES)
 
 

@@ -18,7 +18,7 @@ from tpxd.connection.debug_log import open_debug_log
 from tpxd.connection.outbound import Format, Outbound, emitted_s
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Filtered, Verdict
+from tpxd.spool import Fate, Filtered
 from tpxd.timing import ClockWatch, Pace, Stopping
 
 NOW = 1_700_000_000.0
@@ -125,7 +125,7 @@ def test_a_flow_filters_before_anything_else() -> None:
 @pytest.mark.parametrize(("age_s", "expired"), [(5.0, False), (15.0, True), (6 * 86_400.0, True)])
 def test_an_uplink_older_than_its_validity_expires(age_s: float, expired: bool) -> None:
     old = make_uplink(1, received_ms=int((NOW - age_s) * 1000))
-    assert (outbound(validity_s=10.0).decide(old) is Verdict.EXPIRED) is expired
+    assert (outbound(validity_s=10.0).decide(old) is Fate.EXPIRED) is expired
 
 
 def test_a_validity_beyond_five_days() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, make_live, make_uplink, running
+from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
 from tpxd.connection.health import State
 from tpxd.connection.state_lines import QUIET_S, StateLines
 from tpxd.connector import Outgoing, Receipts
@@ -70,11 +70,11 @@ async def test_a_far_end_that_fails_on_and_on(autojump_clock: MockClock) -> None
 
     peer, cursor, until = Peer(sending=sending), MemoryCursor(), trio.current_time() + 605
     cursor.add(*(make_uplink(n) for n in range(1, 1001)))
-    live = make_live(peer, cursor)
+    connection = make_connection(peer, cursor)
     events: list[Event] = []
-    live.health.report = events.append
-    live.health.monotonic = trio.current_time
-    async with running(live):
+    connection.health.report = events.append
+    connection.health.monotonic = trio.current_time
+    async with running(connection):
         await trio.sleep(605)
         assert len(peer.opens) > 200
         flapping = [event.message for event in events if event.kind == "state"]
@@ -86,13 +86,13 @@ async def test_a_far_end_that_fails_on_and_on(autojump_clock: MockClock) -> None
 
 
 async def test_another_version_is_not_made_to_wait(autojump_clock: MockClock) -> None:
-    live = make_live(Peer(), MemoryCursor())
+    connection = make_connection(Peer(), MemoryCursor())
     events: list[Event] = []
-    live.health.report = events.append
+    connection.health.report = events.append
     for _ in range(3):
-        async with running(live):
+        async with running(connection):
             await trio.sleep(1)
-        live.health.turn(State.CLOSED)
+        connection.health.turn(State.CLOSED)
     assert [event.message for event in events] == ["plant: OPENED", "plant: CLOSED"] * 3
 
 

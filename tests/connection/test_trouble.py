@@ -6,7 +6,7 @@ from typing import cast
 
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, make_live
+from tests.connection.doubles import MemoryCursor, Peer, make_connection
 from tpxd.connection.connection import context_of, run_connection
 from tpxd.connection.health import Health, State
 from tpxd.errors import TransportError
@@ -59,9 +59,9 @@ def test_what_keeps_uplinks_waiting_is_named_first() -> None:
 
 
 async def test_another_version_of_the_file_begins_without(autojump_clock: MockClock) -> None:
-    live = make_live(Peer(), MemoryCursor())
-    context_of(live).troubled(DENIED)
-    assert live.health.trouble == DENIED.message
-    live.stopping.request()
-    await run_connection(live)
-    assert live.health.trouble is None
+    connection = make_connection(Peer(), MemoryCursor())
+    context_of(connection).troubled(DENIED)
+    assert connection.health.trouble == DENIED.message
+    connection.stopping.request()
+    await run_connection(connection)
+    assert connection.health.trouble is None

@@ -17,7 +17,7 @@ import trio
 
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
-from tpxd.spool import NewReport, Spool, SpoolLimits, Verdict, open_spool, writer
+from tpxd.spool import Fate, NewReport, Spool, SpoolLimits, open_spool, writer
 
 PAGE = 512
 AT_ONCE = 6
@@ -60,7 +60,7 @@ async def post(directory: Path, first: int, count: int) -> None:
         assert cursor is not None
         try:
             for uplink in await cursor.next_batch(1, 1 << 20, wait=False):
-                await cursor.commit([(uplink.seq, Verdict.DELIVERED)])
+                await cursor.commit([(uplink.seq, Fate.DELIVERED)])
                 os.write(answers, b"settled %d\n" % uplink.seq)
         except SpoolUnavailable as error:
             print(error)

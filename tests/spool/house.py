@@ -12,7 +12,7 @@ import trio
 
 from tpxd.events import Event
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import NewReport, Spool, SpoolLimits, Verdict, open_spool
+from tpxd.spool import Fate, NewReport, Spool, SpoolLimits, open_spool
 from tpxd.spool.cursor import Cursor
 
 
@@ -62,5 +62,5 @@ async def take(cursor: Cursor, count: int, most: int = 128) -> list[Uplink]:
     return taken
 
 
-def settled(uplinks: list[Uplink]) -> list[tuple[int, Verdict]]:
-    return [(uplink.seq, Verdict.DELIVERED) for uplink in uplinks]
+def settled(uplinks: list[Uplink]) -> list[tuple[int, Fate]]:
+    return [(uplink.seq, Fate.DELIVERED) for uplink in uplinks]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.spool.journals import drain, store
 from tpxd.events import Event
-from tpxd.spool import Ledger, Rejected, Settled, SpoolLimits, Verdict, ledger
+from tpxd.spool import Fate, Ledger, Rejected, Settled, SpoolLimits, ledger
 from tpxd.spool.database import sidecars
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping
@@ -54,7 +54,7 @@ class House:
 
     def settle(self, *seqs: int, in_order: bool = False) -> None:
         with self.journal.transaction():
-            fates = [(seq, Verdict.DELIVERED) for seq in seqs]
+            fates = [(seq, Fate.DELIVERED) for seq in seqs]
             ledger.settle(self.journal, "plant", fates, 0, in_order=in_order)
 
     def reopen(self, *statements: str) -> None:
@@ -122,7 +122,7 @@ def test_in_order_goes_over_it_without_counting_it_again(house: House) -> None:
 
 def test_a_failed_transaction_changes_nothing(house: House) -> None:
     house.settle(5)
-    fates: list[tuple[int, Settled]] = [(8, Verdict.DELIVERED), (1, Rejected("no"))]
+    fates: list[tuple[int, Settled]] = [(8, Fate.DELIVERED), (1, Rejected("no"))]
     with suppress(ZeroDivisionError), house.journal.transaction():
         ledger.settle(house.journal, "plant", fates, 0, in_order=False)
         raise ZeroDivisionError
@@ -151,7 +151,7 @@ def test_rows_in_holes_are_not_settled(house: House) -> None:
     before = house.ledger
     for in_order in (False, True):
         with house.journal.transaction():
-            fates = [(seq, Verdict.DELIVERED) for seq in (3, 4)]
+            fates = [(seq, Fate.DELIVERED) for seq in (3, 4)]
             assert not ledger.settle(house.journal, "plant", fates, 0, in_order=in_order)
     assert house.ledger == before
     house.settle(1, 2, 3, 4, 5)

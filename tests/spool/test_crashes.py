@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.spool.journals import drain, store
 from tpxd.events import Event
-from tpxd.spool import Ledger, Rejected, Settled, SpoolLimits, Verdict, ledger
+from tpxd.spool import Fate, Ledger, Rejected, Settled, SpoolLimits, ledger
 from tpxd.spool.database import sidecars
 from tpxd.spool.keeping import Keeping
 from tpxd.spool.starting import start_journal
@@ -25,7 +25,7 @@ from tpxd.spool.starting import start_journal
 PAGE = 1_024
 NOW_S = 1_795_000_000.0
 IDS = st.sampled_from(["a", "b", "c"])
-FATES: st.SearchStrategy[Settled] = st.sampled_from([*Verdict, Rejected("no")])
+FATES: st.SearchStrategy[Settled] = st.sampled_from([*Fate, Rejected("no")])
 
 
 NOTHING = Ledger(0, 0, 0, 0, 0, 0, 0)
@@ -232,7 +232,7 @@ FILL_THE_DISK = """
 import os, resource, sys, trio
 from pathlib import Path
 from tpxd.errors import SpoolUnavailable
-from tpxd.spool import NewReport, SpoolLimits, Verdict, open_spool
+from tpxd.spool import NewReport, SpoolLimits, Fate, open_spool
 
 SOFT, HARD = resource.getrlimit(resource.RLIMIT_FSIZE)
 

@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Ledger, NewReport, Spool, SpoolLimits, Verdict, open_spool
+from tpxd.spool import Cursor, Fate, Ledger, NewReport, Spool, SpoolLimits, open_spool
 
-DELIVERED = Verdict.DELIVERED
+DELIVERED = Fate.DELIVERED
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.spool.house import House, append_all
 from tests.spool.journals import renewed, store
 from tpxd.errors import SpoolUnavailable
-from tpxd.spool import Filtered, Outcome, Rejected, Settled, SpoolLimits, Verdict, ledger
+from tpxd.spool import Fate, Filtered, Outcome, Rejected, Settled, SpoolLimits, ledger
 from tpxd.spool.database import Damaged, Distrusted
 from tpxd.spool.fates import BLOCK, DROPPED, OUTCOMES, REJECTED, digit_of
 from tpxd.spool.journal import Journal
@@ -22,7 +22,7 @@ from tpxd.spool.keeping import Keeping
 from tpxd.spool.starting import start_journal
 
 NOW_S = 1_795_000_000.0
-FATES: list[Settled] = [*Verdict, *Filtered, Rejected("413 too large")]
+FATES: list[Settled] = [*Fate, *Filtered, Rejected("413 too large")]
 WAITING, DELIVERED, UNKNOWN = Outcome("waiting"), Outcome("delivered"), Outcome("unknown")
 REFUSED = Outcome("rejected", "413 too large")
 
@@ -33,7 +33,7 @@ def expected(fate: Settled) -> Outcome:
             return Outcome("rejected", reason)
         case Filtered():
             return Outcome("filtered", fate.value)
-        case Verdict():
+        case Fate():
             return Outcome(fate.value)
 
 
@@ -56,9 +56,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def test_each_fate_has_a_digit_of_its_own_and_those_never_change() -> None:
-    digits = {
-        fate: digit_of(fate) for fate in FATES if fate is not Verdict.DELIVERED and not isinstance(fate, Rejected)
-    }
+    digits = {fate: digit_of(fate) for fate in FATES if fate is not Fate.DELIVERED and not isinstance(fate, Rejected)}
     assert [*digits.values(), REJECTED, DROPPED] == ["1", "2", "5", "6", "7", "8", "9", "a", "3", "4"]
     assert len(OUTCOMES) == 10
 
@@ -67,8 +65,8 @@ async def test_a_spool_tells_what_became_of_its_uplinks(house: House) -> None:
     async with house.open() as spool:
         plant, office = await spool.cursor("plant"), await spool.cursor("office")
         await append_all(spool, range(5))
-        await plant.commit([(1, Verdict.DELIVERED), (2, Filtered.FLOW), (3, Rejected("413 too large"))])
-        await office.commit([(4, Verdict.EXPIRED)], in_order=False)
+        await plant.commit([(1, Fate.DELIVERED), (2, Filtered.FLOW), (3, Rejected("413 too large"))])
+        await office.commit([(4, Fate.EXPIRED)], in_order=False)
         late = await spool.cursor("late")
         assert late.position == 5
         assert plant.ledger.filtered == 1
@@ -125,7 +123,7 @@ def test_what_was_settled_is_told_whatever_the_order_also_after_a_restart(
 def test_what_was_passed_over_is_dropped(journal: Journal) -> None:
     store(journal, [5] * 5)
     settle(journal, "plant", {2: Filtered.FLOW}, in_order=False)
-    settle(journal, "plant", {1: Verdict.DELIVERED, 4: Verdict.DELIVERED})
+    settle(journal, "plant", {1: Fate.DELIVERED, 4: Fate.DELIVERED})
     words = {seq: found["plant"].word for seq, found in ledger.fates_of(journal, range(1, 6)).items()}
     assert words == {1: "delivered", 2: "filtered", 3: "dropped", 4: "delivered", 5: "waiting"}
 
@@ -141,7 +139,7 @@ def test_a_failed_write_leaves_nothing_behind(journal: Journal) -> None:
 
     with pytest.raises(SpoolUnavailable):
         in_vain()
-    settle(journal, "plant", {2: Verdict.DELIVERED})
+    settle(journal, "plant", {2: Fate.DELIVERED})
     assert [found["plant"].word for found in ledger.fates_of(journal, (1, 2)).values()] == ["filtered", "delivered"]
 
 
@@ -164,7 +162,7 @@ def test_fates_go_with_their_uplinks_and_take_less_than_a_byte_each(journal: Jou
     before = journal.reader.used_bytes()
     for first in range(1, 20 * BLOCK, BLOCK):
         settle(journal, "plant", dict.fromkeys(range(first, first + BLOCK), Filtered.FLOW))
-        settle(journal, "office", dict.fromkeys(range(first, first + BLOCK), Verdict.DELIVERED))
+        settle(journal, "office", dict.fromkeys(range(first, first + BLOCK), Fate.DELIVERED))
     assert journal.reader.used_bytes() - before < 20 * BLOCK
     assert rows_of_fates(journal) == 21
     keeping = Keeping(SpoolLimits(retention_s=60.0), tmp_path, lambda: NOW_S + 61, lambda directory: 1 << 40)
@@ -183,7 +181,7 @@ def test_a_forgotten_queue_takes_its_fates_with_it(journal: Journal) -> None:
         ledger.ensure(journal, "new")
     assert {id: found.word for id, found in ledger.fates_of(journal, (3,))[3].items()} == {"office": "filtered"}
     store(journal, [5])
-    settle(journal, "new", {4: Verdict.DELIVERED})
+    settle(journal, "new", {4: Fate.DELIVERED})
     assert ledger.fates_of(journal, (4,))[4]["new"] == DELIVERED
 
 
@@ -194,12 +192,12 @@ def test_a_repair_keeps_what_is_noted_and_claims_no_more(journal: Journal, why: 
         ledger.forget(journal, "office")
         ledger.ensure(journal, "aaa")  # sorts before the others, so that the numbers of the cursors change
     store(journal, [5] * 2)
-    settle(journal, "plant", {1: Filtered.FLOW, 2: Verdict.DELIVERED, 3: Rejected("413 too large")})
-    settle(journal, "aaa", {7: Verdict.EXPIRED})
+    settle(journal, "plant", {1: Filtered.FLOW, 2: Fate.DELIVERED, 3: Rejected("413 too large")})
+    settle(journal, "aaa", {7: Fate.EXPIRED})
     again = renewed(journal, why)
     with closing(again):
         store(again, [5])
-        settle(again, "plant", dict.fromkeys(range(4, 10), Verdict.DELIVERED))
+        settle(again, "plant", dict.fromkeys(range(4, 10), Fate.DELIVERED))
         found = ledger.fates_of(again, (1, 2, 3, 7, 9))
         assert [found[seq]["plant"].word for seq in (1, 2, 3, 9)] == ["filtered", "unknown", "rejected", "delivered"]
         assert found[3]["plant"] == REFUSED

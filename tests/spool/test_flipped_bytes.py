@@ -13,7 +13,7 @@ import pytest
 
 from tests.spool.journals import drain, store
 from tpxd.events import Event
-from tpxd.spool import Rejected, Verdict, ledger
+from tpxd.spool import Fate, Rejected, ledger
 from tpxd.spool.database import Damaged, sidecars
 from tpxd.spool.journal import Journal
 from tpxd.spool.rows import CursorRow
@@ -56,15 +56,13 @@ def take_sample(directory: Path, *, killed: bool) -> Sample:
     bodies |= store(journal, [700])
     bodies |= store(journal, [120, 50, 60, 70])
     with journal.transaction():
-        ledger.settle(
-            journal, "ahead", [(1, Verdict.DELIVERED), (2, Rejected("no such topic")), (3, Verdict.EXPIRED)], 5
-        )
-        ledger.settle(journal, "behind", [(1, Verdict.FILTERED)], 5)
+        ledger.settle(journal, "ahead", [(1, Fate.DELIVERED), (2, Rejected("no such topic")), (3, Fate.EXPIRED)], 5)
+        ledger.settle(journal, "behind", [(1, Fate.FILTERED)], 5)
     waiting = {"behind": set(range(2, 9)), "ahead": set(range(4, 9))}
     before = Sample({}, bodies, dict(journal.state.cursors), waiting)
     last_commit = sidecars(path)[0].stat().st_size
     with journal.transaction():
-        ledger.settle(journal, "behind", [(4, Verdict.DELIVERED), (6, Verdict.DELIVERED)], 5, in_order=False)
+        ledger.settle(journal, "behind", [(4, Fate.DELIVERED), (6, Fate.DELIVERED)], 5, in_order=False)
     waiting = {**waiting, "behind": {2, 3, 5, 7, 8}}
     rows = dict(journal.state.cursors)
     if killed:

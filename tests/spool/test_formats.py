@@ -20,7 +20,7 @@ from tests.spool.house import House, report, take
 from tests.spool.journals import drain, renewed
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
-from tpxd.spool import Ledger, Outcome, Verdict, ledger
+from tpxd.spool import Fate, Ledger, Outcome, ledger
 from tpxd.spool.database import Damaged
 from tpxd.spool.journal import Journal
 from tpxd.spool.starting import start_journal
@@ -94,7 +94,7 @@ async def test_what_became_of_its_uplinks_is_unknown_and_of_new_ones_known(tmp_p
         assert [before[seq]["plant"].word for seq in (2, 3, 8)] == ["unknown", "unknown", "waiting"]
         await spool.append(report(1))
         uplinks = await take(plant, 6)
-        await plant.commit([(each.seq, Verdict.DELIVERED) for each in uplinks])
+        await plant.commit([(each.seq, Fate.DELIVERED) for each in uplinks])
         assert (await spool.fates_of([9]))[9] == {"office": Outcome("waiting"), "plant": Outcome("delivered")}
 
 

@@ -11,11 +11,11 @@ import trio.testing
 from tests.spool.house import House, report
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Spool, SpoolLimits, Verdict
+from tpxd.spool import Cursor, Fate, Spool, SpoolLimits
 
 
-def delivered(*seqs: int) -> list[tuple[int, Verdict]]:
-    return [(seq, Verdict.DELIVERED) for seq in seqs]
+def delivered(*seqs: int) -> list[tuple[int, Fate]]:
+    return [(seq, Fate.DELIVERED) for seq in seqs]
 
 
 async def take(cursor: Cursor) -> list[Uplink]:
@@ -84,10 +84,10 @@ async def test_a_full_spool_with_a_chain_drains_by_what_is_settled(house: House,
             except SpoolUnavailable:
                 break
         while waiting := await first.next_batch(4, 1 << 20, wait=False):
-            await last.commit([(uplink.seq, Verdict.FILTERED) for uplink in waiting if uplink.recipient is None])
+            await last.commit([(uplink.seq, Fate.FILTERED) for uplink in waiting if uplink.recipient is None])
             handed = [(each.seq, each.handed_on_to("last")) for each in waiting if each.recipient is None]
             await first.commit(delivered(*[uplink.seq for uplink in waiting]), handed)
-            await last.commit([(each.seq, Verdict.DELIVERED) for each in waiting if each.recipient is not None])
+            await last.commit([(each.seq, Fate.DELIVERED) for each in waiting if each.recipient is not None])
         count = first.ledger.received // 2
         assert count >= 20
         assert (first.ledger.delivered, first.ledger.dropped) == (2 * count, 0)

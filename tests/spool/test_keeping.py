@@ -11,7 +11,7 @@ import pytest
 
 from tests.spool.journals import drain, store
 from tpxd.errors import SpoolUnavailable
-from tpxd.spool import SpoolLimits, Verdict, ledger
+from tpxd.spool import Fate, SpoolLimits, ledger
 from tpxd.spool.database import Damaged
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping
@@ -46,7 +46,7 @@ class House:
     def settle(self, id: str, through: int) -> None:
         first = self.journal.state.cursors[id].position + 1
         with self.journal.transaction():
-            ledger.settle(self.journal, id, [(seq, Verdict.DELIVERED) for seq in range(first, through + 1)], 0)
+            ledger.settle(self.journal, id, [(seq, Fate.DELIVERED) for seq in range(first, through + 1)], 0)
 
     def make_room(self, keeping: Keeping, size: int) -> bool:
         with self.journal.transaction():

@@ -10,7 +10,7 @@ import trio
 from tests.spool.faults import Faults
 from tests.spool.house import House, report, settled, take
 from tpxd.errors import SpoolUnavailable
-from tpxd.spool import Ledger, SpoolLimits, Verdict
+from tpxd.spool import Fate, Ledger, SpoolLimits
 from tpxd.spool import memories as underway
 
 
@@ -84,14 +84,14 @@ async def test_a_failing_disk_is_an_answer(house: House, failing: type[Faults], 
                 await spool.append(report(n))
             assert caught.value.hint
         with pytest.raises(SpoolUnavailable):
-            await cursor.commit([(1, Verdict.DELIVERED)])
+            await cursor.commit([(1, Fate.DELIVERED)])
         assert cursor.ledger == Ledger(1, 0, 0, 0, 0, 0, 1)
         assert not spool.statistics().storing
         assert "the disk fails" in str(spool.statistics().last_error)
         failing.code = None
         assert (await spool.append(report(2))).seq == 2
         assert spool.statistics().storing
-        await cursor.commit([(1, Verdict.DELIVERED)])
+        await cursor.commit([(1, Fate.DELIVERED)])
         assert [uplink.seq for uplink in await cursor.next_batch(9, 999)] == [2]
     assert [event.message.partition(":")[0] for event in house.events] == [
         "nothing can be stored",

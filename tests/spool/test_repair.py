@@ -10,7 +10,7 @@ import pytest
 
 from tests.spool.journals import body_of, drain, store
 from tpxd.events import Event
-from tpxd.spool import Ledger, Rejected, SpoolLimits, Verdict, ledger
+from tpxd.spool import Fate, Ledger, Rejected, SpoolLimits, ledger
 from tpxd.spool.damage.repair import salvaged_path
 from tpxd.spool.database import Damaged, sidecars
 from tpxd.spool.journal import Journal
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
     store(journal, [100] * 18)
     store(journal, [9_000, 100_000])
     with journal.transaction():
-        fates = [(seq, Verdict.DELIVERED) for seq in range(1, 10)]
+        fates = [(seq, Fate.DELIVERED) for seq in range(1, 10)]
         ledger.settle(journal, "ahead", [*fates, (10, Rejected("413"))], 0)
         ledger.settle(journal, "behind", fates[:3], 0)
     journal.close()
@@ -118,7 +118,7 @@ def test_what_was_lost_is_let_go_with_the_rows_around_it(path: Path) -> None:
     with journal.transaction():
         for id in ("ahead", "behind"):
             first = journal.state.cursors[id].position + 1
-            ledger.settle(journal, id, [(seq, Verdict.DELIVERED) for seq in range(first, 19) if seq != 7], 0)
+            ledger.settle(journal, id, [(seq, Fate.DELIVERED) for seq in range(first, 19) if seq != 7], 0)
     keeping = Keeping(SpoolLimits(retention_s=60.0), path, lambda: NOW_S + 61, lambda directory: 1 << 40)
     while keeping.tick(journal):
         pass

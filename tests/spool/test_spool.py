@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.spool.house import House, append_all, report, settled, take
-from tpxd.spool import Ledger, NewReport, Rejected, Settled, Verdict
+from tpxd.spool import Fate, Ledger, NewReport, Rejected, Settled
 
 
 async def test_what_was_appended_is_there_after_a_restart(house: House) -> None:
@@ -52,8 +52,8 @@ async def test_each_fate_is_counted_and_rejects_become_dead_letters(house: House
         await append_all(spool, range(6))
         uplinks = await take(cursor, 6)
         house.now_s += 5
-        early: list[Settled] = [Verdict.DELIVERED, Verdict.FILTERED, Verdict.EXPIRED]
-        fates = [*early, Rejected("413"), Verdict.DELIVERED]
+        early: list[Settled] = [Fate.DELIVERED, Fate.FILTERED, Fate.EXPIRED]
+        fates = [*early, Rejected("413"), Fate.DELIVERED]
         await cursor.commit([(uplink.seq, fate) for uplink, fate in zip(uplinks[:5], fates, strict=True)])
         assert (cursor.position, cursor.ledger) == (5, Ledger(6, 2, 1, 1, 1, 0, 1))
         await cursor.commit(settled(uplinks[2:5]))
@@ -72,7 +72,7 @@ async def test_what_a_commit_skips_is_counted_as_dropped(house: House) -> None:
     async with house.open() as spool:
         cursor = await spool.cursor("plant")
         await append_all(spool, range(5))
-        await cursor.commit([(1, Verdict.DELIVERED), (4, Verdict.DELIVERED), (99, Verdict.DELIVERED)])
+        await cursor.commit([(1, Fate.DELIVERED), (4, Fate.DELIVERED), (99, Fate.DELIVERED)])
         assert (cursor.position, cursor.ledger) == (4, Ledger(5, 2, 0, 0, 0, 2, 1))
 
 
@@ -134,7 +134,7 @@ async def test_a_new_queue_begins_at_the_end_and_a_retired_one_goes_on(house: Ho
         await append_all(spool, range(3))
         late = await spool.cursor("late")
         assert (early.ledger.waiting, late.ledger.waiting, late.position) == (3, 0, 3)
-        await early.commit([(1, Verdict.DELIVERED)])
+        await early.commit([(1, Fate.DELIVERED)])
         await spool.retire("early")
         assert early.retired
         await append_all(spool, range(3, 5))

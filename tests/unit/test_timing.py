@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.connection.doubles import MemoryCursor, Peer, make_live, make_uplink, running
+from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
 from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import ConnectFailed, LinkLost
 from tpxd.timing import BURST_S, JITTER_S, TABLES, Backoff, Strategy
@@ -88,7 +88,7 @@ async def test_a_connection_that_cannot_open_keeps_to_the_table_for_24_hours(
     strategy: Strategy, phases: list[tuple[float, float]], autojump_clock: MockClock
 ) -> None:
     peer = Peer(opening=lambda: ConnectFailed("connection refused"))
-    async with running(make_live(peer, MemoryCursor(), reconnectStrategy=strategy)):
+    async with running(make_connection(peer, MemoryCursor(), reconnectStrategy=strategy)):
         await trio.sleep(BURST_S + DAY)
     times = [moment - peer.opens[0] - BURST_S for moment in peer.opens]
     assert sum(moment < 0 for moment in times) >= 10
@@ -102,17 +102,17 @@ async def test_a_connection_that_cannot_open_keeps_to_the_table_for_24_hours(
 
 async def test_calm_gives_up_and_says_how_to_go_on(autojump_clock: MockClock) -> None:
     peer = Peer(opening=lambda: ConnectFailed("connection refused"))
-    async with running(make_live(peer, MemoryCursor(), reconnectStrategy="CALM")) as live:
+    async with running(make_connection(peer, MemoryCursor(), reconnectStrategy="CALM")) as connection:
         await trio.sleep(3 * DAY)
         opens = len(peer.opens)
-        document = live.health.to_document()
+        document = connection.health.to_document()
         assert (document["state"], document["retryAt"]) == ("CLOSED", None)
         assert document["reason"] == (
             "connection refused; gave up as reconnectStrategy CALM says: `tpxd reconnect plant` tries again"
         )
         await trio.sleep(30 * DAY)
         assert len(peer.opens) == opens
-        live.nudge()
+        connection.nudge()
         await trio.sleep(5)
         assert len(peer.opens) > opens + 1, "the burst begins anew"
 
@@ -127,7 +127,7 @@ async def test_a_receipt_of_long_ago_keeps_no_connection_in_its_burst(autojump_c
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*map(make_uplink, range(1, 101)))
-    async with running(make_live(peer, cursor)):
+    async with running(make_connection(peer, cursor)):
         await trio.sleep(BURST_S + 60)
         in_burst = len(peer.opens)
         await trio.sleep(3_000)

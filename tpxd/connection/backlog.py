@@ -6,7 +6,7 @@ unless its device still waits in the backlog: then it joins the backlog, since e
 waits there no more once the backlog was taken beyond its last uplink in it.
 
     done | in hand | backlog, oldest first        border | taken already, or joined the backlog | not looked at
-                   ^ Flight.last_seq                                                            ^ _through
+                   ^ InHand.last_seq                                                            ^ _through
 
 What was taken is sent, and committed, in the order in which it was taken, so nothing else has to know the two streams.
 The devices of the backlog are looked up in steps while it goes alone. A link on which new uplinks come faster than they
@@ -22,7 +22,7 @@ from typing import Final
 
 import trio
 
-from tpxd.connection.in_hand import Flight
+from tpxd.connection.in_hand import InHand
 from tpxd.connector import MAX_BATCH, MAX_BATCH_BYTES
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event, Report
@@ -44,7 +44,7 @@ FAR_AHEAD: Final = "too many uplinks went before the backlog"
 MANY_LANES: Final = f"more than {MAX_LANES} devices wait in the backlog"
 
 
-class LiveFirst:
+class Backlog:
     """Chooses what may go before the backlog of one connection; outlives its links.
 
     Attributes:
@@ -69,7 +69,7 @@ class LiveFirst:
         """What is stored by now is backlog: a link opens."""
         self._border = cursor.newest_seq
 
-    async def take(self, cursor: Cursor, flight: Flight, most: int) -> list[Uplink]:
+    async def take(self, cursor: Cursor, in_hand: InHand, most: int) -> list[Uplink]:
         """Take what goes before the backlog now, in order; the rest of `most` is for the backlog.
 
         Raises:
@@ -77,7 +77,7 @@ class LiveFirst:
 
         Cancellation: nothing is taken.
         """
-        taken = flight.taken_through(cursor)
+        taken = in_hand.taken_through(cursor)
         if not self._may_overtake(cursor, taken):
             return []
         through = self._through
@@ -86,13 +86,13 @@ class LiveFirst:
             return []  # a border was drawn meanwhile
         return self._choose(found, taken, most)
 
-    async def watch(self, cursor: Cursor, flight: Flight) -> None:
+    async def watch(self, cursor: Cursor, in_hand: InHand) -> None:
         """Look up the devices of the backlog, and draw a new border where new uplinks fall behind, until cancelled."""
         behind_s = 0.0
         while True:
-            await self._survey(cursor, flight)
+            await self._survey(cursor, in_hand)
             await trio.sleep(LOOK_S)
-            behind = cursor.newest_seq - max(self._through, flight.taken_through(cursor))
+            behind = cursor.newest_seq - max(self._through, in_hand.taken_through(cursor))
             behind_s = behind_s + LOOK_S if behind > BEHIND else 0.0
             if behind_s >= BEHIND_S:
                 self.draw_border(cursor)
@@ -131,20 +131,20 @@ class LiveFirst:
         self._owed = 0.0  # none is left waiting, so the backlog gets whatever is left of the link
         return chosen
 
-    async def _survey(self, cursor: Cursor, flight: Flight) -> None:
+    async def _survey(self, cursor: Cursor, in_hand: InHand) -> None:
         """Remember each device of the backlog, up to the border."""
-        while (after := max(self._through, flight.taken_through(cursor))) < self._border:
+        while (after := max(self._through, in_hand.taken_through(cursor))) < self._border:
             if after < self._alone_until:
                 return
             through = min(after + SURVEY_ROWS, self._border)
             try:
-                found = await cursor.lanes_waiting(after, through, besides=flight.seqs())
+                found = await cursor.lanes_waiting(after, through, besides=in_hand.seqs())
             except SpoolUnavailable:
                 return  # tried again soon; who reads the uplinks meets it too, and tells
             self._lanes |= found
             self._through = through
             if len(self._lanes) > MAX_LANES:
-                taken = flight.taken_through(cursor)
+                taken = in_hand.taken_through(cursor)
                 self._lanes = {lane: seq for lane, seq in self._lanes.items() if seq > taken}
             if len(self._lanes) > MAX_LANES:
                 self._through = self._border

@@ -20,13 +20,13 @@ from typing import Final
 import trio
 
 from tpxd.config.connection_file import ConnectionFile
-from tpxd.connection.backlog import LiveFirst
+from tpxd.connection.backlog import Backlog
 from tpxd.connection.chains import Chains
 from tpxd.connection.debug_log import DebugLog, open_debug_log
 from tpxd.connection.delivery import Supply, commit_receipts, commit_settled, decided, deliver
 from tpxd.connection.health import Health, State
 from tpxd.connection.health_port import serve_connection_health
-from tpxd.connection.in_hand import EVERY_PUBLISH, Flight
+from tpxd.connection.in_hand import EVERY_PUBLISH, InHand
 from tpxd.connection.outbound import Outbound
 from tpxd.connection.watches import CertificateWatch, RateWatch
 from tpxd.connector import Connector, Context, Dial, Memory, TlsContexts, Transport
@@ -49,13 +49,13 @@ PORT_RETRY_S: Final = 10.0
 
 
 @dataclass(slots=True)
-class Live:
+class Connection:
     """One version of one connection file at work, and what it is made of.
 
     Attributes:
-        flight: outlives this version, so that what has its receipt is not sent again by the next one.
+        in_hand: outlives this version, so that what has its receipt is not sent again by the next one.
         certificates: outlives this version too, so that the end of one is not told twice.
-        live_first: lets new uplinks go before a backlog; None where the file does not say so.
+        backlog: lets new uplinks go before a backlog; None where the file does not say so.
         debug_log: what debugMode logs.
         chains: to whom it hands on.
         downlinks: where its downlinks go.
@@ -67,7 +67,7 @@ class Live:
     connector: Connector
     cursor: Cursor
     health: Health
-    flight: Flight
+    in_hand: InHand
     outbound: Outbound
     instance: str
     dial: Dial
@@ -78,7 +78,7 @@ class Live:
     chains: Chains = field(default_factory=Chains)
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
     backoff: Backoff = field(init=False)
-    live_first: LiveFirst | None = field(init=False)
+    backlog: Backlog | None = field(init=False)
     debug_log: DebugLog = field(default_factory=DebugLog)
     stopping: Stopping = field(default_factory=Stopping)
     _nudged: trio.Event = field(default_factory=trio.Event)
@@ -87,7 +87,7 @@ class Live:
         configuration = self.file.configuration
         self.backoff = Backoff(configuration.reconnectStrategy)
         share = configuration.backlogShare
-        self.live_first = None if share is None else LiveFirst(self.id, share, self.health.report)
+        self.backlog = None if share is None else Backlog(self.id, share, self.health.report)
 
     def hand_on(self, delivered: Iterable[Uplink]) -> list[tuple[int, Uplink]]:
         """See `Chains.handed_on`."""
@@ -118,119 +118,132 @@ class Live:
         self._nudged = trio.Event()
 
 
-async def run_connection(live: Live) -> None:
+async def run_connection(connection: Connection) -> None:
     """Keep one connection at work until it is asked to stop.
 
     Cancellation: receipts that came are committed, for at most two seconds.
     """
-    live.health.trouble, live.health.rejected_running = None, 0
-    live.health.lines.begin()
-    live.health.in_flight = lambda: live.flight.sending
-    live.health.replaced = lambda: live.flight.replaced
-    live.health.backlog_alone = lambda: None if live.live_first is None else live.live_first.alone
-    live.flight.adopt(await decided(live.flight.unsettled(), live.outbound))
+    connection.health.trouble, connection.health.rejected_running = None, 0
+    connection.health.lines.begin()
+    connection.health.in_flight = lambda: connection.in_hand.sending
+    connection.health.replaced = lambda: connection.in_hand.replaced
+    connection.health.backlog_alone = lambda: None if connection.backlog is None else connection.backlog.alone
+    connection.in_hand.adopt(await decided(connection.in_hand.unsettled(), connection.outbound))
     try:
         async with trio.open_nursery() as nursery:
-            if live.file.health is not None and live.file.health.listen:
-                nursery.start_soon(offer_health, live, live.file.health.listen)
-            nursery.start_soon(live.health.lines.watch)
-            nursery.start_soon(commit_receipts, live.cursor, live.flight, live.health, live.hand_on)
-            if pems := live.file.configuration.pems():
-                nursery.start_soon(live.certificates.watch, live.id, pems, live.health)
+            if connection.file.health is not None and connection.file.health.listen:
+                nursery.start_soon(offer_health, connection, connection.file.health.listen)
+            nursery.start_soon(connection.health.lines.watch)
+            nursery.start_soon(
+                commit_receipts, connection.cursor, connection.in_hand, connection.health, connection.hand_on
+            )
+            if pems := connection.file.configuration.pems():
+                nursery.start_soon(connection.certificates.watch, connection.id, pems, connection.health)
             else:
-                live.health.certificate_expires = None
-            if live.file.alarms:
-                rate = RateWatch(live.id, live.file.alarms, live.came, live.health.report)
+                connection.health.certificate_expires = None
+            if connection.file.alarms:
+                rate = RateWatch(connection.id, connection.file.alarms, connection.came, connection.health.report)
                 nursery.start_soon(rate.watch)
-            live.debug_log = await open_debug_log(live.id, live.file.configuration.debugMode, live.memory)
-            await keep_open(live)
+            connection.debug_log = await open_debug_log(
+                connection.id, connection.file.configuration.debugMode, connection.memory
+            )
+            await keep_open(connection)
             nursery.cancel_scope.cancel()
     finally:
-        live.flight.sending = 0
+        connection.in_hand.sending = 0
         with trio.move_on_after(LAST_COMMIT_S, shield=True):
-            await commit_settled(live.cursor, live.flight, live.health, live.hand_on)
+            await commit_settled(connection.cursor, connection.in_hand, connection.health, connection.hand_on)
 
 
-async def keep_open(live: Live) -> None:
+async def keep_open(connection: Connection) -> None:
     """Open, deliver until the link is lost, wait as the reconnect strategy says, and again, until asked to stop."""
-    while not live.stopping.requested:
-        error = await open_once(live)
-        if live.flight.receipted:
-            live.backoff.reset()
-            live.flight.receipted = False
+    while not connection.stopping.requested:
+        error = await open_once(connection)
+        if connection.in_hand.receipted:
+            connection.backoff.reset()
+            connection.in_hand.receipted = False
         if error is not None:
-            await wait_after(live, error)
+            await wait_after(connection, error)
 
 
-async def open_once(live: Live) -> TransportError | None:
+async def open_once(connection: Connection) -> TransportError | None:
     """Open the transport once and deliver over it.
 
     Returns:
         What ended it, or None when it was asked to stop, or had no uplink for so long that it is opened anew.
     """
-    configuration = live.file.configuration
-    live.health.turn(State.OPENING)
+    configuration = connection.file.configuration
+    connection.health.turn(State.OPENING)
     error: TransportError | None = None
     opened_at: float | None = None
-    with live.stopping.bounds(lambda: live.stop_grace_s if live.health.state is State.OPENED else 0.0):
+    with connection.stopping.bounds(
+        lambda: connection.stop_grace_s if connection.health.state is State.OPENED else 0.0
+    ):
         try:
-            async with live.connector.open(configuration, context_of(live)) as transport:
+            async with connection.connector.open(configuration, context_of(connection)) as transport:
                 opened_at = trio.current_time()
-                live.opened()
-                await use_link(live, transport)
-                live.health.turn(State.CLOSING)
+                connection.opened()
+                await use_link(connection, transport)
+                connection.health.turn(State.CLOSING)
         except TransportError as alone:
             error = alone
         except BaseExceptionGroup as group:
             error = what_ended_it(group)
     if opened_at is not None and trio.current_time() - opened_at >= STEADY_S:
-        live.backoff.reset()
+        connection.backoff.reset()
     if opened_at is not None and isinstance(error, LinkLost) and not isinstance(error, Refused):
-        oldest = live.flight.oldest_unsettled() if live.flight.sending else None
-        if live.flight.poison.lost(oldest):
+        oldest = connection.in_hand.oldest_unsettled() if connection.in_hand.sending else None
+        if connection.in_hand.poison.lost(oldest):
             error = LinkLost(f"{EVERY_PUBLISH} ({error.message})", hint=error.hint)
-    live.flight.sending = 0
+    connection.in_hand.sending = 0
     if error is not None and (way := configuration.way()) and way not in error.message:
         error.message = f"{error.message} (through {way})"
     return error
 
 
-def context_of(live: Live) -> Context:
+def context_of(connection: Connection) -> Context:
     """What the connector of this connection may touch."""
     return Context(
-        connection_id=live.id,
-        instance=live.instance,
-        log=logging.LoggerAdapter(logger, {"connection": live.id}),
-        dial=live.dial,
-        tls=live.tls,
-        memory=live.memory,
-        authenticating=lambda: live.health.turn(State.AUTHENTICATING),
-        proven=lambda: live.flight.proven,
-        troubled=live.health.troubled,
-        report=live.health.report,
+        connection_id=connection.id,
+        instance=connection.instance,
+        log=logging.LoggerAdapter(logger, {"connection": connection.id}),
+        dial=connection.dial,
+        tls=connection.tls,
+        memory=connection.memory,
+        authenticating=lambda: connection.health.turn(State.AUTHENTICATING),
+        proven=lambda: connection.in_hand.proven,
+        troubled=connection.health.troubled,
+        report=connection.health.report,
     )
 
 
-async def use_link(live: Live, transport: Transport) -> None:
+async def use_link(connection: Connection, transport: Transport) -> None:
     """Deliver uplinks and take downlinks until it is asked to stop, or the link had no uplink for too long.
 
     Raises:
         TransportError: alone or in a group; see `deliver` and `receive_downlinks`.
     """
-    configuration = live.file.configuration
+    configuration = connection.file.configuration
     async with trio.open_nursery() as link:
         if configuration.downlink_sources:
-            port, messages = configuration.downlinkPort, live.chains.messages
-            inbox = Inbox(live.id, live.downlinks, port, messages, live.health.note)
+            port, messages = configuration.downlinkPort, connection.chains.messages
+            inbox = Inbox(connection.id, connection.downlinks, port, messages, connection.health.note)
             link.start_soon(receive_downlinks, transport, inbox)
-        if live.live_first is not None:
-            live.live_first.draw_border(live.cursor)
-            link.start_soon(live.live_first.watch, live.cursor, live.flight)
+        if connection.backlog is not None:
+            connection.backlog.draw_border(connection.cursor)
+            link.start_soon(connection.backlog.watch, connection.cursor, connection.in_hand)
         # with a backlog behind it, a new link would else begin twice as fast as the far end may allow
         pace = Pace(configuration.uplinkRateLimiter, at_first=1)
-        supply = Supply(live.cursor, live.flight, live.outbound, pace, live.connector.max_in_flight, live.live_first)
+        supply = Supply(
+            connection.cursor,
+            connection.in_hand,
+            connection.outbound,
+            pace,
+            connection.connector.max_in_flight,
+            connection.backlog,
+        )
         quiet_s = QUIET_S if configuration.reconnectStrategy == "AGGRESSIVE" else float("inf")
-        await deliver(transport, supply, live.health, live.stopping, quiet_s, live.debug_log)
+        await deliver(transport, supply, connection.health, connection.stopping, quiet_s, connection.debug_log)
         link.cancel_scope.cancel()
 
 
@@ -244,28 +257,30 @@ def what_ended_it(group: BaseExceptionGroup[BaseException]) -> TransportError:
     return first
 
 
-async def wait_after(live: Live, error: TransportError) -> None:
+async def wait_after(connection: Connection, error: TransportError) -> None:
     """Show the error and wait until it is time for the next try."""
-    live.health.note(error)
+    connection.health.note(error)
     refused = isinstance(error, AuthenticationFailed)
     state = State.AUTHENTICATION_FAILED if refused else State.CLOSED
-    delay = AUTHENTICATION_S if refused else live.backoff.delay(trio.current_time())
+    delay = AUTHENTICATION_S if refused else connection.backoff.delay(trio.current_time())
     if delay is None:
-        given_up = f"{error.message}; gave up as reconnectStrategy CALM says: `tpxd reconnect {live.id}` tries again"
-        live.health.turn(state, given_up)
+        given_up = (
+            f"{error.message}; gave up as reconnectStrategy CALM says: `tpxd reconnect {connection.id}` tries again"
+        )
+        connection.health.turn(state, given_up)
     else:
-        live.health.turn(state, error.message, retry_at=live.health.wall() + delay)
-    await live.pause(delay)
+        connection.health.turn(state, error.message, retry_at=connection.health.wall() + delay)
+    await connection.pause(delay)
 
 
-async def offer_health(live: Live, address: str) -> None:
+async def offer_health(connection: Connection, address: str) -> None:
     """Serve the connection's health on a port of its own; a port that is taken disturbs nothing else."""
     while True:
         try:
-            await serve_connection_health(address, live.health.to_document)
+            await serve_connection_health(address, connection.health.to_document)
         except CannotListen as error:
-            text = f"{live.id}: its health port: {error}"
-            live.health.report(Event("health_port", text, live.id, logging.WARNING))
+            text = f"{connection.id}: its health port: {error}"
+            connection.health.report(Event("health_port", text, connection.id, logging.WARNING))
         await trio.sleep(PORT_RETRY_S)
 
 
@@ -275,22 +290,22 @@ REGRET_S: Final = 3.0
 LEAVE_S: Final = 5.0
 
 
-async def take_leave(live: Live) -> None:
+async def take_leave(connection: Connection) -> None:
     """Remove what a connection that has finished left at its far end, once, as far as that is possible.
 
     Whoever opens without wanting downlinks removes what earlier openings left for them. Nothing else may open this
     connection meanwhile.
     """
-    if live.file.configuration.downlink_sources:
-        await behind_barrier(partial(_open_without_downlinks, live), "connection %s", live.id)
+    if connection.file.configuration.downlink_sources:
+        await behind_barrier(partial(_open_without_downlinks, connection), "connection %s", connection.id)
 
 
-async def _open_without_downlinks(live: Live) -> None:
-    context = replace(context_of(live), downlinks=False, authenticating=lambda: None)
+async def _open_without_downlinks(connection: Connection) -> None:
+    context = replace(context_of(connection), downlinks=False, authenticating=lambda: None)
     error: TransportError | None = None
     with trio.move_on_after(LEAVE_S) as leaving:
         try:
-            async with live.connector.open(live.file.configuration, context):
+            async with connection.connector.open(connection.file.configuration, context):
                 pass
         except TransportError as alone:
             error = alone

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tpxd.connection.in_hand import InFlight
+from tpxd.connection.in_hand import Taken
 from tpxd.connector import Memory
 from tpxd.errors import SpoolUnavailable, TransportError
 from tpxd.log import visible
-from tpxd.spool import Filtered, Rejected, Settled, Verdict
+from tpxd.spool import Fate, Filtered, Rejected, Settled
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class DebugLog:
         """Whether it is still time."""
         return self.until != NEVER and time.time() < self.until
 
-    def batch(self, items: Sequence[InFlight], seconds: float) -> None:
+    def batch(self, items: Sequence[Taken], seconds: float) -> None:
         """Log the fate of each uplink of a batch that took so long."""
         for item in items:
             uplink, fate = item.uplink, item.settled
@@ -51,7 +51,7 @@ class DebugLog:
                 seconds * 1000, extra={"connection": self.id},
             )  # fmt: skip
 
-    def held(self, items: Sequence[InFlight], seconds: float, error: TransportError) -> None:
+    def held(self, items: Sequence[Taken], seconds: float, error: TransportError) -> None:
         """Log why those of a batch that are not settled have to wait, and the fate of the others."""
         self.batch([item for item in items if item.settled is not None], seconds)
         waiting = [item for item in items if item.settled is None]
@@ -63,7 +63,7 @@ class DebugLog:
             )  # fmt: skip
 
 
-def _place(item: InFlight) -> str:
+def _place(item: Taken) -> str:
     """Where an uplink went, as far as it came; what devices wrote may stand in it."""
     return f" with {visible(item.place[:MOST_SHOWN])}" if item.place else ""
 
@@ -76,7 +76,7 @@ def _words(fate: Settled | None) -> tuple[str, str | None]:
             return "rejected", reason
         case Filtered():
             return "filtered", fate.value
-        case Verdict():
+        case Fate():
             return fate.value, None
 
 

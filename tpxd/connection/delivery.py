@@ -1,6 +1,6 @@
 """Carries one connection's queue over its open transport, and commits what has its receipt.
 
-Two tasks share a `Flight`. `deliver` belongs to the link: it takes from the queue, sends, and dies with the link.
+Two tasks share an `InHand`. `deliver` belongs to the link: it takes from the queue, sends, and dies with the link.
 `commit_receipts` belongs to the connection: it moves the cursor while the next batch is already under way, and
 survives the link, so that a link that is lost after some receipts still made progress.
 """
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import trio
 
-from tpxd.connection.backlog import LiveFirst
+from tpxd.connection.backlog import Backlog
 from tpxd.connection.debug_log import DebugLog
 from tpxd.connection.health import Health
-from tpxd.connection.in_hand import BatchReceipts, Decide, Flight, InFlight
+from tpxd.connection.in_hand import BatchReceipts, Decide, InHand, Taken
 from tpxd.connection.outbound import Outbound
 from tpxd.connector import MAX_BATCH, MAX_BATCH_BYTES, Transport
 from tpxd.errors import SpoolUnavailable, Throttled, TransportError
@@ -45,39 +45,39 @@ class Supply:
 
     Attributes:
         cursor: the queue.
-        flight: what is in hand of it, which goes before anything new.
+        in_hand: what is in hand of it, which goes before anything new.
         outbound: decides what becomes of each.
         pace: how many may go.
         max_in_flight: how many may be under way at once.
-        live_first: chooses what may go before its turn; None lets nothing.
+        backlog: chooses what may go before its turn; None lets nothing.
     """
 
     cursor: Cursor
-    flight: Flight
+    in_hand: InHand
     outbound: Outbound
     pace: Pace
     max_in_flight: int
-    live_first: LiveFirst | None = None
+    backlog: Backlog | None = None
 
-    def batch(self, most: int) -> list[InFlight]:
+    def batch(self, most: int) -> list[Taken]:
         """What of it may be sent now; looked at each time, since the far end or its receipts may have taken long."""
-        self.flight.expire(self.outbound.is_too_old)
-        return self.flight.next_batch(most)
+        self.in_hand.expire(self.outbound.is_too_old)
+        return self.in_hand.next_batch(most)
 
     async def take(self, most: int) -> None:
-        """Take the next uplinks from the queue into `flight`; waits for some, and for room."""
-        room = await self.flight.wait_for_room()
+        """Take the next uplinks from the queue into `in_hand`; waits for some, and for room."""
+        room = await self.in_hand.wait_for_room()
         allowed = await self.pace.wait()
         most, most_bytes, first = min(most, room, allowed), MAX_BATCH_BYTES, False
-        if self.live_first is not None:
-            newcomers = await self.live_first.take(self.cursor, self.flight, most)
-            self.pace.spend(self.flight.overtake(newcomers, await decided(newcomers, self.outbound)))
+        if self.backlog is not None:
+            newcomers = await self.backlog.take(self.cursor, self.in_hand, most)
+            self.pace.spend(self.in_hand.overtake(newcomers, await decided(newcomers, self.outbound)))
             first = bool(newcomers)
             most -= len(newcomers)
             most_bytes -= sum(len(uplink.body) for uplink in newcomers)
         if most > 0 and most_bytes > 0:
-            uplinks = await self.cursor.next_batch(most, most_bytes, after=self.flight.last_seq, wait=not first)
-            self.pace.spend(self.flight.take(uplinks, await decided(uplinks, self.outbound)))
+            uplinks = await self.cursor.next_batch(most, most_bytes, after=self.in_hand.last_seq, wait=not first)
+            self.pace.spend(self.in_hand.take(uplinks, await decided(uplinks, self.outbound)))
 
 
 async def deliver(
@@ -92,7 +92,7 @@ async def deliver(
 
     Cancellation: as after `LinkLost`.
     """
-    flight, most = supply.flight, min(SLOW_START, supply.max_in_flight)
+    in_hand, most = supply.in_hand, min(SLOW_START, supply.max_in_flight)
     quiet_at = trio.current_time() + quiet_s
     while not stopping.requested:
         batch = supply.batch(most)
@@ -102,12 +102,12 @@ async def deliver(
             if waiting.cancelled_caught:
                 return
             continue
-        flight.sending = len(batch)
+        in_hand.sending = len(batch)
         begun = trio.current_time()
         try:
-            await transport.send(batch, BatchReceipts(flight, batch))
+            await transport.send(batch, BatchReceipts(in_hand, batch))
         except Throttled as patience:
-            flight.sending = 0
+            in_hand.sending = 0
             if debug_log.on:
                 debug_log.held(batch, trio.current_time() - begun, patience)
             health.throttled(patience)
@@ -119,12 +119,12 @@ async def deliver(
             if debug_log.on:
                 debug_log.held(batch, trio.current_time() - begun, error)
             raise
-        assert flight.sending == 0, "a transport returned from send without a receipt for each uplink"
+        assert in_hand.sending == 0, "a transport returned from send without a receipt for each uplink"
         took_s = trio.current_time() - begun
         quiet_at = trio.current_time() + quiet_s
         if debug_log.on:
             debug_log.batch(batch, took_s)
-        if supply.live_first is not None and took_s > BRISK_S:
+        if supply.backlog is not None and took_s > BRISK_S:
             most = max(min(SLOW_START, supply.max_in_flight), most // 2)
         elif len(batch) == most:
             most = min(BATCH, 2 * most, supply.max_in_flight)
@@ -144,30 +144,30 @@ async def decided(uplinks: Iterable[Uplink], outbound: Outbound) -> Decide:
     return lambda uplink: decisions[uplink.seq]
 
 
-async def commit_receipts(cursor: Cursor, flight: Flight, health: Health, hand_on: HandOn) -> None:
+async def commit_receipts(cursor: Cursor, in_hand: InHand, health: Health, hand_on: HandOn) -> None:
     """Commit whatever is settled, for ever; while the disk refuses, try again each second.
 
     Args:
         hand_on: what other connections get of what was delivered; it becomes durable together with that.
 
-    Cancellation: what was not committed is still in `flight`; see `commit_settled`.
+    Cancellation: what was not committed is still in `in_hand`; see `commit_settled`.
     """
     while True:
-        await flight.progress.wait()
-        flight.progress = trio.Event()
-        await commit_settled(cursor, flight, health, hand_on)
+        await in_hand.progress.wait()
+        in_hand.progress = trio.Event()
+        await commit_settled(cursor, in_hand, health, hand_on)
 
 
-async def commit_settled(cursor: Cursor, flight: Flight, health: Health, hand_on: HandOn) -> None:
+async def commit_settled(cursor: Cursor, in_hand: InHand, health: Health, hand_on: HandOn) -> None:
     """Commit what is settled now; while the disk refuses, try again each second."""
-    while prefix := flight.settled_prefix():
+    while prefix := in_hand.settled_prefix():
         try:
-            await cursor.commit(prefix, hand_on(flight.delivered(len(prefix))), in_order=not flight.overtaken)
+            await cursor.commit(prefix, hand_on(in_hand.delivered(len(prefix))), in_order=not in_hand.overtaken)
         except SpoolUnavailable as error:
             health.note(error)
             await trio.sleep(COMMIT_RETRY_S)
             continue
-        for uplink, fate in flight.lost(len(prefix)):
+        for uplink, fate in in_hand.lost(len(prefix)):
             health.lost(uplink, fate)
-        flight.committed(len(prefix))
+        in_hand.committed(len(prefix))
         health.moved([fate for _, fate in prefix])

@@ -17,7 +17,7 @@ from tpxd.downlinks.book import DownlinkCounts
 from tpxd.errors import Problem, TpxdError
 from tpxd.events import Event, LastError, Report, timestamp
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Rejected, Settled, Verdict
+from tpxd.spool import Cursor, Fate, Rejected, Settled
 
 WINDOW_S: Final = 30.0
 STEP_S: Final = 1.0
@@ -188,9 +188,9 @@ class Health:
         """The cursor moved over uplinks with these fates, oldest first."""
         self._moved_at = self.monotonic()
         self._drain.sample(self._moved_at, self.cursor.ledger.waiting)
-        since = takewhile(lambda fate: fate is not Verdict.DELIVERED, reversed(fates))
+        since = takewhile(lambda fate: fate is not Fate.DELIVERED, reversed(fates))
         rejected = sum(isinstance(fate, Rejected) for fate in since)
-        if Verdict.DELIVERED in fates:
+        if Fate.DELIVERED in fates:
             self.last_delivery = self.wall()
             self.rejected_running = rejected
         else:

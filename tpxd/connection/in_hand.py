@@ -18,21 +18,21 @@ import trio
 
 from tpxd.connector import MAX_BATCH, Outgoing
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Cursor, Filtered, Rejected, Settled, Verdict
+from tpxd.spool import Cursor, Fate, Filtered, Rejected, Settled
 
 Decide = Callable[[Uplink], Settled | bytes]
 """What becomes of an uplink, or the body to send; see `Outbound.decide`."""
 
 
 @dataclass(slots=True)
-class InFlight(Outgoing):
+class Taken(Outgoing):
     """One uplink in hand; `settled` is None until its fate is known, `reason` tells why it was filtered."""
 
     settled: Settled | None = None
     reason: str = ""
 
 
-class Flight:
+class InHand:
     """The uplinks in hand of one connection.
 
     Attributes:
@@ -56,7 +56,7 @@ class Flight:
         self.proven = False
         self.sending = 0
         self.replaced = 0
-        self._items: deque[InFlight] = deque()
+        self._items: deque[Taken] = deque()
 
     async def wait_for_room(self) -> int:
         """How many more may be taken; waits until it is at least one."""
@@ -71,8 +71,8 @@ class Flight:
         if uplinks:
             self.last_seq = uplinks[-1].seq
         if self.overtaken:
-            in_hand = self.seqs()
-            uplinks = [uplink for uplink in uplinks if uplink.seq not in in_hand]
+            already = self.seqs()
+            uplinks = [uplink for uplink in uplinks if uplink.seq not in already]
         return self._add(uplinks, decide)
 
     def overtake(self, uplinks: Sequence[Uplink], decide: Decide) -> int:
@@ -85,10 +85,10 @@ class Flight:
         for uplink in uplinks:
             decided = decide(uplink)
             if isinstance(decided, bytes):
-                self._items.append(InFlight(uplink, decided))
+                self._items.append(Taken(uplink, decided))
                 to_send += 1
             else:
-                self._items.append(InFlight(uplink, b"", settled=decided))
+                self._items.append(Taken(uplink, b"", settled=decided))
                 self.progress.set()
         return to_send
 
@@ -121,12 +121,12 @@ class Flight:
         """Settle what has become too old while it was in hand; whoever was suspected for it is suspected no more."""
         for item in self._items:
             if item.settled is None and is_too_old(item.uplink):
-                item.settled = Verdict.EXPIRED
+                item.settled = Fate.EXPIRED
                 if self.poison.suspect == item.uplink.seq:
                     self.poison.clear()
                 self.progress.set()
 
-    def next_batch(self, most: int) -> list[InFlight]:
+    def next_batch(self, most: int) -> list[Taken]:
         """What may be sent now, in the order in which it was taken, `most` at once; a single one while an uplink is
         suspected."""
         unsettled = [item for item in self._items if item.settled is None]
@@ -142,7 +142,7 @@ class Flight:
         """Seq of the uplink without a fate that was taken first."""
         return next((item.uplink.seq for item in self._items if item.settled is None), None)
 
-    def receipt(self, item: InFlight, fate: Settled) -> None:
+    def receipt(self, item: Taken, fate: Settled) -> None:
         """The far end decided about `item`."""
         item.settled = fate
         self.sending -= 1
@@ -151,7 +151,7 @@ class Flight:
             self._judge(item.uplink.seq)
         self.progress.set()
 
-    def leave_out(self, item: InFlight, reason: str) -> None:
+    def leave_out(self, item: Taken, reason: str) -> None:
         """The connector does not send `item`; that says nothing about the far end, nor about who is suspected."""
         item.settled, item.reason = Filtered.UNREGISTERED, reason
         self.sending -= 1
@@ -176,14 +176,14 @@ class Flight:
 
     def delivered(self, count: int) -> Iterator[Uplink]:
         """The delivered ones among the first `count`."""
-        return (item.uplink for item in islice(self._items, count) if item.settled is Verdict.DELIVERED)
+        return (item.uplink for item in islice(self._items, count) if item.settled is Fate.DELIVERED)
 
     def lost(self, count: int) -> list[tuple[Uplink, Settled]]:
         """The expired and the rejected ones among the first `count`."""
         return [
             (item.uplink, item.settled)
             for item in islice(self._items, count)
-            if item.settled is Verdict.EXPIRED or isinstance(item.settled, Rejected)
+            if item.settled is Fate.EXPIRED or isinstance(item.settled, Rejected)
         ]
 
     def committed(self, count: int) -> None:
@@ -196,30 +196,30 @@ class Flight:
 class BatchReceipts:
     """The `Receipts` of one batch; a second word about one uplink is not heard."""
 
-    __slots__ = ("_flight", "_items")
+    __slots__ = ("_in_hand", "_items")
 
-    def __init__(self, flight: Flight, items: Sequence[InFlight]) -> None:
-        self._flight = flight
+    def __init__(self, in_hand: InHand, items: Sequence[Taken]) -> None:
+        self._in_hand = in_hand
         self._items = items
 
     def delivered(self, index: int) -> None:
         """See `connector.Receipts`."""
         item = self._items[index]
         if item.settled is None:
-            self._flight.proven = True
-            self._flight.receipt(item, Verdict.DELIVERED)
+            self._in_hand.proven = True
+            self._in_hand.receipt(item, Fate.DELIVERED)
 
     def rejected(self, index: int, reason: str, hint: str | None = None) -> None:
         """See `connector.Receipts`."""
         item = self._items[index]
         if item.settled is None:
-            self._flight.receipt(item, Rejected(reason, hint))
+            self._in_hand.receipt(item, Rejected(reason, hint))
 
     def filtered(self, index: int, reason: str) -> None:
         """See `connector.Receipts`."""
         item = self._items[index]
         if item.settled is None:
-            self._flight.leave_out(item, reason)
+            self._in_hand.leave_out(item, reason)
 
 
 SUSPECT_AFTER = 3

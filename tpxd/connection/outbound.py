@@ -15,7 +15,7 @@ from tpxd.connection.chains import Chains
 from tpxd.errors import TooSlow
 from tpxd.lorawan.reports import ABOUT_DOWNLINKS
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Filtered, Rejected, Settled, Verdict
+from tpxd.spool import Fate, Filtered, Rejected, Settled
 from tpxd.timing import ClockWatch
 
 
@@ -82,7 +82,7 @@ class Outbound:
         if self.form == "fields" and uplink.kind != "DevEUI_uplink":
             return Filtered.FORMAT
         if self.is_too_old(uplink):
-            return Verdict.EXPIRED
+            return Fate.EXPIRED
         return self._body(uplink)
 
     def is_too_old(self, uplink: Uplink) -> bool:

@@ -21,9 +21,9 @@ from pydantic import SecretStr
 
 from tpxd.config.connection_file import ConnectionFile
 from tpxd.connection.chains import Chains
-from tpxd.connection.connection import REGRET_S, Live, run_connection, take_leave
+from tpxd.connection.connection import REGRET_S, Connection, run_connection, take_leave
 from tpxd.connection.health import Health, State
-from tpxd.connection.in_hand import Flight
+from tpxd.connection.in_hand import InHand
 from tpxd.connection.outbound import Outbound, format_of, url_field
 from tpxd.connection.watches import CertificateWatch
 from tpxd.connector import REGISTRY, Dial, TlsContexts
@@ -63,7 +63,7 @@ class Slot:
     Attributes:
         desired: what the files say; None: the file is gone. A slot outlives its file, so that one put back goes on.
         file: the newest good version, whether it runs or is paused.
-        live: the version at work, None when there is none.
+        connection: the version at work, None when there is none.
         tried: set when there is a queue, or the disk was asked for one and refused.
     """
 
@@ -71,16 +71,16 @@ class Slot:
         self.id = id
         self.desired: Desired | None = None
         self.file: ConnectionFile | None = None
-        self.live: Live | None = None
+        self.connection: Connection | None = None
         self.tried = trio.Event()
         self._busy = False
         self._shared = shared
         self._cursor = shared.spool.queue(id)
         self.health = Health(id, self._cursor, shared.report)
         self.health.downlinks = shared.downlinks.book.counts(id)
-        self._flight = Flight()
+        self._in_hand = InHand()
         self._certificates = CertificateWatch()
-        self._left: Live | None = None
+        self._left: Connection | None = None
         self._leaving = trio.CancelScope()
         self._addressed: ConnectionFile | None = None
         self._refused = False
@@ -92,7 +92,7 @@ class Slot:
     @property
     def running(self) -> ConnectionFile | None:
         """The version at work, None when none is or it was asked to stop."""
-        return None if self.live is None or self.live.stopping.requested else self.live.file
+        return None if self.connection is None or self.connection.stopping.requested else self.connection.file
 
     @property
     def over(self) -> bool:
@@ -119,8 +119,8 @@ class Slot:
 
     def stop_version(self) -> None:
         """Ask the version at work to stop."""
-        if self.live is not None:
-            self.live.stopping.request()
+        if self.connection is not None:
+            self.connection.stopping.request()
 
     def stop(self) -> None:
         """Nothing should run any more: the task ends when the version at work has finished, within its grace."""
@@ -174,7 +174,7 @@ class Slot:
         if cursor is not self._cursor:
             cursor.validity_s = self._cursor.validity_s
             self._cursor = self.health.cursor = cursor
-            self._flight = Flight()
+            self._in_hand = InHand()
         self._overcome()
 
     async def _retire(self) -> None:
@@ -201,26 +201,28 @@ class Slot:
         addressed = await self._open_address(desired.model)
         if self.desired is not desired or self._stopping:
             return
-        live = self.live = self._live_of(desired.model)
+        connection = self.connection = self._connection_of(desired.model)
         self.health.file.running = desired.running
         try:
             async with trio.open_nursery() as nursery:
                 if not addressed:
-                    nursery.start_soon(self._keep_address, live.file)
-                while not live.stopping.requested:
-                    await self._carry(live)
+                    nursery.start_soon(self._keep_address, connection.file)
+                while not connection.stopping.requested:
+                    await self._carry(connection)
                 nursery.cancel_scope.cancel()
         finally:
-            self.live, self._left = None, live
+            self.connection, self._left = None, connection
             self._rest()
 
-    async def _carry(self, live: Live) -> None:
+    async def _carry(self, connection: Connection) -> None:
         """Run a version until it is asked to stop; a disk that cannot be read, or a bug, ends it for a while."""
-        error = await behind_barrier(partial(_unless_refused, partial(run_connection, live)), "connection %s", self.id)
+        error = await behind_barrier(
+            partial(_unless_refused, partial(run_connection, connection)), "connection %s", self.id
+        )
         if error is not None:
             self._tell(error)
-            await live.pause(
-                RETRY_S if isinstance(error, SpoolUnavailable) else live.backoff.delay(trio.current_time())
+            await connection.pause(
+                RETRY_S if isinstance(error, SpoolUnavailable) else connection.backoff.delay(trio.current_time())
             )
 
     async def _keep_address(self, model: ConnectionFile) -> None:
@@ -238,8 +240,8 @@ class Slot:
         """Give the connection its address; False when it cannot be kept, or another connection has it still."""
         urls = self._shared.urls
         there = await urls.open(self.id, model.configuration)
-        if self.live is not None:
-            self.live.outbound.url_field = url_field(urls.url(self.id))
+        if self.connection is not None:
+            self.connection.outbound.url_field = url_field(urls.url(self.id))
         if there and self.desired is not None and self.desired.model is model:
             self._addressed = model
         return there
@@ -269,7 +271,7 @@ class Slot:
         self._cursor.validity_s = model.configuration.uplinkTimeValidity
         if not model.active or self.running == model:
             health.file.running = desired.running
-        if not model.active and self.live is None:
+        if not model.active and self.connection is None:
             self._rest()
 
     def _rest(self) -> None:
@@ -298,15 +300,15 @@ class Slot:
         self._news = trio.Event()
         self._refused = False
 
-    def _live_of(self, model: ConnectionFile) -> Live:
+    def _connection_of(self, model: ConnectionFile) -> Connection:
         shared, configuration = self._shared, model.configuration
-        return Live(
+        return Connection(
             id=self.id,
             file=model,
             connector=REGISTRY[model.connectorId],
             cursor=self._cursor,
             health=self.health,
-            flight=self._flight,
+            in_hand=self._in_hand,
             certificates=self._certificates,
             outbound=Outbound(
                 model.flow,

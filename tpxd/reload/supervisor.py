@@ -117,8 +117,8 @@ class Supervisor:
         """Try one connection, or all, again now, beginning the burst anew; False when there is none of that id."""
         slots = [slot for slot in self._present() if id in (None, slot.id)]
         for slot in slots:
-            if slot.live is not None:
-                slot.live.nudge()
+            if slot.connection is not None:
+                slot.connection.nudge()
         return id is None or bool(slots)
 
     def health(self, id: str) -> dict[str, Any] | None:

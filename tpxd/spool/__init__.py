@@ -27,7 +27,7 @@ from tpxd.spool.cursor import Cursor
 from tpxd.spool.downlinks import DownlinkState, DownlinkStore, LoadedDownlinks, StoredDownlink
 from tpxd.spool.fates import Outcome
 from tpxd.spool.keeping import SpoolLimits
-from tpxd.spool.rows import DeadLetter, Filtered, Rejected, Settled, Verdict
+from tpxd.spool.rows import DeadLetter, Fate, Filtered, Rejected, Settled
 from tpxd.spool.spool import Spool, open_spool
 from tpxd.spool.state import Ledger
 
@@ -37,6 +37,7 @@ __all__ = [
     "DeadLetter",
     "DownlinkState",
     "DownlinkStore",
+    "Fate",
     "Filtered",
     "KeptQueue",
     "Ledger",
@@ -49,6 +50,5 @@ __all__ = [
     "SpoolLimits",
     "SpoolStatistics",
     "StoredDownlink",
-    "Verdict",
     "open_spool",
 ]

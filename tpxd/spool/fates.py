@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tpxd.spool.rows import Field, Filtered, Rejected, Settled, Verdict, checked, with_crc
+from tpxd.spool.rows import Fate, Field, Filtered, Rejected, Settled, checked, with_crc
 
 BLOCK = 512
 CURSOR_BITS = 20
@@ -29,9 +29,9 @@ NOTHING = "0"
 LOST = "f"
 REJECTED = "3"
 DROPPED = "4"
-_DIGITS: Mapping[Verdict | Filtered, str] = {
-    Verdict.FILTERED: "1",
-    Verdict.EXPIRED: "2",
+_DIGITS: Mapping[Fate | Filtered, str] = {
+    Fate.FILTERED: "1",
+    Fate.EXPIRED: "2",
     Filtered.FLOW: "5",
     Filtered.FORMAT: "6",
     Filtered.RECIPIENT: "7",
@@ -57,7 +57,7 @@ class Outcome:
 
 WAITING, DELIVERED, UNKNOWN = Outcome("waiting"), Outcome("delivered"), Outcome("unknown")
 OUTCOMES: Mapping[str, Outcome] = {
-    **{digit: Outcome(fate.value) for fate, digit in _DIGITS.items() if isinstance(fate, Verdict)},
+    **{digit: Outcome(fate.value) for fate, digit in _DIGITS.items() if isinstance(fate, Fate)},
     **{digit: Outcome("filtered", fate.value) for fate, digit in _DIGITS.items() if isinstance(fate, Filtered)},
     REJECTED: Outcome("rejected"),
     DROPPED: Outcome("dropped", "it was passed over"),

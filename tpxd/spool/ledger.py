@@ -10,7 +10,7 @@ from tpxd.lorawan.uplink import Uplink
 from tpxd.spool.fates import DROPPED, OUTCOMES, REJECTED, SINCE, WAITING, Outcome, digit_of, outcome
 from tpxd.spool.journal import Journal
 from tpxd.spool.reading import Page
-from tpxd.spool.rows import BLOCK, MAX_BLOCKS, NOTHING, CursorRow, Hole, Rejected, Settled, Verdict
+from tpxd.spool.rows import BLOCK, MAX_BLOCKS, NOTHING, CursorRow, Fate, Hole, Rejected, Settled
 from tpxd.spool.state import State, notes_of
 
 
@@ -72,13 +72,13 @@ def settle(
         fates = {seq: fate for seq, fate in fates.items() if seq not in row.ahead}
     if not fates:
         return ()
-    others = {seq: fate for seq, fate in fates.items() if fate is not Verdict.DELIVERED}
+    others = {seq: fate for seq, fate in fates.items() if fate is not Fate.DELIVERED}
     if others:
         journal.fates.note(row.n, id, {seq: digit_of(fate) for seq, fate in others.items()})
     rejected = {seq: fate.reason for seq, fate in others.items() if isinstance(fate, Rejected)}
     if rejected:
         journal.add_dead_letters(id, rejected, at_ms)
-    expired = sum(fate is Verdict.EXPIRED for fate in others.values())
+    expired = sum(fate is Fate.EXPIRED for fate in others.values())
     row = replace(
         row,
         delivered=row.delivered + len(fates) - len(others),

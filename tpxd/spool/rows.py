@@ -120,7 +120,7 @@ Field = int | str | bytes | None
 """What a column may hold."""
 
 
-class Verdict(Enum):
+class Fate(Enum):
     """What became of an uplink, when it did not become a dead letter."""
 
     DELIVERED = "delivered"
@@ -137,7 +137,7 @@ class Rejected:
 
 
 class Filtered(Enum):
-    """Why a connection did not take an uplink, for people; it counts as `Verdict.FILTERED`, which says nothing more."""
+    """Why a connection did not take an uplink, for people; it counts as `Fate.FILTERED`, which says nothing more."""
 
     FLOW = "its flow does not take it"
     FORMAT = "sendMetadata carries nothing but DevEUI_uplink"
@@ -147,7 +147,7 @@ class Filtered(Enum):
     UNREGISTERED = "its device is not registered, and createDevices is false"
 
 
-Settled = Verdict | Filtered | Rejected
+Settled = Fate | Filtered | Rejected
 """The fate of one uplink on one connection."""
 
 
