@@ -37,6 +37,7 @@ from tpxd.events import EventLog
 from tpxd.intake.downlinks import downlink_route
 from tpxd.intake.server import Intake, serve_intake
 from tpxd.log import configure as configure_log
+from tpxd.lorawan.downlink_request import Signing
 from tpxd.reload.supervisor import Supervisor
 from tpxd.reload.versions import ConfigDir
 from tpxd.reload.watcher import watch
@@ -153,7 +154,7 @@ async def _main(settings: Settings, shares: Shares) -> None:
             settings.lrc,
             downlinks,
             events.report,
-            signing=supervisor.signing,
+            signing=partial(_signing, supervisor),
             now=supervisor.clock.now,
             grace_s=settings.engine.stop_grace,
         )
@@ -161,7 +162,7 @@ async def _main(settings: Settings, shares: Shares) -> None:
             settings.intake,
             settings.lrc,
             spool,
-            claimed=lambda r: supervisor.claims(r.kind, r.lane, r.document),
+            claimed=supervisor.claims.claimed,
             heard=lambda r: downlinks.heard(r.kind, r.lane, r.fields),
         )
         intake.routes[PATH] = {"POST": downlink_route(urls.find, downlinks, supervisor.chains.messages, time.time)}
@@ -190,6 +191,11 @@ async def _main(settings: Settings, shares: Shares) -> None:
                 middle.cancel_scope.cancel()
             outer.cancel_scope.cancel()
     logger.info("stopped")
+
+
+def _signing(supervisor: Supervisor, connection: str) -> Signing:
+    file = supervisor.file(connection)
+    return Signing() if file is None else file.configuration.signing
 
 
 async def _instance(spool: Spool) -> str:

@@ -20,7 +20,7 @@ from tpxd.connection.chains import Chains, circle
 from tpxd.connector import REGISTRY, Connector, Context, Incoming, Outgoing, Receipts, Transport
 from tpxd.downlinks.inbox import Inbox, receive_downlinks
 from tpxd.downlinks.queue import open_downlinks
-from tpxd.lorawan.reports import DOWNLINK_REJECTED
+from tpxd.lorawan.reports import DOWNLINK_REJECTED, parse_report
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import DownlinkStore, NewReport, Spool
 
@@ -168,8 +168,9 @@ async def test_a_named_connection_gets_what_was_delivered_and_nothing_else(tmp_p
         assert far.received == {"a": [body(1), body(3)], "b": [body(1), body(3)], "c": [body(1), body(3)]}
         for id in "abc":
             assert site.spool.imbalance(id) == 0
-        assert not site.supervisor.claims("DevEUI_uplink", "70B3D5E75E00A1C4", orjson.loads(body(2, port=9)))
-        assert site.supervisor.claims("DevEUI_uplink", "70B3D5E75E00A1C4", orjson.loads(body(1)))
+        claims = site.supervisor.claims
+        assert claims.claimed(parse_report(body(1)))
+        assert not claims.claimed(parse_report(body(2, port=9)))
 
 
 async def test_with_matchers_it_gets_both_and_each_once(tmp_path: Path, far: Far) -> None:

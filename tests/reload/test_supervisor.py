@@ -258,13 +258,18 @@ async def test_downlinks_are_signed_as_the_file_of_their_connection_says(tmp_pat
     async with supervised(tmp_path, peer) as site:
         await site.write("a", f'{GOOD}downlinkAsId = "TWA_1"\ndownlinkAsKey = "{key}"\n')
         await site.write("b")
-        signing = site.supervisor.signing("a")
-        assert (signing.as_id, signing.as_key) == ("TWA_1", key)
-        assert key not in repr(signing)
-        for other in ("b", "unknown", ""):
-            assert site.supervisor.signing(other) == Signing("", "")
+
+        def signing(id: str) -> Signing:
+            file = site.supervisor.file(id)
+            assert file is not None
+            return file.configuration.signing
+
+        assert signing("a") == Signing("TWA_1", key)
+        assert key not in repr(signing("a"))
+        assert signing("b") == Signing("", "")
+        assert site.supervisor.file("unknown") is site.supervisor.file("") is None
         # downlinks that came before wait on, and its downlinkUrl takes more
         await site.write("c", f'active = false\n{GOOD}downlinkAsId = "TWA_2"\n')
-        assert site.supervisor.signing("c").as_id == "TWA_2"
+        assert signing("c").as_id == "TWA_2"
         await site.write("a", f'active = false\n{GOOD}downlinkAsId = "TWA_3"\n')
-        assert site.supervisor.signing("a") == Signing("TWA_3", "")
+        assert signing("a") == Signing("TWA_3", "")

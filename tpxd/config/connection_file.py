@@ -14,7 +14,8 @@ from pydantic import (
 from tpxd.config.alarms import Alarm
 from tpxd.config.fields import Address, ConnectionId, Duration, FPort, Part, ReconnectStrategy, TimeoutMs
 from tpxd.config.flow import Flow
-from tpxd.config.secret import DownlinkUuid, HexKey, forgives
+from tpxd.config.secret import DownlinkUuid, HexKey, forgives, plain
+from tpxd.lorawan.downlink_request import Signing
 
 
 class ConnectorConfig(Part):
@@ -94,6 +95,11 @@ class ConnectorConfig(Part):
         if seconds == 0 and not forgives(info):
             raise ValueError("no uplink is ever younger than that; leave the key out for no limit")
         return seconds
+
+    @property
+    def signing(self) -> Signing:
+        """With what its downlinks are signed, as far as the file says; "" stands for what it does not say."""
+        return Signing(self.downlinkAsId or "", plain(self.downlinkAsKey) or "")
 
     @property
     def downlink_sources(self) -> list[str]:

@@ -25,7 +25,7 @@ from pydantic import Field, StringConstraints, field_validator
 from tpxd.config.fields import Part
 from tpxd.errors import TooSlow
 from tpxd.lorawan.json_path import JsonPath
-from tpxd.lorawan.uplink import Uplink
+from tpxd.lorawan.uplink import AnyReport
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -40,7 +40,7 @@ class ThingMatcher(Part):
     def _wanted(self) -> frozenset[str]:
         return frozenset(tag.casefold() for tag in self.tags)
 
-    def matches(self, uplink: Uplink) -> bool:
+    def matches(self, uplink: AnyReport) -> bool:
         """Whether the uplink's device has all tags, by its `CustomerData.tags`."""
         customer_data = uplink.fields.get("CustomerData")
         tags = customer_data.get("tags") if isinstance(customer_data, dict) else None
@@ -62,7 +62,7 @@ class KeyMatcher(Part):
             raise ValueError('is no key; write "lora:" and the 16 hex digits of the DevEUI')
         return key
 
-    def matches(self, uplink: Uplink) -> bool:
+    def matches(self, uplink: AnyReport) -> bool:
         """Whether the uplink is from this device."""
         return uplink.lane.casefold() == self.key.casefold().removeprefix("lora:")
 
@@ -73,7 +73,7 @@ class PortMatcher(Part):
     type: Literal["fPort"]
     ports: list[Annotated[int, Field(ge=0, le=255)]] = Field(min_length=1, description="FPorts, 0 to 255.")
 
-    def matches(self, uplink: Uplink) -> bool:
+    def matches(self, uplink: AnyReport) -> bool:
         """Whether the report has one of these FPorts."""
         port = uplink.fields.get("FPort")
         if isinstance(port, str) and port.isascii() and port.isdigit():
@@ -87,7 +87,7 @@ class ReportMatcher(Part):
     type: Literal["report"]
     reports: list[Text] = Field(min_length=1, description='Root keys, such as "DevEUI_location".')
 
-    def matches(self, uplink: Uplink) -> bool:
+    def matches(self, uplink: AnyReport) -> bool:
         """Whether it is one of these report types."""
         return uplink.kind.casefold() in (report.casefold() for report in self.reports)
 
@@ -108,7 +108,7 @@ class JsonPathMatcher(Part):
     def _query(self) -> JsonPath:
         return JsonPath(self.path)
 
-    def matches(self, uplink: Uplink) -> bool:
+    def matches(self, uplink: AnyReport) -> bool:
         """Whether the path finds something; a filter that does not fit the report's types finds nothing.
 
         Raises:
@@ -138,7 +138,7 @@ class Flow(Part):
         """Whether asking it about many uplinks should let others go on now and then."""
         return any(isinstance(matcher, JsonPathMatcher) for matcher in self.matchers)
 
-    def takes(self, uplink: Uplink) -> bool:
+    def takes(self, uplink: AnyReport) -> bool:
         """Whether one of the matchers holds.
 
         Raises:
@@ -146,7 +146,7 @@ class Flow(Part):
         """
         return not self.matchers or any(matcher.matches(uplink) for matcher in self.matchers)
 
-    def may_take(self, uplink: Uplink) -> bool:
+    def may_take(self, uplink: AnyReport) -> bool:
         """Whether one of the matchers holds, or cannot be asked in reasonable time."""
         try:
             return self.takes(uplink)

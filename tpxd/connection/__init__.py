@@ -2,6 +2,7 @@
 
 backlog      lets new uplinks go before a backlog, which gets its share of the link: `backlogShare`
 chains       who hands on to whom: `chainedWithConnectionIds`
+claims       which reports some connection takes
 connection   a connection is a nursery: it keeps its transport open, carries its queue, and nothing of it outlives it
 debug_log    `debugMode`: a log line for each uplink, where it went, and its fate, for two days
 delivery     carries one connection's queue over its open transport, and commits what has its receipt

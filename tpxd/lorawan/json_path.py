@@ -21,7 +21,7 @@ from jsonpath.token import TOKEN_RE_FLAGS
 
 from tpxd.errors import TooSlow
 from tpxd.lorawan.bounded_regex import BUDGET_S, BoundedRegex, Budget, Overrun
-from tpxd.lorawan.uplink import Uplink
+from tpxd.lorawan.uplink import AnyReport
 
 OVERRUNS: Final = 3
 REST_S: Final = 600.0
@@ -52,7 +52,7 @@ class JsonPath:
             raise ValueError(f'"{text}" is no JSONPath: {reason}') from error
         self.nested = tuple(each.pattern for each in parser.expressions.values() if each.nested)
 
-    def values(self, uplink: Uplink, *, in_fields_too: bool = False) -> Iterator[Any]:
+    def values(self, uplink: AnyReport, *, in_fields_too: bool = False) -> Iterator[Any]:
         """What it finds in a report, in order, up to where a filter meets types that it cannot compare.
 
         Args:

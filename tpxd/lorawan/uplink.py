@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
+
+
+class AnyReport(Protocol):
+    """What can be asked of a report whether it is stored already (`Uplink`) or not (`lorawan.reports.Report`)."""
+
+    kind: str
+    lane: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The parsed body, root key included."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What stands inside the root key."""
 
 
 @dataclass(slots=True, eq=False)

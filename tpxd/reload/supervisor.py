@@ -16,16 +16,13 @@ from typing import Any
 import trio
 
 from tpxd.config.connection_file import ConnectionFile
-from tpxd.config.flow import Flow
-from tpxd.config.secret import plain
 from tpxd.connection.chains import Chains
+from tpxd.connection.claims import Claims
 from tpxd.connector import Dial, TlsContexts
 from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.downlinks.urls import DownlinkUrls
 from tpxd.errors import Problem, behind_barrier
 from tpxd.events import Event, Report
-from tpxd.lorawan.downlink_request import Signing
-from tpxd.lorawan.uplink import Uplink
 from tpxd.reload.slot import Shared, Slot
 from tpxd.reload.versions import ConfigDir, Desired, Snapshot
 from tpxd.spool import Spool
@@ -38,6 +35,7 @@ class Supervisor:
     Attributes:
         clock: tells whether anything may expire.
         chains: which connections hand on to which.
+        claims: which reports some connection takes.
 
     Args:
         downlinks: where downlinks go.
@@ -64,14 +62,13 @@ class Supervisor:
         self._report = report
         self.clock = ClockWatch(lambda: spool.statistics().newest_ms)
         self.chains = Chains()
+        self.claims = Claims()
         self._shared = Shared(
             spool, report, instance, dial, tls, stop_grace_s, downlinks, urls, self.clock, self.chains
         )
         self._slots: dict[str, Slot] = {}
         self._strays: tuple[Problem, ...] = ()
         self._desired: Mapping[str, Desired] = {}
-        self._flows: tuple[Flow, ...] = ()
-        self._takes_all = False
         self._asked = 0
         self._applied = 0
         self._moved_at = time.monotonic()
@@ -133,20 +130,10 @@ class Supervisor:
     def _present(self) -> Iterable[Slot]:
         return (slot for slot in self._slots.values() if slot.desired is not None)
 
-    def claims(self, kind: str, lane: str, document: dict[str, Any]) -> bool:
-        """Whether the flow of some connection takes this report; without any connection nothing is claimed."""
-        if self._takes_all:
-            return True
-        uplink = Uplink(0, 0, kind, lane, "", b"", document)
-        return any(flow.may_take(uplink) for flow in self._flows)
-
-    def signing(self, id: str) -> Signing:
-        """With what a connection's downlinks are signed, as far as its file says; "" stands for what it does not."""
+    def file(self, id: str) -> ConnectionFile | None:
+        """The newest good version of a connection's file, whether it runs or is paused, None when there was none."""
         slot = self._slots.get(id)
-        if slot is None or slot.file is None:
-            return Signing()
-        configuration = slot.file.configuration
-        return Signing(configuration.downlinkAsId or "", plain(configuration.downlinkAsKey) or "")
+        return None if slot is None else slot.file
 
     @property
     def strays(self) -> tuple[Problem, ...]:
@@ -187,7 +174,7 @@ class Supervisor:
         for id, desired in snapshot.desired.items():
             slots[id].want(desired)
         if snapshot.desired is not self._desired:
-            self._set_flows(snapshot)
+            self._tell_flows(snapshot)
         self._desired = snapshot.desired
         wanted = {id: d.model for id, d in snapshot.desired.items() if d.model is not None and d.model.active}
         running = {id: slot.running for id, slot in slots.items() if slot.running is not None}
@@ -205,17 +192,14 @@ class Supervisor:
         found = ((id, self._spool.find_cursor(id)) for id in self._spool.cursors())
         return {id for id, cursor in found if cursor is not None and not cursor.retired}
 
-    def _set_flows(self, snapshot: Snapshot) -> None:
+    def _tell_flows(self, snapshot: Snapshot) -> None:
         """Let the files at work say who hands on to whom, and who takes what."""
         models = {id: d.model for id, d in snapshot.desired.items() if d.model is not None}
         self.chains.set(
             dict.fromkeys(snapshot.desired, ())
             | {id: model.configuration.chainedWithConnectionIds for id, model in models.items()}
         )
-        self._flows = tuple(
-            model.flow for id, model in models.items() if model.flow.matchers or not self.chains.names(id)
-        )
-        self._takes_all = any(not flow.matchers for flow in self._flows)
+        self.claims.set({id: model.flow for id, model in models.items()}, self.chains)
 
     def _keep_good(self, snapshot: Snapshot, queues: list[str]) -> None:
         """Have the versions that were just found good kept for a restart, and nothing of ids that have neither file nor
