@@ -41,6 +41,18 @@ def test_a_link_leads_somewhere(page: str, link: str) -> None:
         assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
+def test_the_table_of_rooms_has_each_once() -> None:
+    table = README.partition("## Where a change belongs")[2].partition("\n## ")[0]
+    told = [
+        room for first in re.findall(r"^\|([^|]+)\|", table, re.MULTILINE) for room in re.findall(r"`(.+?)`", first)
+    ]
+    assert len(told) == len(set(told))
+    gone = [room for room in told if not (ROOT / "tpxd" / room).exists()]
+    assert not gone
+    rooms = {f"{file.parent.name}/" for file in (ROOT / "tpxd").glob("*/__init__.py")}
+    assert rooms <= set(told)
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_a_command_and_its_options_exist(call: str) -> None:
     name, *arguments = call.split()
