@@ -9,10 +9,20 @@ from pathlib import Path
 
 HEAD = struct.Struct("<cIqq")
 
+DIRECTORY = "."
+"""The name under which the directory itself is synced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """There is a file of this name now, and it is empty."""
+
+    name: str
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Bytes at a place of a file; a file that was not there before begins so."""
+    """Bytes at a place of a file."""
 
     name: str
     offset: int
@@ -43,7 +53,7 @@ class Renamed:
     after: str | None
 
 
-Act = Written | Synced | Cut | Renamed
+Act = Created | Written | Synced | Cut | Renamed
 
 
 def read_record(path: Path) -> list[Act]:
@@ -62,6 +72,8 @@ def _acts(content: bytes) -> Iterator[Act]:
         name, data = content[at : at + name_length].decode(), content[at + name_length : end]
         at = end
         match what:
+            case b"c":
+                yield Created(name)
             case b"w":
                 yield Written(name, offset, data)
             case b"s" | b"f":

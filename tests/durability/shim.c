@@ -6,7 +6,8 @@
  *
  * A record is: what (1 byte), length of the name (4), offset (8), length of the data (8), name, data; little-endian.
  * The file "answers" is the test's own: it is recorded, and never fails.
- * What: 'w' written, 's' synced, 'f' a sync failed, or a write with EIO, 't' cut to the length in offset, 'u' unlinked, 'r' renamed to data.
+ * What: 'c' created, 'w' written, 's' synced, 'f' a sync failed, or a write with EIO, 't' cut to the length in offset,
+ * 'u' unlinked, 'r' renamed to data.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -15,6 +16,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,11 +29,11 @@
 enum {
     CALLS,       /* changing calls so far */
     KILL_AT,     /* the process ends instead of this one */
-    TEAR,        /* not 0: of the write it ends at, the first half is done */
+    KILL_AFTER,  /* not 0: it ends instead of the so-manieth after one that failed */
     WRITES,      /* writes so far */
     WRITES_FROM, /* the first that fails */
     WRITES_MANY, /* how many fail */
-    WRITES_WHY,  /* their errno; below 0: the process ends instead */
+    WRITES_WHY,  /* their errno; -1: the process ends instead; -2: it ends when half of the write is done */
     SYNCS,
     SYNCS_FROM,
     SYNCS_MANY,
@@ -49,6 +51,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off64_t);
+static int (*real_open)(const char *, int, ...);
 static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
 static int (*real_ftruncate)(int, off64_t);
@@ -60,6 +63,7 @@ __attribute__((constructor)) static void begin(void)
 {
     real_write = dlsym(RTLD_NEXT, "write");
     real_pwrite = dlsym(RTLD_NEXT, "pwrite64");
+    real_open = dlsym(RTLD_NEXT, "open64");
     real_fsync = dlsym(RTLD_NEXT, "fsync");
     real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
     real_ftruncate = dlsym(RTLD_NEXT, "ftruncate64");
@@ -130,7 +134,11 @@ static void end(void)
 static int fails(int counter)
 {
     int64_t number = ++control[counter], first = control[counter + 1];
-    return first > 0 && number >= first && number < first + control[counter + 2];
+    if (first <= 0 || number < first || number >= first + control[counter + 2])
+        return 0;
+    if (control[KILL_AFTER] && !control[KILL_AT])
+        control[KILL_AT] = control[CALLS] + control[KILL_AFTER];
+    return 1;
 }
 
 static ssize_t written(int fd, const void *data, size_t length, off64_t offset, int at)
@@ -140,13 +148,13 @@ static ssize_t written(int fd, const void *data, size_t length, off64_t offset, 
     if (name == NULL)
         return at ? real_pwrite(fd, data, length, offset) : real_write(fd, data, length);
     pthread_mutex_lock(&lock);
-    int last = ends();
-    if (last && control[TEAR])
-        length /= 2;
-    else if (last)
+    if (ends())
         end();
     ssize_t done = -1;
-    if (strcmp(name, "answers") != 0 && fails(WRITES)) {
+    int failed = strcmp(name, "answers") != 0 && fails(WRITES), torn = failed && control[WRITES_WHY] == -2;
+    if (torn)
+        length /= 2;
+    if (failed && !torn) {
         if (control[WRITES_WHY] < 0)
             end();
         errno = control[WRITES_WHY];
@@ -159,7 +167,7 @@ static ssize_t written(int fd, const void *data, size_t length, off64_t offset, 
             note('w', name, place, data, done);
     }
     int why = errno;
-    if (last)
+    if (torn)
         end();
     pthread_mutex_unlock(&lock);
     errno = why;
@@ -233,6 +241,34 @@ int ftruncate64(int fd, off64_t length)
 int ftruncate(int fd, off_t length)
 {
     return ftruncate64(fd, length);
+}
+
+/* A new name is recorded; it is no call that fails or ends anything. */
+int open64(const char *path, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    int fresh = (flags & O_CREAT) && root_length && access(path, F_OK) != 0;
+    int fd = real_open(path, flags, mode);
+    char whole[PATH_MAX];
+    const char *name = fresh && fd >= 0 ? name_of(fd, whole) : NULL;
+    if (name != NULL) {
+        pthread_mutex_lock(&lock);
+        note('c', name, 0, NULL, 0);
+        pthread_mutex_unlock(&lock);
+    }
+    return fd;
+}
+
+int open(const char *path, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    return open64(path, flags, mode);
 }
 
 /* Counts and fails as a write does; returns its error. */

@@ -17,6 +17,9 @@ from tempfile import gettempdir
 KILL = -1
 """In place of an errno: the process ends instead of the call."""
 
+TEAR = -2
+"""In place of the errno of a write: the process ends when half of it is done."""
+
 SOURCE = Path(__file__).with_name("shim.c")
 
 
@@ -25,7 +28,7 @@ class Place(IntEnum):
 
     CALLS = 0
     KILL_AT = 1
-    TEAR = 2
+    KILL_AFTER = 2
     WRITES = 3
     WRITES_FROM = 4
     WRITES_MANY = 5

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
-from tests.durability.posting import LIMITS, body_of, report
+from tests.durability.posting import BATCH, LIMITS, body_of, report
 from tests.durability.recording import Act, Written
+from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
-from tpxd.spool import open_spool
+from tpxd.spool import Cursor, Spool, open_spool
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a sender knew when the end came.
+    """What the sender and the far end knew when the end came.
 
     Attributes:
         kept: numbers of reports that were answered 200, with their seqs.
-        settled: the newest seq that the queue was told to be done with.
+        sent: seqs that the far end has.
+        settled: those of them whose receipt is on disk.
         highest: the highest number that has an answer of any kind.
     """
 
     kept: dict[int, int]
-    settled: int
+    sent: frozenset[int]
+    settled: frozenset[int]
     highest: int
 
 
 def answered(text: str) -> Answered:
     """Read the lines that `posting` wrote; the last may be torn."""
     kept: dict[int, int] = {}
-    settled = highest = 0
+    sent: set[int] = set()
+    settled: set[int] = set()
+    highest = 0
     for line in text.split("\n")[:-1]:
         match line.split():
             case ["kept", n, seq]:
@@ -40,9 +45,11 @@ def answered(text: str) -> Answered:
                 highest = max(highest, int(n))
             case ["refused", n]:
                 highest = max(highest, int(n))
+            case ["sent", seq]:
+                sent.add(int(seq))
             case ["settled", seq]:
-                settled = max(settled, int(seq))
-    return Answered(kept, settled, highest)
+                settled.add(int(seq))
+    return Answered(kept, frozenset(sent), frozenset(settled), highest)
 
 
 def answers_in(acts: Sequence[Act]) -> Answered:
@@ -51,51 +58,96 @@ def answers_in(acts: Sequence[Act]) -> Answered:
     return answered(b"".join(lines).decode())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
-    """What is wrong, one line each, and what the spool itself said."""
+    """What is wrong, one line each.
 
-    wrong: list[str]
-    events: list[Event]
+    Attributes:
+        lost: of what was answered 200.
+        alarms: what the spool said although nothing had happened that people need to know.
+        other: whatever else.
+        again: how many uplinks the far end gets a second time.
+    """
+
+    lost: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    again: int = 0
+
+    @property
+    def wrong(self) -> list[str]:
+        """All of it."""
+        return [*self.lost, *self.alarms, *self.other]
+
+    def add(self, other: Outcome, where: str) -> None:
+        """Count another's lines in, with where that was."""
+        self.lost += [f"{where}: {one}" for one in other.lost]
+        self.alarms += [f"{where}: {one}" for one in other.alarms]
+        self.other += [f"{where}: {one}" for one in other.other]
+        self.again = max(self.again, other.again)
 
 
-def examine(path: Path, known: Answered, at_once: int = 8) -> Outcome:
+def examine(path: Path, known: Answered, at_once: int = 16, *, failed: bool = False) -> Outcome:
     """Open a spool, as after a start, and look for everything that was answered.
 
     Reports without an answer are posted again first, as the LRC does, and some that are new: each of them must be there
     afterwards, and none twice.
+
+    Args:
+        failed: the disk has, so that it is no false alarm to say so, and that nothing is lost.
     """
-    events: list[Event] = []
-    wrong: list[str] = []
-    last = known.highest + at_once
+    outcome = Outcome()
+
+    def tell(event: Event) -> None:
+        if not (failed and event.kind == "damage" and "the disk failed" in event.message and event.more["lost"] == 0):
+            outcome.alarms.append(f"an alarm: {event.message}")
 
     async def look() -> None:
         with trio.fail_after(60):
-            async with open_spool(path, LIMITS, report=events.append) as spool:
+            async with open_spool(path, LIMITS, report=tell) as spool:
                 cursor = await spool.cursor("look")
                 plant = await spool.cursor("plant")
-                if plant.position < known.settled:
-                    wrong.append(f"the queue was done with {known.settled} and is at {plant.position}")
-                seqs = dict(known.kept)
-                for n in range(1, last + 1):
-                    if n not in known.kept:
-                        seqs[n] = (await spool.append(report(n))).seq
-                first = spool.state.first_seq
-                bodies: dict[int, bytes] = {}
-                after = first - 1
-                while after < spool.state.last_seq:
-                    page = await spool.read(after)
-                    bodies |= {uplink.seq: uplink.body for uplink in page.uplinks}
-                    after = page.through
-                for n, seq in seqs.items():
-                    if bodies.get(seq) != body_of(n):
-                        wrong.append(f"report {n} was answered 200 as uplink {seq}, and is not there")
-                if len(set(bodies.values())) < len(bodies):
-                    wrong.append(f"{len(bodies) - len(set(bodies.values()))} reports are there twice")
+                await _look_at_queue(plant, known, outcome)
+                await _look_at_journal(spool, known, known.highest + at_once, outcome)
                 for queue in (cursor, plant):
                     if queue.ledger.imbalance:
-                        wrong.append(f"the ledger of {queue.id} does not balance: {queue.ledger}")
+                        outcome.other.append(f"the ledger of {queue.id} does not balance: {queue.ledger}")
 
-    trio.run(look)
-    wrong += [f"an alarm: {event.message}" for event in events]
-    return Outcome(wrong, events)
+    try:
+        trio.run(look)
+    except* SpoolUnavailable as group:
+        outcome.other.append(f"it cannot be read, or does not store: {group.exceptions[0]!r}")
+    return outcome
+
+
+async def _look_at_queue(plant: Cursor, known: Answered, outcome: Outcome) -> None:
+    waiting: set[int] = set()
+    while batch := await plant.next_batch(64, 1 << 20, max(waiting, default=None), wait=False):
+        waiting |= {uplink.seq for uplink in batch}
+    forgotten = {seq for seq in known.kept.values() if seq not in known.sent} - waiting
+    outcome.lost += [f"uplink {seq} waits for nobody, and was never sent" for seq in sorted(forgotten)]
+    outcome.other += [f"uplink {seq} is settled, and sent again" for seq in sorted(known.settled & waiting)]
+    outcome.again = len(known.sent & waiting)
+    if outcome.again > BATCH:
+        outcome.other.append(f"{outcome.again} uplinks are sent again; {BATCH} can have been in flight")
+
+
+async def _look_at_journal(spool: Spool, known: Answered, last: int, outcome: Outcome) -> None:
+    seqs = dict(known.kept)
+    for n in range(1, last + 1):
+        if n not in known.kept:
+            seqs[n] = (await spool.append(report(n))).seq
+    bodies: dict[int, bytes] = {}
+    after = spool.state.first_seq - 1
+    while after < spool.state.last_seq:
+        page = await spool.read(after)
+        bodies |= {uplink.seq: uplink.body for uplink in page.uplinks}
+        after = page.through
+    for n, seq in seqs.items():
+        if bodies.get(seq) != body_of(n):
+            outcome.lost.append(f"report {n} was answered 200 as uplink {seq}, and is not there")
+    different = set(bodies.values())
+    if len(different) < len(bodies):
+        outcome.other.append(f"{len(bodies) - len(different)} reports are there twice")
+    if invented := different - {body_of(n) for n in range(1, last + 1)}:
+        outcome.other.append(f"{len(invented)} reports are there that nobody posted")

@@ -15,13 +15,13 @@ def test_a_record_followed_to_its_end_is_what_lies_there(in_memory: Path) -> Non
     followed = Disk()
     for act in posted(disk, 60):
         followed.follow(act)
-    there = {one.name: one.read_bytes() for one in disk.root.iterdir() if one.suffix != ".lock"}
+    there = {one.name: one.read_bytes() for one in disk.root.iterdir()}
     assert followed.image(Loss.NOTHING, Random(0)) == there
     assert followed.image(Loss.ALL, Random(0))["spool.db"] == there["spool.db"]
 
 
 def test_a_start_after_a_power_cut_is_ordinary(in_memory: Path) -> None:
-    acts = posted(shim.disk(in_memory, record=True), 150)
+    acts = posted(shim.disk(in_memory, record=True), 60)
     chance, wrong = Random(1), []
     for at, disk in log_syncs(acts):
         for loss in Loss:
@@ -33,7 +33,7 @@ def test_a_start_after_a_power_cut_is_ordinary(in_memory: Path) -> None:
 def test_what_a_start_finds_is_on_disk_before_it_is_answered_for(in_memory: Path) -> None:
     """A commit that was written and not synced looks whole after a kill; its reports are answered as duplicates."""
     wrong = []
-    for sync in range(10, 22, 3):
+    for sync in (10, 19):
         disk = shim.disk(in_memory / f"killed at sync {sync}", record=True)
         disk.fail_syncs(shim.KILL, sync)
         killed = posted(disk, 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -163,6 +164,23 @@ def test_the_log_is_cut_after_a_transaction_that_failed(tmp_path: Path, failing:
     log = sidecars(path)[0].read_bytes()
     assert log[16:24] != salts
     assert journal.state.last_seq == 7
+    journal.close()
+
+
+def test_the_log_is_cut_after_a_kill(tmp_path: Path) -> None:
+    """What a killed process left behind the last commit would else lie behind the next one, and look like damage."""
+    killed, path = tmp_path / "killed.db", tmp_path / "spool.db"
+    journal = start_journal(killed, 4_096, lambda: 1_795_000_000.0, lambda event: None)
+    store(journal, [10] * 3)
+    for one, copy in zip((killed, *sidecars(killed)), (path, *sidecars(path)), strict=True):
+        if one.exists():
+            shutil.copy(one, copy)
+    journal.close()
+    salts = sidecars(path)[0].read_bytes()[16:24]
+    journal = start_journal(path, 4_096, lambda: 1_795_000_000.0, lambda event: None)
+    store(journal, [10])
+    assert sidecars(path)[0].read_bytes()[16:24] != salts
+    assert journal.state.last_seq == 4
     journal.close()
 
 

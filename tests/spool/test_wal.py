@@ -137,3 +137,22 @@ def test_what_is_kept_is_what_sqlite_keeps(
         if torn:
             torn[int(place * len(torn))] = byte
     assert check_wal(bytes(torn), PAGE).kept == kept_by_sqlite(bytes(torn), tmp_path)
+
+
+def test_a_header_that_was_torn_when_the_log_began_anew_is_no_damage(tmp_path: Path) -> None:
+    """All that the log held is in the database, though older generations of it lie behind the newest one."""
+    path = tmp_path / "any.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for pragma in (f"page_size = {PAGE}", "journal_mode = WAL"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        connection.execute("CREATE TABLE numbers(n INTEGER PRIMARY KEY, text)")
+        for rows in (8, 1):
+            for n in range(rows):
+                connection.execute("REPLACE INTO numbers VALUES (?, ?)", (n, f"{rows}" * 200))
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        database, before = path.read_bytes(), sidecars(path)[0].read_bytes()
+        connection.execute("REPLACE INTO numbers VALUES (3, 'new')")
+        after = sidecars(path)[0].read_bytes()
+    for torn in range(HEADER_BYTES + 1):
+        check = check_wal(after[:torn] + before[torn:], PAGE)
+        assert check.problem is None or not check.adds_to(database), torn

@@ -66,7 +66,7 @@ class Journal:
         self._changed_cursors: set[str] = set()
         self._changed_meta: set[str] = set()
         self._changed_ids = False
-        self._unclean = False
+        self._unclean = True
         self.closed = False
 
     def close(self) -> None:
@@ -79,8 +79,8 @@ class Journal:
     def transaction(self) -> Iterator[None]:
         """Everything inside becomes durable together at the end or, after an error, nothing of it.
 
-        What a failed transaction has left in the log may bear the mark of a commit. The log is cut before the next one
-        is written over it, so that no part of it ever comes back.
+        What a failed transaction has left in the log, or a killed process, may bear the mark of a commit. The log is
+        cut before the next one is written over it, so that no part of it ever comes back, or looks like damage.
         """
         if self._unclean:
             self.cut_log()

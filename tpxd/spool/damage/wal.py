@@ -8,11 +8,15 @@ without a word. So the frames behind the break are asked whether they prove that
 A frame is of this log when both of its salts are the header's. Its checksum goes on from the one before it, which is
 stored in the frame before, so that each frame can be judged by itself.
 
-A transaction is written only after the one before it was synced, and after one that failed the log is cut before the
-next. So at most one transaction can have been under way, and it is the last. The frame that ends a transaction bears a
-mark. Where a frame of this log stands behind such a mark, the marked transaction had been committed; if it lies behind
-the break, that is damage. Where none does, the broken transaction is the last: torn or damaged, nobody can tell, and it
-never happened.
+A transaction is written only after the one before it was synced, and after one that failed, or a kill, the log is cut
+before the next. So at most one transaction can have been under way, and it is the last. The frame that ends a
+transaction bears a mark. Where a frame of this log stands behind such a mark, the marked transaction had been
+committed; if it lies behind the break, that is damage. Where none does, the broken transaction is the last: torn or
+damaged, nobody can tell, and it never happened.
+
+Where the header does not hold, it was torn when the log began anew, or a byte of it has changed. The first frame tells
+which frames count then: as long as no other was written in its place it is of the newest generation, and older ones
+may lie behind it. Where it does not hold either, the header's salts do, unless nothing of the header can be believed.
 
 Of transactions behind a break count those that are proven so, and a last one that is whole.
 
@@ -93,8 +97,15 @@ def check_wal(content: bytes, page_size: int) -> WalCheck:
         page_size = size
     step = FRAME_HEADER_BYTES + page_size
     raw = [content[at : at + step] for at in range(HEADER_BYTES, len(content) - step + 1, step)]
-    salts = (salt1, salt2) if sound else _likely_salts((salt1, salt2), raw)
-    return _summary(_judge(raw, salts, (tuple_of(stored), computed), little=little), page_size, sound=sound)
+    seeds = (tuple_of(stored), computed)
+    salts = (salt1, salt2)
+    if raw and not sound:
+        (first,) = _judge(raw[:1], _salts(raw[0]), seeds, little=little)
+        if first.intact:
+            salts = _salts(raw[0])
+        elif magic not in (MAGIC_LITTLE_ENDIAN, MAGIC_BIG_ENDIAN):
+            salts = _likely_salts(salts, raw)
+    return _summary(_judge(raw, salts, seeds, little=little), page_size, sound=sound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +169,14 @@ def _summary(judged: list[_Judged], page_size: int, *, sound: bool) -> WalCheck:
 
 def _likely_salts(header: Checksum, raw: Sequence[bytes]) -> Checksum:
     """The salts that the header and the first frames agree about most, each by itself."""
-    pairs = [header, *[struct.unpack(">2I", frame[8:16]) for frame in raw[:WITNESSES]]]
+    pairs = [header, *[_salts(frame) for frame in raw[:WITNESSES]]]
     first = Counter(pair[0] for pair in pairs).most_common(1)[0][0]
     second = Counter(pair[1] for pair in pairs).most_common(1)[0][0]
+    return first, second
+
+
+def _salts(frame: bytes) -> Checksum:
+    first, second = struct.unpack(">2I", frame[8:16])
     return first, second
 
 
