@@ -26,7 +26,7 @@ import trio
 from tpxd import connectors, sdnotify
 from tpxd.broker.keeper import run_broker
 from tpxd.config.secret import SecretSources
-from tpxd.config.settings import FILE_NAME, Settings, check_settings
+from tpxd.config.settings import FILE_NAME, Settings, settings_to_run
 from tpxd.control.daemon_state import DaemonState, Pulse
 from tpxd.control.server import serve_control
 from tpxd.downlinks.lrc_sender import NOT_SET, LrcSender
@@ -69,7 +69,7 @@ def run(config_dir: Path) -> int:
     """
     try:
         path = config_dir / FILE_NAME
-        settings, remarks = check_settings(path, str(path), SecretSources(config_dir))
+        settings, remarks = settings_to_run(path, SecretSources(config_dir))
     except ConfigError as error:
         for problem in error.problems:
             logging.getLogger("tpxd").error("%s", problem)

@@ -72,6 +72,12 @@ NOW, OVERCOME = "2026-11-20T10:00:00Z connection refused", "2026-11-20T10:00:00Z
             ["plant: is the broker running?; tried again at 2026-11-20T11:00:00Z"],
         ),
         (ill("plant", lastError=AT | {"hint": None}, since=AFTER), NOW, []),
+        (
+            ill("plant", file={"generation": 1, "running": 1, "error": None, "warning": "x.toml: it goes on"})
+            | {"lastError": AT | {"hint": None}, "since": AFTER},
+            NOW,
+            ["warning: x.toml: it goes on"],
+        ),
         (connection_document("plant", lastError=AT, since=AFTER), OVERCOME, []),
         (connection_document("plant", lastError=AT, since=BEFORE, lastDelivery=AFTER), OVERCOME, []),
         (

@@ -13,7 +13,6 @@ from tpxd.cli.check import check
 from tpxd.config.fields import SecretSources
 from tpxd.config.secret import in_lines
 from tpxd.reload.files import Broken, Loaded, parse_file
-from tpxd.reload.versions import ConfigDir
 from tpxd.wire.tls import check_pems
 
 connectors.load()
@@ -66,24 +65,6 @@ def test_no_uplink_is_younger_than_nothing() -> None:
     (told,) = problems('uplinkTimeValidity = "0s"')
     assert "leave the key out for no limit" in told
     assert problems('uplinkTimeValidity = "1s"') == []
-
-
-def test_what_only_this_version_refuses_goes_on_where_it_ran_before(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    connections, last_good = tmp_path / "connections.d", tmp_path / "last-good"
-    connections.mkdir()
-    text = plant(more='uplinkTimeValidity = "0s"')
-    (connections / "new.toml").write_text(text)
-    (connections / "old.toml").write_text(text.replace("0s", "1s"))
-    before = ConfigDir(connections, last_good)
-    before.accept("old", before.read().desired["old"].generation)
-    (connections / "old.toml").write_text(text)
-    (last_good / "old.toml").write_bytes((last_good / "old.toml").read_bytes().replace(b'"1s"', b'"0s"'))
-    found = ConfigDir(connections, last_good).read().desired
-    assert (found["old"].problems, found["old"].model is not None) == ((), True)
-    assert (len(found["new"].problems), found["new"].model) == (1, None)
-    assert [record.getMessage() for record in caplog.records if "it goes on as before" in record.getMessage()]
 
 
 def test_create_devices_of_an_exported_file_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

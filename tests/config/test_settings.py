@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tpxd.config.secret import SecretSources
-from tpxd.config.settings import Settings, check_settings, load_settings
+from tpxd.config.settings import Settings, check_settings, load_settings, settings_to_run
 from tpxd.errors import ConfigError
 
 EVERYTHING = """\
@@ -229,6 +229,22 @@ def test_the_keys_of_the_lrc_have_32_hex_digits(tmp_path: Path) -> None:
     used = written(tmp_path, text).lrc
     assert (used.signing_key, used.token_keys["A.B"]) == ("abcd", KEY[1:]), "a daemon that ran goes on"
     assert remarks(tmp_path, f'[lrc]\nas_key = "{KEY}"\ntunnel_keys = {{ A = "{KEY.upper()}" }}') == []
+
+
+def test_what_only_this_version_refuses_does_not_keep_a_daemon_from_starting(tmp_path: Path) -> None:
+    file = tmp_path / "tpxd.toml"
+    for text, told in (
+        ('[control]\ntoken = "*****"\n', "is the mask that stands for a secret"),
+        ("#" * (64 * 1024 + 1), "is larger than 64 KiB"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=told):
+            check_settings(file, "tpxd.toml", SecretSources(tmp_path))
+        _, (warning,) = settings_to_run(file, SecretSources(tmp_path))
+        assert (warning.severity, told in warning.message) == ("warning", True)
+        file.write_text(f"{text}\nnonsense = 1")
+        with pytest.raises(ConfigError, match=told):
+            settings_to_run(file, SecretSources(tmp_path))
 
 
 def test_keys_are_used_without_their_dashes(tmp_path: Path) -> None:

@@ -315,9 +315,9 @@ def test_what_did_not_change_is_not_read_again_and_every_change_is_seen(
     config_dir = opened()
     reads: list[Path] = []
 
-    def noted(path: Path, *given: Any) -> Entry:
+    def noted(path: Path, *given: Any, most_bytes: int) -> Entry:
         reads.append(path)
-        return load_file(path, *given)
+        return load_file(path, *given, most_bytes=most_bytes)
 
     monkeypatch.setattr(config_dir_module, "load_file", noted)
     first = read_and_accept(config_dir)

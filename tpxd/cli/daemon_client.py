@@ -12,7 +12,7 @@ import httpx
 
 from tpxd.cli.options import DEFAULT_CONFIG
 from tpxd.config.secret import SecretSources
-from tpxd.config.settings import FILE_NAME, ControlSettings, check_settings
+from tpxd.config.settings import FILE_NAME, ControlSettings, settings_to_run
 from tpxd.errors import TpxdError
 
 SYSTEMD_SOCKET: Final = Path("/run/tpxd/control.sock")
@@ -77,7 +77,7 @@ def ask(config_dir: Path, method: str, path: str, content: bytes | None = None) 
         Unreachable: no one answers; says what was tried.
     """
     sources = SecretSources(config_dir, lenient=True)
-    settings, _ = check_settings(config_dir / FILE_NAME, str(config_dir / FILE_NAME), sources)
+    settings, _ = settings_to_run(config_dir / FILE_NAME, sources)
     token = settings.control.token.get_secret_value()
     headers = {"authorization": f"Bearer {token}"} if token else {}
     tried = []

@@ -103,10 +103,11 @@ def _to_the_second(text: str) -> str:
 def concerns(health: dict[str, Any]) -> list[str]:
     """What needs a person: what to do about each connection, errors in files, and the parts that are not healthy."""
     connections = health["connections"]
-    errors = (document["file"]["error"] for document in connections.values())
+    files = [document["file"] for document in connections.values()]
     return [
         *(f"{id}: {'; '.join(steps)}" for id, document in connections.items() if (steps := _steps(document))),
-        *(error for error in errors if error is not None),
+        *(file["error"] for file in files if file["error"] is not None),
+        *(f"warning: {file['warning']}" for file in files if file.get("warning")),
         *health["problems"],
         *(_of_part(name, health[name]) for name in ("intake", "lrc", "spool") if not health[name]["healthy"]),
     ]

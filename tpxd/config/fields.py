@@ -21,7 +21,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from tpxd.config.secret import HexKey, Pem, Secret, SecretSources, hidden, resolve, schema
+from tpxd.config.secret import HexKey, Pem, Secret, SecretSources, forgives, hidden, resolve, schema
 from tpxd.errors import PatternError
 from tpxd.lorawan.durations import format_duration, parse_duration, parse_size
 from tpxd.lorawan.patterns import Pattern, Target, compile_pattern
@@ -39,12 +39,13 @@ LONGEST_SHOWN = 60
 def _text(parse: Callable[[str], Any], example: str) -> PlainValidator:
     """Accepts text that `parse` understands."""
 
-    def validate(value: Any) -> Any:
-        if not isinstance(value, str):
-            raise ValueError(f"{_typed(value)} is not text; write it as {example}")
-        return parse(value)
+    return PlainValidator(lambda value: parse(_checked_text(value, example)))
 
-    return PlainValidator(validate)
+
+def _checked_text(value: Any, example: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{_typed(value)} is not text; write it as {example}")
+    return value
 
 
 def _typed(value: Any) -> str:
@@ -102,21 +103,21 @@ def parse_host_and_port(text: str, *, lowest_port: int = 1) -> HostAndPort:
     return HostAndPort(host, int(port))
 
 
-def _pattern(target: Target) -> Callable[[str], Pattern]:
-    def parse(text: str) -> Pattern:
+def _pattern(target: Target, example: str) -> PlainValidator:
+    def validate(value: Any, info: ValidationInfo) -> Pattern:
         try:
-            return compile_pattern(text, target)
+            return compile_pattern(_checked_text(value, example), target, forgiving=forgives(info))
         except PatternError as error:
             raise ValueError(str(error)) from error
 
-    return parse
+    return PlainValidator(validate)
 
 
 def _header(value: Any, info: ValidationInfo) -> Pattern:
     """A header's value may be a password: it may be a reference, and no error repeats any part of it."""
     text = resolve(value, info) or ""
     try:
-        return compile_pattern(text, Target.HEADER)
+        return compile_pattern(text, Target.HEADER, forgiving=forgives(info))
     except PatternError:
         raise ValueError(
             "is no header value, which is one line of at most 65535 bytes; braces hold a field's name, such as {DevEUI}"
@@ -165,7 +166,7 @@ _as_written = PlainSerializer(lambda pattern: pattern.text, return_type=str)
 
 MqttPattern = Annotated[
     Pattern,
-    _text(_pattern(Target.MQTT_TOPIC), '"plant/{DevEUI}/uplink"'),
+    _pattern(Target.MQTT_TOPIC, '"plant/{DevEUI}/uplink"'),
     _as_written,
     WithJsonSchema({**_string, "examples": ["plant/{DevEUI}/uplink"]}),
 ]
@@ -173,7 +174,7 @@ MqttPattern = Annotated[
 
 AmqpPattern = Annotated[
     Pattern,
-    _text(_pattern(Target.AMQP_KEY), '"plant.{DevEUI}.uplink"'),
+    _pattern(Target.AMQP_KEY, '"plant.{DevEUI}.uplink"'),
     _as_written,
     WithJsonSchema({**_string, "examples": ["plant.{DevEUI}.uplink"]}),
 ]

@@ -20,9 +20,10 @@ import re
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from tpxd.config.fields import Part
+from tpxd.config.secret import forgives
 from tpxd.errors import TooSlow
 from tpxd.lorawan.json_path import JsonPath
 from tpxd.lorawan.uplink import AnyReport
@@ -100,13 +101,13 @@ class JsonPathMatcher(Part):
 
     @field_validator("path")
     @classmethod
-    def _check(cls, path: str) -> str:
-        JsonPath(path)
+    def _check(cls, path: str, info: ValidationInfo) -> str:
+        JsonPath(path, forgiving=forgives(info))
         return path
 
     @cached_property
     def _query(self) -> JsonPath:
-        return JsonPath(self.path)
+        return JsonPath(self.path, forgiving=True)  # whether it is let pass was decided when its file was read
 
     def matches(self, uplink: AnyReport) -> bool:
         """Whether the path finds something; a filter that does not fit the report's types finds nothing.

@@ -13,7 +13,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
@@ -36,7 +36,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 from tpxd.config.fields import Address, Duration, Part, Size, parse_host_and_port
 from tpxd.config.problems import dotted, is_ours, message_of, schema_of, validate
 from tpxd.config.secret import DASHES, NO_HEX_KEY, Secret, SecretSources, hex_digits
-from tpxd.config.toml import TomlSource, is_missing, read_toml
+from tpxd.config.toml import MAX_BYTES, MAX_BYTES_BEFORE, TomlSource, is_missing, read_toml
 from tpxd.config.toml_places import Loc
 from tpxd.errors import ConfigError, Problem
 
@@ -240,8 +240,25 @@ def load_settings(config_dir: Path) -> Settings:
     Raises:
         ConfigError: everything that is wrong with the file, or else with the environment.
     """
-    settings, _ = check_settings(config_dir / FILE_NAME, str(config_dir / FILE_NAME), SecretSources(config_dir))
+    path = config_dir / FILE_NAME
+    settings, _ = settings_to_run(path, SecretSources(config_dir))
     return settings
+
+
+def settings_to_run(path: Path, sources: SecretSources) -> tuple[Settings, list[Problem]]:
+    """`check_settings`, for whom what earlier versions took and this one refuses is a warning too.
+
+    Raises:
+        ConfigError: as `load_settings`.
+    """
+    try:
+        return check_settings(path, str(path), sources)
+    except ConfigError as error:
+        try:
+            settings, warnings = check_settings(path, str(path), replace(sources, forgiving=True))
+        except ConfigError:
+            raise error from None
+        return settings, [*(replace(problem, severity="warning") for problem in error.problems), *warnings]
 
 
 def check_settings(path: Path, shown: str, sources: SecretSources) -> tuple[Settings, list[Problem]]:
@@ -252,7 +269,7 @@ def check_settings(path: Path, shown: str, sources: SecretSources) -> tuple[Sett
     Raises:
         ConfigError: as `load_settings`.
     """
-    source = TomlSource(shown, "", {}) if is_missing(path) else read_toml(path, shown)[1]
+    source = TomlSource(shown, "", {}) if is_missing(path) else _source(path, shown, sources)
     settings, warnings = validate(Settings, source, sources)
     overrides = _environment()
     if overrides:
@@ -260,6 +277,10 @@ def check_settings(path: Path, shown: str, sources: SecretSources) -> tuple[Sett
     unresolved = {_place(problem) for problem in warnings}
     found = [_placed(source, overrides, remark) for remark in remarks(settings)]
     return settings, [*warnings, *(problem for problem in found if _place(problem) not in unresolved)]
+
+
+def _source(path: Path, shown: str, sources: SecretSources) -> TomlSource:
+    return read_toml(path, shown, most_bytes=MAX_BYTES_BEFORE if sources.forgiving else MAX_BYTES)[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from tpxd.config.toml_places import Loc, Place, Places, find_places, long_key
 from tpxd.errors import ConfigError, Problem, unreadable
 
 MAX_BYTES: Final = 64 * 1024
+MAX_BYTES_BEFORE: Final = 1024 * 1024
+"""The most that earlier versions took, for what ran under one of them."""
 MAX_CONVERTER_BYTES: Final = 1024 * 1024
 """The most that a converter in `drivers_dir` may have, which holds its script."""
 MAX_DEPTH: Final = 32
@@ -82,9 +84,14 @@ def read_bytes(path: Path, shown: str, *, most_bytes: int = MAX_BYTES) -> bytes:
         if isinstance(error, FileNotFoundError) and path.is_symlink():
             raise _whole(shown, f"is a link to {path.readlink()}, which does not exist; mend or remove it") from error
         raise _whole(shown, unreadable(error)) from error
+    check_size(content, shown, most_bytes)
+    return content
+
+
+def check_size(content: bytes, shown: str, most_bytes: int = MAX_BYTES) -> None:
+    """Refuse what is larger; raises ConfigError."""
     if len(content) > most_bytes:
         raise _whole(shown, f"is larger than {most_bytes // 1024} KiB, the most a file may have")
-    return content
 
 
 def is_missing(path: Path) -> bool:

@@ -73,16 +73,31 @@ PASSING = (State.OPENING, State.AUTHENTICATING, State.CLOSING)
 
 @dataclass(slots=True)
 class FileState:
-    """Which version of the file runs, and what is wrong with the newest one."""
+    """Which version of the file runs, and what is wrong with the newest one; warnings keep it from nothing."""
 
     generation: int = 0
     running: int | None = None
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def error(self) -> str | None:
         """The problems as one text, None when the file is fine."""
-        return "; ".join(str(problem) for problem in self.problems) or None
+        return _as_one_text(self.problems)
+
+    @property
+    def warning(self) -> str | None:
+        """What is let pass since it ran before, as one text, None when there is nothing such."""
+        return _as_one_text(self.warnings)
+
+    def to_document(self) -> dict[str, Any]:
+        """As the health document shows it; `warning` is there only where there is one."""
+        document = {"generation": self.generation, "running": self.running, "error": self.error}
+        return document | ({"warning": self.warning} if self.warnings else {})
+
+
+def _as_one_text(problems: tuple[Problem, ...]) -> str | None:
+    return "; ".join(str(problem) for problem in problems) or None
 
 
 @dataclass(slots=True)
@@ -250,7 +265,7 @@ class Health:
             "since": timestamp(self.since),
             "healthy": self.healthy,
             "reason": self.reason or self.why() or self.trouble,
-            "file": {"generation": self.file.generation, "running": self.file.running, "error": self.file.error},
+            "file": self.file.to_document(),
             "uplinks": {
                 "received": ledger.received,
                 "delivered": ledger.delivered,

@@ -50,6 +50,10 @@ class Budget:
 class BoundedRegex:
     """An expression that shares a budget with the others of its evaluation.
 
+    Args:
+        forgiving: one that earlier versions compiled and these bounds refuse runs on `re`, where nothing but the
+            length of the text is bounded; for a file that ran before an upgrade.
+
     Attributes:
         pattern: as it was written.
         nested: a repetition stands inside of another, which may take very long on some texts.
@@ -58,18 +62,18 @@ class BoundedRegex:
         ValueError: it is none, or repeats too much; why, in one line.
     """
 
-    def __init__(self, pattern: str, flags: int, budget: Budget) -> None:
+    def __init__(self, pattern: str, flags: int, budget: Budget, *, forgiving: bool = False) -> None:
         repeats, self.nested = survey(pattern)
-        if repeats > MOST_REPEATS:
-            raise ValueError(f"a regular expression repeats more than {MOST_REPEATS} times")
         self.pattern = pattern
         self._budget = budget
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a set may mean another one some day
             try:
-                self._compiled = regex.compile(pattern, flags)
-            except regex.error as error:
-                raise ValueError(f"{error} of a regular expression") from error
+                self._compiled = _compiled(pattern, flags, repeats)
+            except ValueError:
+                if not forgiving:
+                    raise
+                self._compiled = _as_before(pattern, flags)
 
     def fullmatch(self, text: str) -> bool:
         """Whether it matches the whole text, cut at `TEXT_CHARACTERS`; raises Overrun."""
@@ -80,10 +84,30 @@ class BoundedRegex:
         return self._in_time(self._compiled.search, text)
 
     def _in_time(self, match: Callable[..., object], text: str) -> bool:
+        left_s = self._budget.left_s()
+        if isinstance(self._compiled, re.Pattern):
+            return match(text[:TEXT_CHARACTERS]) is not None
         try:
-            return match(text[:TEXT_CHARACTERS], timeout=self._budget.left_s()) is not None
+            return match(text[:TEXT_CHARACTERS], timeout=left_s) is not None
         except TimeoutError:
             raise Overrun from None
+
+
+def _compiled(pattern: str, flags: int, repeats: int) -> regex.Pattern[str] | re.Pattern[str]:
+    if repeats > MOST_REPEATS:
+        raise ValueError(f"a regular expression repeats more than {MOST_REPEATS} times")
+    try:
+        return regex.compile(pattern, flags)
+    except regex.error as error:
+        raise ValueError(f"{error} of a regular expression") from error
+
+
+def _as_before(pattern: str, flags: int) -> re.Pattern[str]:
+    """The expression on `re`, whose flag for ASCII has another number."""
+    try:
+        return re.compile(pattern, re.ASCII | flags & ~regex.ASCII if flags & regex.ASCII else flags)
+    except re.error as error:
+        raise ValueError(f"{error} of a regular expression") from error
 
 
 def survey(pattern: str) -> tuple[int, bool]:

@@ -69,8 +69,8 @@ class Expression:
         return self.literal or ""
 
 
-def split(text: str) -> list[str | Expression]:
-    """Take a pattern apart: literal text and expressions, in order; no empty texts.
+def split(text: str, *, forgiving: bool = False) -> list[str | Expression]:
+    """Take a pattern apart: literal text and expressions, in order; no empty texts. `forgiving` is for `JsonPath`.
 
     Raises:
         PatternError: where it is wrong, counted from 1, and what is expected there.
@@ -82,14 +82,14 @@ def split(text: str) -> list[str | Expression]:
             raise pattern_error(text, brace.start(), 'this "}" closes nothing; its "{" is missing')
         if brace.start() > begin:
             parts.append(text[begin : brace.start()])
-        expression, begin = _expression(text, brace.start())
+        expression, begin = _expression(text, brace.start(), forgiving)
         parts.append(expression)
     if begin < len(text):
         parts.append(text[begin:])
     return parts
 
 
-def _expression(text: str, brace: int) -> tuple[Expression, int]:
+def _expression(text: str, brace: int, forgiving: bool) -> tuple[Expression, int]:
     """The expression whose opening brace is at `brace`, and the index after its closing one."""
     alternatives: list[tuple[int, str]] = []
     open_brackets: list[int] = []
@@ -116,11 +116,11 @@ def _expression(text: str, brace: int) -> tuple[Expression, int]:
                 )
             case "}":
                 alternatives.append((begin, text[begin:at]))
-                return _compiled(text, brace + 1, at, alternatives), at + 1
+                return _compiled(text, brace + 1, at, alternatives, forgiving), at + 1
     raise pattern_error(text, brace, 'this "{" has no "}"')
 
 
-def _compiled(text: str, begin: int, end: int, alternatives: list[tuple[int, str]]) -> Expression:
+def _compiled(text: str, begin: int, end: int, alternatives: list[tuple[int, str]], forgiving: bool) -> Expression:
     names: list[str] = []
     lookups: list[Lookup] = []
     literal: str | None = None
@@ -137,7 +137,8 @@ def _compiled(text: str, begin: int, end: int, alternatives: list[tuple[int, str
                 raise pattern_error(text, at, "the text in quotes is empty")
             continue
         names.append(alternative)
-        lookups.append(_json_path(text, at, alternative) if alternative[0] == "$" else _path(text, at, alternative))
+        is_json_path = alternative[0] == "$"
+        lookups.append(_json_path(text, at, alternative, forgiving) if is_json_path else _path(text, at, alternative))
     return Expression(text[begin:end], tuple(names), tuple(lookups), literal)
 
 
@@ -165,9 +166,9 @@ def _path(text: str, at: int, path: str) -> Lookup:
     return lookup
 
 
-def _json_path(text: str, at: int, path: str) -> Lookup:
+def _json_path(text: str, at: int, path: str, forgiving: bool) -> Lookup:
     try:
-        query = JsonPath(path)
+        query = JsonPath(path, forgiving=forgiving)
     except ValueError as error:
         raise pattern_error(text, at, str(error)) from error
 

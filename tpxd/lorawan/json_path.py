@@ -27,10 +27,15 @@ OVERRUNS: Final = 3
 REST_S: Final = 600.0
 MAX_LANES: Final = 1_000
 """Devices on whose uplinks an expression took too long, the newest ones."""
+BROUGHT_CHARACTERS: Final = 100
+"""The longest regular expression that an uplink may bring, where a file of before has it so."""
 
 
 class JsonPath:
     """A path as people write it.
+
+    Args:
+        forgiving: take expressions that earlier versions took and this one refuses; see `BoundedRegex`.
 
     Attributes:
         nested: the regular expressions of it in which a repetition stands inside of another.
@@ -39,11 +44,11 @@ class JsonPath:
         ValueError: it is none; why, in one line.
     """
 
-    def __init__(self, text: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, text: str, *, monotonic: Callable[[], float] = time.monotonic, forgiving: bool = False) -> None:
         self._budget = Budget()
         self._monotonic = monotonic
         self._overruns: dict[str, list[float]] = {}
-        parser = _Parser(self._budget)
+        parser = _Parser(self._budget, forgiving)
         try:
             self._query = parser.env.compile(text)
         except (jsonpath.JSONPathError, ValueError, OverflowError) as error:
@@ -108,7 +113,7 @@ class _Parser(jsonpath.Parser):
 
     RE_FLAG_MAP = {"a": regex.ASCII, "i": regex.IGNORECASE, "m": regex.MULTILINE, "s": regex.DOTALL}  # noqa: RUF012
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, forgiving: bool) -> None:
         environment = jsonpath.JSONPathEnvironment()
         super().__init__(env=environment)
         environment.parser = self
@@ -116,12 +121,24 @@ class _Parser(jsonpath.Parser):
         environment.function_extensions["search"] = _Function(self, BoundedRegex.search)
         self.expressions: dict[tuple[str, int], BoundedRegex] = {}
         self._budget = budget
+        self._forgiving = forgiving
 
     def expression(self, pattern: str, flags: int = 0) -> BoundedRegex:
         """Compile an expression, once; raises ValueError."""
         if (pattern, flags) not in self.expressions:
-            self.expressions[pattern, flags] = BoundedRegex(pattern, flags, self._budget)
+            self.expressions[pattern, flags] = BoundedRegex(pattern, flags, self._budget, forgiving=self._forgiving)
         return self.expressions[pattern, flags]
+
+    def asked(self, pattern: object) -> BoundedRegex | None:
+        """What a function is asked with: an expression of the path, or one that an uplink brings, if it is short."""
+        if not isinstance(pattern, str):
+            return None
+        if (pattern, 0) in self.expressions:
+            return self.expressions[pattern, 0]
+        try:
+            return BoundedRegex(pattern, 0, self._budget) if len(pattern) <= BROUGHT_CHARACTERS else None
+        except ValueError:
+            return None
 
     def parse_regex(self, stream: TokenStream) -> BaseExpression:
         """A literal after `=~`, whose right side the library asks for `fullmatch`."""
@@ -136,10 +153,11 @@ class _Parser(jsonpath.Parser):
         """A call of a function."""
         call = super().parse_function_extension(stream)
         if isinstance(call, FunctionExtension) and call.name in ("match", "search"):
-            if not isinstance(call.args[1], StringLiteral):
+            if isinstance(call.args[1], StringLiteral):
+                self.expression(call.args[1].value)
+            elif not self._forgiving:
                 # one that an uplink brings could hold everything up while it is compiled
                 raise ValueError(f"the second argument of {call.name}() must be a text in quotes")
-            self.expression(call.args[1].value)
         return call
 
 
@@ -153,5 +171,6 @@ class _Function(FilterFunction):
         self._parser = parser
         self._ask = ask
 
-    def __call__(self, value: object, pattern: str) -> bool:
-        return isinstance(value, str) and self._ask(self._parser.expression(pattern), value)
+    def __call__(self, value: object, pattern: object) -> bool:
+        expression = self._parser.asked(pattern)
+        return isinstance(value, str) and expression is not None and self._ask(expression, value)

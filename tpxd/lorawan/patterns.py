@@ -226,8 +226,8 @@ def _missing_hint(expression: Expression) -> str:
     return "a text in quotes after | stands for what an uplink lacks, such as {CustomerData.name|'none'}"
 
 
-def compile_pattern(text: str, target: Target) -> Pattern:
-    """Compile a pattern, once, when its file is read.
+def compile_pattern(text: str, target: Target, *, forgiving: bool = False) -> Pattern:
+    """Compile a pattern, once, when its file is read. `forgiving` is for `JsonPath`.
 
     Raises:
         PatternError: what is wrong, at which position, and what is expected there.
@@ -238,7 +238,7 @@ def compile_pattern(text: str, target: Target) -> Pattern:
         raise PatternError(f"the {target.value} is empty; write at least one level, such as {{DevEUI}}")
     if found := _UNPRINTABLE.search(written):
         raise pattern_error(written, found.start(), f"a pattern cannot hold {found[0]!r}")
-    parts = split(written)
+    parts = split(written, forgiving=forgiving)
     _refuse_unsafe(written, parts, target, rules)
     # an expression becomes one character at least, as a level with braces does in what a client subscribes to
     least = sum(len(part.encode()) if isinstance(part, str) else 1 for part in parts)

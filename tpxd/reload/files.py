@@ -4,7 +4,7 @@
     connections.d/.plant.swp     ignored, as is everything that does not end in .toml
     connections.d/Plant.toml     a stray: its name is no id, which is told and not passed over in silence
 
-Nothing here remembers or decides; `config_dir` does.
+Nothing here remembers or decides; `versions` does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tpxd.config.connection_file import ConnectionFile, ConnectorConfig
 from tpxd.config.fields import SecretSources
 from tpxd.config.problems import MOST, shortened, suggestion, validate
 from tpxd.config.secret import Fingerprint, fingerprint, plain
-from tpxd.config.toml import TomlSource, parse_toml, read_bytes
+from tpxd.config.toml import MAX_BYTES, TomlSource, check_size, parse_toml, read_bytes
 from tpxd.connection.chains import circle
 from tpxd.connector import REGISTRY
 from tpxd.errors import ConfigError, Problem, unreadable
@@ -43,7 +43,7 @@ class Loaded:
     Attributes:
         digest: changes when the file or a file that its secrets name does.
         watched: the files that its secrets name, with what they held.
-        warnings: what lenient sources let pass.
+        warnings: what lenient or forgiving sources let pass.
     """
 
     id: str
@@ -132,11 +132,13 @@ def is_connection_name(name: str) -> bool:
     return name.endswith(SUFFIX) and not name.startswith(".")
 
 
-def load_file(path: Path, sources: SecretSources, shown: str, known: Entry | None = None) -> Entry:
-    """Read one connection file; its id is its stem."""
+def load_file(
+    path: Path, sources: SecretSources, shown: str, known: Entry | None = None, *, most_bytes: int = MAX_BYTES
+) -> Entry:
+    """Read one connection file, its id is its stem; more than `most_bytes` of it are not even read."""
     id = path.name.removesuffix(SUFFIX)
     try:
-        content = read_bytes(path, shown)
+        content = read_bytes(path, shown, most_bytes=most_bytes)
     except ConfigError as error:
         return Broken(id, tuple(error.problems), b"", _digest(str(error).encode(), {}), {})
     if known is not None and known.content == content and is_current(known):
@@ -159,6 +161,8 @@ def parse_file(id: str, content: bytes, sources: SecretSources, shown: str) -> E
     sources = replace(sources, files={})
     said: Mapping[str, Any] = {}
     try:
+        if not sources.forgiving:
+            check_size(content, shown)
         source = parse_toml(content, shown)
         said = source.document
         if not source.document:

@@ -256,8 +256,11 @@ class Slot:
         if desired.problems != health.file.problems:
             for problem in desired.problems:
                 self._shared.report(Event("file", str(problem), self.id, logging.WARNING))
+        if desired.warnings != health.file.warnings:
+            for problem in desired.warnings:
+                self._shared.report(Event("file", f"warning: {problem}", self.id, logging.WARNING))
         health.file.generation = desired.generation
-        health.file.problems = desired.problems
+        health.file.problems, health.file.warnings = desired.problems, desired.warnings
         model = desired.model
         if model is None:
             self._close_address()

@@ -10,7 +10,6 @@ a file cannot be read in time   as if it were not fine; the others are judged
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -21,6 +20,7 @@ from typing import Final
 
 from tpxd.config.connection_file import ConnectionFile
 from tpxd.config.fields import SecretSources
+from tpxd.config.toml import MAX_BYTES
 from tpxd.errors import ConfigError, Problem
 from tpxd.reload.bounded import PATIENCE_S, Bounded
 from tpxd.reload.files import (
@@ -38,8 +38,6 @@ from tpxd.reload.files import (
 )
 from tpxd.reload.last_good import Kept, LastGood, Versions
 from tpxd.reload.stamps import Stamps, stamps_of
-
-logger = logging.getLogger(__name__)
 
 SETTLE_S: Final = 0.05
 SETTLE_ROUNDS: Final = 20
@@ -59,6 +57,7 @@ class Desired:
         accepted: the generation whose text is kept for a restart, 0 when none is.
         model: what should run: the newest version, or the last good one; None when there never was one.
         problems: what is wrong with the newest version; empty when it is `model`.
+        warnings: what only this version of tpxd refuses about it, where it ran before and so goes on.
         name, connector_id: of a file that never was fine, as far as they can be read.
     """
 
@@ -67,6 +66,7 @@ class Desired:
     accepted: int
     model: ConnectionFile | None
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
     name: str = ""
     connector_id: str | None = None
 
@@ -219,7 +219,11 @@ class ConfigDir:
         stamps = None if known is None else stamps_of((path, *known.watched))
         if known is not None and stamps is not None and self._stamps.get(id) == stamps:
             return known
-        entry = self._forgiven(load_file(path, self._sources(), self._shown(id), known))
+        kept = self._last_good.kept(id)
+        most_bytes = max(MAX_BYTES, 0 if kept is None else len(kept.text))
+        entry = load_file(path, self._sources(), self._shown(id), known, most_bytes=most_bytes)
+        if isinstance(entry, Broken) and entry is not known and kept is not None:
+            entry = self._forgiven(entry, kept)
         self._stamps[id] = stamps if entry is known else None
         return entry
 
@@ -282,23 +286,23 @@ class ConfigDir:
         if isinstance(entry, Broken):
             desired = replace(desired, name=entry.name, connector_id=entry.connector_id)
         else:
-            desired = replace(desired, name=entry.file.name, connector_id=entry.file.connectorId)
+            warnings = () if problems else entry.warnings
+            desired = replace(desired, warnings=warnings, name=entry.file.name, connector_id=entry.file.connectorId)
         before = self._snapshot.desired.get(entry.id)
         return before if before == desired else desired
 
-    def _forgiven(self, entry: Entry) -> Entry:
+    def _forgiven(self, entry: Broken, kept: Kept) -> Entry:
         """A file that ran before, word by word, goes on running: what only this version refuses is a warning."""
-        if isinstance(entry, Loaded) or self._entries.get(entry.id) is entry:
+        if kept.text != entry.content:
             return entry
-        kept = self._last_good.kept(entry.id)
-        if kept is None or kept.text != entry.content:
-            return entry
-        forgiven = parse_file(entry.id, entry.content, self._forgiving(), f"{self._directory.name}/{entry.id}.toml")
+        forgiven = parse_file(entry.id, entry.content, self._forgiving(), self._shown(entry.id))
         if isinstance(forgiven, Broken):
             return entry
-        for problem in entry.problems:
-            logger.warning("%s; it goes on as before, since it ran before", problem)
-        return forgiven
+        warnings = (
+            replace(problem, message=f"{problem.message}; it goes on, since it ran before", severity="warning")
+            for problem in entry.problems
+        )
+        return replace(forgiven, warnings=tuple(warnings))
 
     def _good_before(self, id: str) -> Good | None:
         """The last good version, with its secrets as they are now where they resolve."""
