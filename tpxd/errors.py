@@ -25,7 +25,7 @@
 Further kinds of `TpxdError` stand where they are raised:
 
     lorawan   DownlinkError, NotJson
-    spool     Distrusted
+    spool     Displaced, Distrusted
     wire      CannotListen
     downlinks Later, NotTaken, Unauthorised, Unknown
     cli       Declined, ScriptFailed, Unanswered, Unreachable

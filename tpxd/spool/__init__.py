@@ -11,6 +11,7 @@ journal    the spool's tables, open
 keeping    room, retention and recounting, between commits
 ledger     what may happen to a cursor: it begins, moves, loses rows, retires, ends
 memories   the newest uplinks, duplicates, and what is on its way to the disk
+place      where the spool's files stand: that no other tpxd uses them, and that they are still those that were opened
 progress   shows that long work on the spool goes on: in systemd's STATUS=, in its time limits, and in the log
 reading    reads the journal, each answer in one step of one statement
 room       the order of sacrifice: which of the oldest rows go when room is short

@@ -67,6 +67,10 @@ class Distrusted(SpoolUnavailable):
     """A sync or a write failed: what the file seems to hold is perhaps not on disk, and never will be."""
 
 
+class Displaced(Distrusted):
+    """The file that is open is not there any more: with the process it would be gone."""
+
+
 class Damaged(Exception):
     """The file holds what tpxd did not write; what can be read must be salvaged into a new one."""
 

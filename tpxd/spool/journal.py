@@ -18,8 +18,9 @@ import orjson
 
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool.database import Damaged, connect, insertion, sidecars, translated, upgrade, verify
+from tpxd.spool.database import Damaged, Displaced, connect, insertion, sidecars, translated, upgrade, verify
 from tpxd.spool.fates import SINCE, Fates
+from tpxd.spool.place import places
 from tpxd.spool.reading import Reader
 from tpxd.spool.rows import (
     FORMAT,
@@ -62,6 +63,7 @@ class Journal:
         self.touched: set[str] = set()
         self.fates = Fates(connection)
         self._connection = connection
+        self._places = places(path)
         self._before = self.state
         self._changed_cursors: set[str] = set()
         self._changed_meta: set[str] = set()
@@ -75,6 +77,16 @@ class Journal:
         with translated(self.path):
             self._connection.close()
 
+    def must_be_in_place(self) -> None:
+        """Raise `Displaced` where what is open is not what stands under its name."""
+        change = places(self.path).change(self._places)
+        if change is not None:
+            raise Displaced(f"{self.path}: {change}", hint="only with tpxd stopped may anything be done to its files")
+
+    def is_replaced(self) -> bool:
+        """Whether another file stands under its name."""
+        return places(self.path).file not in (None, self._places.file)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside becomes durable together at the end or, after an error, nothing of it.
@@ -82,6 +94,7 @@ class Journal:
         What a failed transaction has left in the log, or a killed process, may bear the mark of a commit. The log is
         cut before the next one is written over it, so that no part of it ever comes back, or looks like damage.
         """
+        self.must_be_in_place()
         if self._unclean:
             self.cut_log()
         before = self._before = self.state.copy()

@@ -105,6 +105,7 @@ class Keeping:
         free_bytes: Callable[[Path], int],
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        hold: Callable[[], None] = lambda: None,
     ) -> None:
         self.validity_s: dict[str, float | None] = {}
         self.used_bytes = 0
@@ -115,6 +116,7 @@ class Keeping:
         self._newest_ms = 0
         self._clock = ClockWatch(lambda: self._newest_ms, wall=wall_clock, monotonic=monotonic)
         self._measure_free = free_bytes
+        self._hold = hold
         self._spare_bytes = 0
         self._copies_bytes = 0
         self._unmeasured = 0
@@ -222,6 +224,8 @@ class Keeping:
 
     def tick(self, journal: Journal) -> bool:
         """Outside a transaction: do a little of what is due; True when more of it can be done at once."""
+        journal.must_be_in_place()
+        self._hold()
         self.measure(journal)
         self._drop_copies(journal, 0)
         more = self._let_go(journal)

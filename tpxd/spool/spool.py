@@ -25,10 +25,11 @@ from tpxd.spool.fates import Outcome
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, SpoolLimits, free_bytes
 from tpxd.spool.memories import CAPACITY, Newest, Pending, Recent, Underway
+from tpxd.spool.place import exclusive
 from tpxd.spool.progress import Progress
 from tpxd.spool.reading import Page
 from tpxd.spool.rows import CursorRow, DeadLetter
-from tpxd.spool.starting import exclusive, renew_journal, start_journal
+from tpxd.spool.starting import renew_journal, start_journal
 from tpxd.spool.state import REMEMBERED, notes_of
 from tpxd.spool.writer import MAX_ROWS, Renew, Writer
 
@@ -58,19 +59,20 @@ async def open_spool(
     Cancellation: what was given to `append` before is still committed, which takes as long as the disk does.
     """
     events: list[Event] = []
-    with exclusive(path):
+    with exclusive(path) as lock:
         journal = await trio.to_thread.run_sync(
             start_journal, path, limits.page_size, wall_clock, events.append, measure_free, Progress()
         )
         for event in events:
             report(event)
-        keeping = Keeping(limits, path, wall_clock, measure_free, monotonic=monotonic)
+        keeping = Keeping(limits, path, wall_clock, measure_free, monotonic=monotonic, hold=lock.hold)
         renew = partial(
             renew_journal,
             page_size=limits.page_size,
             wall_clock=wall_clock,
             note=keeping.note,
             measure_free=measure_free,
+            hold=lock.hold,
         )
         spool = Spool(journal, keeping, renew, limits, report, wall_clock)
         async with trio.open_nursery() as nursery:

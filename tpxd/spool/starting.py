@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tpxd.errors import SpoolUnavailable, SpoolVersionError
@@ -28,6 +26,7 @@ from tpxd.spool.damage.scan import scan
 from tpxd.spool.damage.wal import WalCheck
 from tpxd.spool.database import (
     Damaged,
+    Displaced,
     Distrusted,
     build,
     fresh_meta,
@@ -45,26 +44,6 @@ from tpxd.spool.progress import Alive
 from tpxd.spool.rows import FORMAT
 
 Note = Callable[[Event], None]
-
-
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Keep every other tpxd away from the spool at `path`; makes its directory.
-
-    Raises:
-        SpoolUnavailable: another process has it, or the directory cannot be made.
-    """
-    with translated(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SpoolUnavailable(f"{path}: another tpxd has it open", hint="stop the other one first") from None
-        yield
-    finally:
-        os.close(lock)
 
 
 def start_journal(
@@ -87,7 +66,9 @@ def start_journal(
     now_ms = int(wall_clock() * 1000)
     if salvaged_path(path).exists():
         kept = finish(path, now_ms)
-        text = f"a repair of the spool that was cut short is finished; the damaged file is {kept}"
+        text = "a repair of the spool that was cut short is finished"
+        if kept is not None:
+            text += f"; the damaged file is {kept}"
         note(Event("damage", text, level=logging.WARNING))
     doubt = _synced(path)
     wal = read_wal(path, page_size)
@@ -130,26 +111,39 @@ def renew_journal(
     wall_clock: Callable[[], float],
     note: Note,
     measure_free: Callable[[Path], int],
+    hold: Callable[[], None] = lambda: None,
 ) -> Journal:
-    """Put a new file in place of one that is damaged or not trusted any more; returns it open.
+    """Put a new file in place of one that is damaged, not trusted any more or gone; returns it open.
 
     It may take a minute: `alive` is called all the time.
+
+    Args:
+        hold: keeps every other tpxd away, also where the directory is another one than before.
 
     Raises:
         SpoolUnavailable: the disk refuses, or has no room; to be tried again. The journal can still be read, unless it
             is closed.
     """
     path, now_ms = journal.path, int(wall_clock() * 1000)
+    hold()
     if journal.closed:  # the last try ended with the new file made, and the old one going out of its way
         again = start_journal(path, page_size, wall_clock, note, measure_free, alive)
     else:
         rebuild = _made_anew(journal, why, page_size, now_ms, measure_free, alive)
-        with suppress(Damaged, SpoolUnavailable):  # everything in it is in the new file
-            journal.close()
-        again = _moved_in(path, rebuild, why, now_ms, note)
+        keep = isinstance(why, Damaged) or rebuild.lost_count > 0 or journal.is_replaced()
+        if not isinstance(why, Displaced):
+            _close(journal)
+        again = _moved_in(path, rebuild, why, now_ms, note, keep=keep)
+        if isinstance(why, Displaced):  # until now nothing else held what is in it
+            _close(journal)
     again.evicted = journal.evicted
     again.touched |= journal.touched | set(journal.state.cursors)
     return again
+
+
+def _close(journal: Journal) -> None:
+    with suppress(Damaged, SpoolUnavailable):  # everything in it is in the new file
+        journal.close()
 
 
 def _made_anew(
@@ -160,6 +154,8 @@ def _made_anew(
     measure_free: Callable[[Path], int],
     alive: Alive,
 ) -> Rebuild:
+    if isinstance(why, Displaced):
+        return copy_out(journal, page_size, now_ms, measure_free, alive, whole=False)
     if isinstance(why, Distrusted):
         distrust(journal.path)
         with suppress(Damaged):  # where not all of it can be read, its pages are looked through
@@ -170,12 +166,15 @@ def _made_anew(
 def _repaired(
     path: Path, page_size: int, why: Damaged | Distrusted, floor: int, now_ms: int, note: Note, alive: Alive
 ) -> Journal:
-    return _moved_in(path, salvage(path, page_size, floor, now_ms, alive), why, now_ms, note)
-
-
-def _moved_in(path: Path, rebuild: Rebuild, why: Damaged | Distrusted, now_ms: int, note: Note) -> Journal:
-    """Put the new file in the place of the old one, which is kept where it may hold more."""
+    rebuild = salvage(path, page_size, floor, now_ms, alive)
     keep = isinstance(why, Damaged) or rebuild.lost_count > 0
+    return _moved_in(path, rebuild, why, now_ms, note, keep=keep)
+
+
+def _moved_in(
+    path: Path, rebuild: Rebuild, why: Damaged | Distrusted, now_ms: int, note: Note, *, keep: bool
+) -> Journal:
+    """Put the new file in the place of the old one; `keep` that where it may hold more."""
     note(told(rebuild, why, finish(path, now_ms, keep=keep)))
     try:
         journal = open_journal(path)

@@ -5,9 +5,9 @@ thread takes what is there, commits it as one transaction, and hands a `Round` b
 reads one page for whoever waits for one, and looks for the next work. With nothing to do it keeps the file in order.
 
 When the disk refuses, everyone in the transaction gets `SpoolUnavailable`, and the next work is tried all the same.
-When the file turns out to be damaged, or a failed sync has ended trust in it, a new one takes its place on the spot and
-the work is tried again: callers wait, that is all. While no new one can be made nothing is stored; it is tried again
-each second, and what the old one holds can be read.
+When the file turns out to be damaged or gone, or a failed sync has ended trust in it, a new one takes its place on the
+spot and the work is tried again: callers wait, that is all. While no new one can be made nothing is stored; it is tried
+again each second, and what the old one holds can be read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
 from tpxd.spool import ledger
-from tpxd.spool.database import FREE_SPACE, Damaged, Distrusted, is_full
+from tpxd.spool.database import FREE_SPACE, Damaged, Displaced, Distrusted, is_full
 from tpxd.spool.exchange import Call, Round, View
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, NoRoom
@@ -130,9 +130,13 @@ class Writer:
             self._keep()
             self._moved()
         with suppress(SpoolUnavailable):  # SQLite's own closing keeps its errors to itself
-            self._mended(lambda: self._journal.cut_log())
+            self._mended(self._last_work)
         with suppress(Damaged, SpoolUnavailable):  # what could not be moved into the database is still in the log
             self._journal.close()
+
+    def _last_work(self) -> None:
+        self._journal.must_be_in_place()
+        self._journal.cut_log()
 
     def _moved(self) -> None:
         self.moved_s = time.monotonic()
@@ -236,11 +240,19 @@ class Writer:
             try:
                 return work()
             except (Damaged, Distrusted) as fault:
-                self._fault = fault
+                self._fault = self._displaced() or fault
         last = self._fault
         if isinstance(last, Damaged):
             self._fault = None  # perhaps it lies in this work alone; if not, the next one finds out
         raise SpoolUnavailable(f"the spool is damaged, and still after a repair: {last}") from last
+
+    def _displaced(self) -> Displaced | None:
+        """What is not in its place is not looked for there, whatever else is wrong with it."""
+        try:
+            self._journal.must_be_in_place()
+        except Displaced as displaced:
+            return displaced
+        return None
 
     def _readable(self) -> bool:
         return isinstance(self._fault, Distrusted) and not self._journal.closed

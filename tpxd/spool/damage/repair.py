@@ -20,7 +20,16 @@ from tpxd.spool.damage.old_file import Content, old_file
 from tpxd.spool.damage.rebuild import Rebuild
 from tpxd.spool.damage.scan import Found, checked_row, scan
 from tpxd.spool.damage.wal import WalCheck, check_wal
-from tpxd.spool.database import FREE_SPACE, Damaged, Distrusted, build, sidecars, sync_directory, translated
+from tpxd.spool.database import (
+    FREE_SPACE,
+    Damaged,
+    Displaced,
+    Distrusted,
+    build,
+    sidecars,
+    sync_directory,
+    translated,
+)
 from tpxd.spool.journal import Journal
 from tpxd.spool.progress import Alive
 from tpxd.spool.rows import SCHEMA
@@ -57,11 +66,20 @@ def salvage(path: Path, page_size: int, floor: int, now_ms: int, alive: Alive) -
 
 
 def copy_out(
-    journal: Journal, page_size: int, now_ms: int, measure_free: Callable[[Path], int], alive: Alive
+    journal: Journal,
+    page_size: int,
+    now_ms: int,
+    measure_free: Callable[[Path], int],
+    alive: Alive,
+    *,
+    whole: bool = True,
 ) -> Rebuild:
     """Make the new file, under its first name, of what an open journal holds.
 
     What every queue is done with is left out where there is no room for it.
+
+    Args:
+        whole: False takes what can be read, where nothing else is left to look at.
 
     Raises:
         Damaged: not all of it can be read.
@@ -83,21 +101,22 @@ def copy_out(
                 hint=FREE_SPACE,
             )
         leave_out = 0 if used <= free else done
-        rebuild = Rebuild(_telling(_rows(journal), alive), state.last_seq, now_ms, leave_out)
+        rebuild = Rebuild(_telling(_rows(journal, whole=whole), alive), state.last_seq, now_ms, leave_out)
         build(salvaged_path(path), page_size, rebuild.fill)
     return rebuild
 
 
-def _rows(journal: Journal) -> Iterator[Found]:
-    """Every row whose checksum holds."""
-    try:
-        for table in SCHEMA:
+def _rows(journal: Journal, *, whole: bool) -> Iterator[Found]:
+    """Every row whose checksum holds; `whole` raises `Damaged` where a table cannot be read to its end."""
+    for table in SCHEMA:
+        try:
             for row in journal.rows(table):
                 fields = checked_row(table, row)
                 if fields is not None:
                     yield Found(table, fields, weak=False)
-    except SpoolUnavailable as error:
-        raise Damaged(str(error)) from error
+        except (Damaged, SpoolUnavailable) as error:
+            if whole:
+                raise Damaged(str(error)) from error
 
 
 def distrust(path: Path) -> None:
@@ -138,7 +157,7 @@ def finish(path: Path, now_ms: int, *, keep: bool = True) -> Path | None:
     """Move the old files out of the way, or delete them, and the new one into its place; also after a crash in between.
 
     Returns:
-        Where the old file is kept; None where it is not.
+        Where the old file is kept; None where it is not, or there was none.
     """
     stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(now_ms / 1000))
     kept = path.with_name(f"{path.name}.damaged-{stamp}")
@@ -152,7 +171,7 @@ def finish(path: Path, now_ms: int, *, keep: bool = True) -> Path | None:
         salvaged_path(path).replace(path)
         sync_directory(path.parent)
         distrusted_mark(path).unlink(missing_ok=True)
-    return kept if keep else None
+    return kept if kept.exists() else None
 
 
 def drop_copies(path: Path) -> None:
@@ -173,7 +192,14 @@ def _copies(path: Path) -> Iterator[Path]:
 def told(rebuild: Rebuild, why: Damaged | Distrusted, kept: Path | None) -> Event:
     """What happened, for people."""
     lost = rebuild.lost_count
-    if isinstance(why, Distrusted):
+    old = "the damaged file"
+    if isinstance(why, Displaced):
+        old = "what stood in its place"
+        text = (
+            f"the spool was taken away while it was open ({why}): what it held is in a new file;"
+            f" {rebuild.kept_count} uplinks, {lost} are lost"
+        )
+    elif isinstance(why, Distrusted):
         text = (
             f"the disk failed ({why}): what the spool's file held is in a new one;"
             f" {rebuild.kept_count} uplinks, {lost} are lost"
@@ -181,7 +207,7 @@ def told(rebuild: Rebuild, why: Damaged | Distrusted, kept: Path | None) -> Even
     else:
         text = f"the spool was damaged ({why}): {rebuild.kept_count} uplinks were salvaged, {lost} are lost"
     if kept is not None:
-        text += f"; the damaged file is {kept}"
+        text += f"; {old} is {kept}"
     more = {
         "salvaged": rebuild.kept_count,
         "lost": lost,
