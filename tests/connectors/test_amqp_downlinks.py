@@ -162,9 +162,9 @@ def at(rabbit: Rabbit, name: str, **values: Any) -> AmqpConfig:
     return config(hostName=f"127.0.0.1:{rabbit.port}", password=PASSWORD, exchangeName=name, **values)
 
 
-def named(name: str, *, commands: bool = True) -> Context:
+def named(name: str, *, downlinks: bool = True) -> Context:
     """A context whose connection, and so its queue, is named as its exchange."""
-    return context(connection_id=name, memory=Notebook(), commands=commands)
+    return context(connection_id=name, memory=Notebook(), downlinks=downlinks)
 
 
 async def say(rabbit: Rabbit, exchange: str, key: str, *bodies: bytes) -> list[int]:
@@ -211,7 +211,7 @@ async def test_rabbitmq_routes_nothing_of_a_key_that_was_edited_away(rabbit: Rab
     async with open_amqp_connection(new, here) as transport:
         assert [incoming.body for incoming in await take(transport, 1)] == [b"kept"]
     # as a connection is opened once whose file was removed
-    async with open_amqp_connection(new, context(connection_id="edited", memory=here.memory, commands=False)):
+    async with open_amqp_connection(new, context(connection_id="edited", memory=here.memory, downlinks=False)):
         assert await say(rabbit, "edited", "new.1", b"unwanted") == [0]
 
 
