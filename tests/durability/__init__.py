@@ -4,6 +4,7 @@ shim        a small C library between SQLite and the kernel: it records every wr
 recording   the record as Python sees it
 images      what a disk may hold after a power cut, out of a record
 campaigns   faults, each at one moment after the other: runs `posting` there and follows what it leaves
+daemon_kills the whole daemon, killed between an LRC and a far end
 loop_device a real disk that fails and returns
 large       starts with many rows
 kinds       all kinds of faults, and what is counted; `python -m tests.durability` runs them and prints a table

@@ -31,9 +31,13 @@ def main() -> int:
     chosen = [kind for kind in kinds() if arguments.only in kind.name]
     memory = Path("/dev/shm")
     with TemporaryDirectory(prefix="tpxd-durability-", dir=memory if memory.is_dir() else None) as directory:
-        while time.monotonic() < until_s and (open_ := [kind for kind in chosen if kind.open()]):
-            least = min(open_, key=lambda kind: kind.done / kind.goal)
-            least.work(Path(directory) / str(chosen.index(least)), min(until_s, time.monotonic() + TURN_S))
+        try:
+            while time.monotonic() < until_s and (left := [kind for kind in chosen if kind.open()]):
+                least = min(left, key=lambda kind: kind.done / kind.goal)
+                least.work(Path(directory) / str(chosen.index(least)), min(until_s, time.monotonic() + TURN_S))
+        finally:
+            for kind in chosen:
+                kind.close()
     print(HEADING)
     for kind in chosen:
         print(kind.line())

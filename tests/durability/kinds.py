@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from tests.durability.campaigns import cuts, failures, kills, kills_amid_a_copy
+from tests.durability.daemon_kills import daemon_kills
 from tests.durability.images import Loss
 from tests.durability.large import starts
 from tests.durability.loop_device import outages
@@ -62,6 +63,11 @@ class Kind:
             self.done += 1
         self.seconds += time.monotonic() - began_s
 
+    def close(self) -> None:
+        """End what it has started."""
+        if isinstance(self.outcomes, Generator):
+            self.outcomes.close()
+
     def line(self) -> str:
         """Its figures."""
         found = self.found
@@ -92,6 +98,7 @@ def kinds() -> list[Kind]:
         found.append(Kind(f"{name} of a write", 300, partial(failures, counted=Place.WRITES, why=why)))
         if why != errno.EDQUOT:
             found.append(Kind(f"{name} of a sync", 300, partial(failures, counted=Place.SYNCS, why=why)))
+    found.append(Kind("the whole daemon killed at any call", 150, daemon_kills))
     found.append(Kind("a loop device that fails and returns", 10, outages))
     found.append(Kind("start with 100,000 rows", 5, starts))
     return found

@@ -24,6 +24,9 @@ def beginnings() -> list[Kind]:
 
 @pytest.mark.parametrize("kind", beginnings(), ids=lambda kind: kind.name)
 def test_nothing_is_lost_and_nobody_alarmed(in_memory: Path, kind: Kind) -> None:
-    kind.work(in_memory / "campaign", time.monotonic() + 100)
+    try:
+        kind.work(in_memory / "campaign", time.monotonic() + 100)
+    finally:
+        kind.close()
     assert (kind.done, kind.ended) == (kind.goal, None)
     assert kind.found.wrong == []
