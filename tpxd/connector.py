@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 from tpxd.config.connection_file import ConnectorConfig
 from tpxd.errors import TransportError
-from tpxd.events import Report
+from tpxd.events import Tell
 from tpxd.lorawan.uplink import Uplink
 from tpxd.wire.streams import Dial as Dial  # part of the contract too
 from tpxd.wire.tls import TlsContexts as TlsContexts
@@ -137,7 +137,7 @@ class Context:
         memory: keeps what must outlive the process; begin keys with `connector/ID/`.
         proven: whether this version of the file ever had a receipt (an HTTP 403 means something else before).
         troubled: something beside the way of uplinks fails, which go on; None once it works. Health shows it.
-        report: where events go.
+        tell: where events go.
     """
 
     connection_id: str
@@ -149,7 +149,7 @@ class Context:
     authenticating: Callable[[], None]
     proven: Callable[[], bool]
     troubled: Callable[[TransportError | None], None]
-    report: Report
+    tell: Tell
     downlinks: bool = True
 
     @property

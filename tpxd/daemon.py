@@ -133,16 +133,16 @@ async def _main(settings: Settings, shares: Shares) -> None:
     )
     refusal = None if settings.lrc.downlink_url else NOT_SET
     async with (
-        open_spool(settings.state_dir / SPOOL, limits, report=events.report) as spool,
-        open_downlinks(DownlinkStore(spool), spool.append, events.report, refusal=refusal) as downlinks,
+        open_spool(settings.state_dir / SPOOL, limits, tell=events.tell) as spool,
+        open_downlinks(DownlinkStore(spool), spool.append, events.tell, refusal=refusal) as downlinks,
     ):
         config_dir = ConfigDir(settings.connections_dir, settings.state_dir / "last-good")
         # where no downlink can go to an LRC, uplinks invite none
-        urls = DownlinkUrls(spool, settings.intake.public_url if refusal is None else None, events.report)
+        urls = DownlinkUrls(spool, settings.intake.public_url if refusal is None else None, events.tell)
         supervisor = Supervisor(
             config_dir,
             spool,
-            events.report,
+            events.tell,
             instance=settings.instance or await _instance(spool),
             dial=open_stream,
             tls=TlsContextCache(),
@@ -153,7 +153,7 @@ async def _main(settings: Settings, shares: Shares) -> None:
         sender = LrcSender(
             settings.lrc,
             downlinks,
-            events.report,
+            events.tell,
             signing=partial(_signing, supervisor),
             now=supervisor.clock.now,
             grace_s=settings.engine.stop_grace,
@@ -173,7 +173,7 @@ async def _main(settings: Settings, shares: Shares) -> None:
             await outer.start(partial(serve_control, shares=shares), settings.control, state)
             async with trio.open_nursery() as middle:
                 if settings.broker.enabled:
-                    await middle.start(run_broker, settings.broker.listen, events.report)
+                    await middle.start(run_broker, settings.broker.listen, events.tell)
                 await middle.start(supervisor.run)
                 middle.start_soon(sender.run)
                 middle.start_soon(watch, config_dir.watched, supervisor.reload)

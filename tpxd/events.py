@@ -70,8 +70,8 @@ class Event:
         }
 
 
-Report = Callable[[Event], None]
-"""Where a part of the daemon reports its events; injected, so that lower rooms need not know who listens."""
+Tell = Callable[[Event], None]
+"""Where a part of the daemon tells its events; injected, so that lower rooms need not know who listens."""
 
 
 class EventLog:
@@ -79,9 +79,9 @@ class EventLog:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._events: deque[Event] = deque(maxlen=kept)
-        self._listeners: list[Report] = []
+        self._listeners: list[Tell] = []
 
-    def report(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
         """Keep the event, log it, and hand it to everyone who listens."""
         self._events.append(event)
         logger.log(event.level, "%s", event.message, extra={"connection": event.connection, "event": event.kind})
@@ -93,7 +93,7 @@ class EventLog:
         chosen = [e for e in self._events if connection is None or e.connection == connection]
         return chosen[-count:]
 
-    def subscribe(self, listener: Report) -> Callable[[], None]:
+    def subscribe(self, listener: Tell) -> Callable[[], None]:
         """Call `listener` for each further event; returns the function that ends it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)

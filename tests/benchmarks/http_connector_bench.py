@@ -108,7 +108,7 @@ async def by_connector(url: str, uplinks: int, **settings: Any) -> int:
         authenticating=lambda: None,
         proven=lambda: True,
         troubled=lambda error: None,
-        report=lambda event: None,
+        tell=lambda event: None,
     )
     config = HttpConfig.model_validate({"destinationURL": url} | settings)
     batch, receipts = make_batch(), Counted()

@@ -78,11 +78,11 @@ async def measure(port: int, count: int, devices: int, directory: Path) -> tuple
     log = EventLog()
     settings = LrcSettings(downlink_url=f"http://127.0.0.1:{port}/downlink", downlink_rate_limiter=None)
     async with (
-        open_spool(directory / "spool.db", SpoolLimits(min_free_bytes=0), report=log.report) as spool,
-        open_downlinks(DownlinkStore(spool), spool.append, log.report) as downlinks,
+        open_spool(directory / "spool.db", SpoolLimits(min_free_bytes=0), tell=log.tell) as spool,
+        open_downlinks(DownlinkStore(spool), spool.append, log.tell) as downlinks,
         trio.open_nursery() as nursery,
     ):
-        sender = LrcSender(settings, downlinks, log.report, signing=lambda id: SIGNING, now=time.time, grace_s=5.0)
+        sender = LrcSender(settings, downlinks, log.tell, signing=lambda id: SIGNING, now=time.time, grace_s=5.0)
         counts = downlinks.book.counts("plant")
         begun, spent = time.perf_counter(), time.process_time()
         nursery.start_soon(sender.run)

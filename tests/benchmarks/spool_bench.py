@@ -90,23 +90,23 @@ async def main(directory: Path, rows: int) -> None:
         f"{platform.python_version()}, {platform.machine()}, {rows} rows of {len(report(0).body)} bytes in {directory}"
     )
     for tasks in (1, 16, 64, 256, 1024):
-        async with open_spool(directory / f"{tasks}.db", LIMITS, report=say) as spool:
+        async with open_spool(directory / f"{tasks}.db", LIMITS, tell=say) as spool:
             await spool.cursor("plant")
             rate, cpu = await append_many(spool, tasks, 3_000 if tasks == 1 else 30_000)
             print(f"append, {tasks:5} tasks           {rate:10.0f} rows/s   {cpu:6.1f} µs of the main thread per row")
-    async with open_spool(directory / "rate.db", LIMITS, report=say) as spool:
+    async with open_spool(directory / "rate.db", LIMITS, tell=say) as spool:
         await spool.cursor("plant")
         taken = await append_at(spool, 500, 20)
         p50, p99, worst = taken[len(taken) // 2], taken[len(taken) * 99 // 100], taken[-1]
         print(f"append, 500/s, open loop     p50 {p50:.2f} ms   p99 {p99:.2f} ms   worst {worst:.2f} ms")
     path = directory / "backlog.db"
-    async with open_spool(path, LIMITS, report=say) as spool:
+    async with open_spool(path, LIMITS, tell=say) as spool:
         await spool.cursor("plant")
         rate, cpu = await append_many(spool, 256, rows)
         print(f"append of the backlog        {rate:10.0f} rows/s   {cpu:6.1f} µs of the main thread per row")
     print(f"resident at most             {resident_mib():10.0f} MiB")
     began = time.perf_counter()
-    async with open_spool(path, LIMITS, report=say) as spool:
+    async with open_spool(path, LIMITS, tell=say) as spool:
         print(f"open with the backlog        {time.perf_counter() - began:10.2f} s   {path.stat().st_size >> 20} MiB")
         print(f"drain                        {await drain(spool, rows):10.0f} rows/s")
         print(f"resident at most             {resident_mib():10.0f} MiB")

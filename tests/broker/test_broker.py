@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.peers.embedded import broker_process, free_address, port_of
 from tpxd.broker import process as broker
 from tpxd.broker.keeper import run_broker
-from tpxd.events import Event, Report
+from tpxd.events import Event, Tell
 
 TIMEOUT_S = 20
 
@@ -188,11 +188,11 @@ async def test_a_broker_that_cannot_listen_does_not_hold_up_the_start(
 
 async def run(
     address: str,
-    report: Report,
+    tell: Tell,
     task_status: trio.TaskStatus[None],
     command: Sequence[str] = (sys.executable, "-m", "tpxd.broker.process"),
 ) -> None:
-    await run_broker(address, report=report, command=command, task_status=task_status)
+    await run_broker(address, tell=tell, command=command, task_status=task_status)
 
 
 async def test_pauses_double_between_attempts(

@@ -69,7 +69,7 @@ async def test_each_downlink_is_taken_once_a_retained_one_too() -> None:
     with broker_process(address) as process, trio.fail_after(TIMEOUT_S):
         assert process.stdout is not None
         await trio.to_thread.run_sync(process.stdout.readline)
-        async with open_downlinks(disk, MemoryStore().append, EventLog().report) as downlinks:
+        async with open_downlinks(disk, MemoryStore().append, EventLog().tell) as downlinks:
             await receive_for_a_while(address, here, downlinks)
             # equal downlinks are as many downlinks, also when both wait for us
             await say(port_of(address), *[("plant/1/down", body())] * 2)

@@ -192,7 +192,7 @@ def make_connection(
     file = ConnectionFile(connectorId="scripted", name="scripted", configuration=config, flow=flow or Flow())
     events = EventLog()
     queue = cast("Cursor", cursor)
-    health = Health("plant", queue, events.report)
+    health = Health("plant", queue, events.tell)
     return Connection(
         id="plant",
         file=file,

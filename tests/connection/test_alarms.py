@@ -167,7 +167,7 @@ async def test_a_connection_at_work_raises_the_alarms_of_its_file(
     connection = make_connection(Peer(), MemoryCursor())
     connection.file = connection.file.model_copy(update={"alarms": [alarm()]})
     events: list[Event] = []
-    connection.health.report = events.append
+    connection.health.tell = events.append
     async with running(connection):
         await trio.sleep(1.5 * 3_600)
     assert ["Plant is too quiet" in event.message for event in events if event.kind == "low_rate"] == [True]

@@ -52,7 +52,7 @@ class Site:
 
     async def connection(self, share: float | None, *, last: bool = False) -> Ledger:
         """One process: it ends in mid-flight, the last one when nothing waits."""
-        async with open_spool(self.path, SpoolLimits(min_free_bytes=0), report=print) as spool:
+        async with open_spool(self.path, SpoolLimits(min_free_bytes=0), tell=print) as spool:
             cursor = await spool.cursor("plant")
             connection = make_connection(self.peer, cursor, backlogShare=share)
             async with trio.open_nursery() as nursery:

@@ -94,7 +94,7 @@ async def test_a_connection_shows_the_end_of_its_certificates_and_forgets_it_wit
     soon = pki.issue("plant", pki.ca(), client=True, expires=pki.NOW + timedelta(days=5))
     connection = make_connection(Peer(), MemoryCursor())
     without, told = connection.file, trio.Event()
-    connection.health.report = lambda event: told.set() if event.kind == "certificate" else None
+    connection.health.tell = lambda event: told.set() if event.kind == "certificate" else None
     values = {"certificate": soon.certificate, "privateKey": soon.private_key}
     connection.file = without.model_copy(update={"configuration": TlsConfig.model_validate(values)})
     async with trio.open_nursery() as nursery:
@@ -116,7 +116,7 @@ async def test_a_connection_shows_the_end_of_its_certificates_and_forgets_it_wit
 async def test_the_same_is_not_told_again_by_the_next_version_of_the_file(autojump_clock: MockClock) -> None:
     log = EventLog()
     connection = make_connection(Peer(), MemoryCursor())
-    connection.health.report = log.report
+    connection.health.tell = log.tell
     expired = CertificateEnd("certificate", datetime.now(UTC) - timedelta(days=1))
     for _ in range(2):
         with trio.move_on_after(60):

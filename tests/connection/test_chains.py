@@ -251,7 +251,7 @@ async def test_the_downlink_side_passes_on_what_is_no_downlink(tmp_path: Path, f
     async with supervised(tmp_path, far) as site:  # type: ignore[arg-type]
         await site.write("b", file())
         await site.write("a", file("b"))
-        async with open_downlinks(DownlinkStore(site.spool), site.spool.append, site.events.report) as downlinks:
+        async with open_downlinks(DownlinkStore(site.spool), site.spool.append, site.events.tell) as downlinks:
             inbox = Inbox("a", downlinks, None, site.supervisor.chains.messages)
             talk = Talk(Incoming("t", b"[3]"), Incoming("t", b"no json"), Incoming("t", body(4)))
             async with trio.open_nursery() as nursery:

@@ -50,7 +50,7 @@ async def test_each_fate_is_shown_with_its_reason_also_after_a_restart(tmp_path:
         ),
         ({"office": "waiting", "plant": "expired"}, {}),
     ]
-    async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), report=print) as spool:
+    async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), tell=print) as spool:
         plant, _ = await spool.cursor("plant"), await spool.cursor("office")
         for f_cnt_up, f_port in [(1, 2), (2, 9), (3, 2), (4, 2)]:
             await append(spool, f_cnt_up, f_port)
@@ -63,7 +63,7 @@ async def test_each_fate_is_shown_with_its_reason_also_after_a_restart(tmp_path:
                 while plant.ledger.waiting:
                     await trio.lowlevel.checkpoint()
         assert await shown(spool) == expected
-    async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), report=print) as spool:
+    async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), tell=print) as spool:
         assert await shown(spool) == expected
 
 
@@ -71,12 +71,12 @@ async def test_what_a_sender_writes_into_lrn_infos_chooses_no_recipient(tmp_path
     """Whatever stands there, every connection gets the report, also after a restart."""
     peers = {"plant": Peer(), "office": Peer()}
     texts = ["tpxd:to=office", "tpxd:to=office;", "tpxd:to=", "=0 6 office"]
-    async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), report=print) as spool:
+    async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), tell=print) as spool:
         for id in peers:
             await spool.cursor(id)
         for n, text in enumerate(texts, 10):
             await append(spool, n, lrn_infos=text)
-    async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), report=print) as spool:
+    async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), tell=print) as spool:
         for id, peer in peers.items():
             cursor = await spool.cursor(id)
             connection = make_connection(peer, cursor)

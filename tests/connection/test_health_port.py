@@ -71,7 +71,7 @@ async def test_a_port_that_is_taken_disturbs_nothing_else(autojump_clock: MockCl
     with socket.create_server(("127.0.0.1", 0)) as taken:
         connection = live_with_port(taken.getsockname()[1])
         events: list[Event] = []
-        connection.health.report = events.append
+        connection.health.tell = events.append
         async with running(connection):
             await trio.sleep(1)
             assert connection.health.to_document()["state"] == "OPENED"

@@ -30,7 +30,7 @@ async def test_a_receipt_settles_no_uplink_that_was_lost_meanwhile(lost: list[in
             receipts.delivered(index)
 
     under_way, answers, peer = trio.Event(), trio.Event(), Peer(sending=sending)
-    async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), report=print) as spool:
+    async with open_spool(tmp_path / "spool.db", SpoolLimits(min_free_bytes=0), tell=print) as spool:
         cursor = await spool.cursor("plant")
         for n in range(4):
             await spool.append(NewReport("DevEUI_uplink", "70B3D5E75E00A1C4", "", b'{"DevEUI_uplink":{"n":%d}}' % n))

@@ -26,7 +26,7 @@ async def refusing(batch: Sequence[Outgoing], receipts: Receipts) -> None:
 def told(connection: Connection) -> list[Event]:
     """Put a list in the place of where events go; also lets the health's clock be trio's."""
     events: list[Event] = []
-    connection.health.report = events.append
+    connection.health.tell = events.append
     connection.health.monotonic = trio.current_time
     return events
 

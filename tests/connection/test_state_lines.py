@@ -72,7 +72,7 @@ async def test_a_far_end_that_fails_on_and_on(autojump_clock: MockClock) -> None
     cursor.add(*(make_uplink(n) for n in range(1, 1001)))
     connection = make_connection(peer, cursor)
     events: list[Event] = []
-    connection.health.report = events.append
+    connection.health.tell = events.append
     connection.health.monotonic = trio.current_time
     async with running(connection):
         await trio.sleep(605)
@@ -88,7 +88,7 @@ async def test_a_far_end_that_fails_on_and_on(autojump_clock: MockClock) -> None
 async def test_another_version_is_not_made_to_wait(autojump_clock: MockClock) -> None:
     connection = make_connection(Peer(), MemoryCursor())
     events: list[Event] = []
-    connection.health.report = events.append
+    connection.health.tell = events.append
     for _ in range(3):
         async with running(connection):
             await trio.sleep(1)

@@ -50,7 +50,7 @@ class Site:
         """What one opening of the connection knows."""
         return Things(
             ThingRules("abc-ats", **{"type_name": "sensor"} | rules),
-            context(memory=self.memory, troubled=self.troubles.append, report=self.events.append),
+            context(memory=self.memory, troubled=self.troubles.append, tell=self.events.append),
             self._ask,
             lambda: self.now,
         )

@@ -190,7 +190,7 @@ async def test_nothing_is_acknowledged_before_it_is_on_disk(peer: Peer, autojump
     disk.failing = True
     messages = [body(), b"no JSON", body(FPort=0), body(FPort=7)]
     async with (
-        open_downlinks(disk, MemoryStore().append, EventLog().report) as downlinks,
+        open_downlinks(disk, MemoryStore().append, EventLog().tell) as downlinks,
         opened(peer) as transport,
         trio.open_nursery() as nursery,
     ):

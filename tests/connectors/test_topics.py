@@ -157,8 +157,8 @@ async def test_a_downlink_without_a_port_is_for_that_of_its_topic_or_of_its_conn
     def body(**fields: Any) -> bytes:
         return orjson.dumps({"DevEUI_downlink": {"DevEUI": LANE, "payload_hex": "02ff", **fields}})
 
-    report = EventLog().report
-    async with open_downlinks(Disk(), MemoryStore().append, report) as downlinks:
+    tell = EventLog().tell
+    async with open_downlinks(Disk(), MemoryStore().append, tell) as downlinks:
         inbox = Inbox("plant", downlinks, 9)
         taken = [inbox.take(Incoming("t", body(), f_port=port)) for port in (2, None)]
         taken.append(inbox.take(Incoming("t", body(FPort=5), f_port=2)))

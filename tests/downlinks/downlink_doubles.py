@@ -199,7 +199,7 @@ def opened(
     disk: Disk, log: EventLog | None = None, *, refusal: str | None = None
 ) -> AbstractAsyncContextManager[DownlinkQueue]:
     """Downlinks alone, kept on this disk."""
-    return open_downlinks(disk, MemoryStore().append, (log or EventLog()).report, refusal=refusal, wall=wall)
+    return open_downlinks(disk, MemoryStore().append, (log or EventLog()).tell, refusal=refusal, wall=wall)
 
 
 @dataclass
@@ -250,11 +250,11 @@ async def engine(
     """An engine at work while the block lasts; then it is stopped as the daemon stops it."""
     disk, lrc, log = disk or Disk(), lrc or Lrc(), EventLog()
     lrc_settings = LrcSettings.model_validate({"downlink_url": URL, "downlink_rate_limiter": None} | settings)
-    async with open_downlinks(disk, MemoryStore().append, log.report, refusal=refusal, wall=wall) as downlinks:
+    async with open_downlinks(disk, MemoryStore().append, log.tell, refusal=refusal, wall=wall) as downlinks:
         sender = LrcSender(
             lrc_settings,
             downlinks,
-            log.report,
+            log.tell,
             signing=signing_of or (lambda id: signing or Signing()),
             now=now,
             wall=wall,

@@ -21,7 +21,7 @@ class Site:
 
     def __init__(self, memory: Notebook | None = None) -> None:
         self.memory, self.log = memory or Notebook(), EventLog()
-        self.urls = DownlinkUrls(self.memory, BASE, self.log.report)
+        self.urls = DownlinkUrls(self.memory, BASE, self.log.tell)
 
     async def open(self, connection: str = "plant", **configuration: Any) -> str | None:
         await self.urls.open(connection, ConnectorConfig.model_validate(configuration))
@@ -116,7 +116,7 @@ async def test_without_an_lrc_uplinks_carry_no_address_and_it_stays_what_it_is()
     memory = Notebook()
     site = Site(memory)
     url = await site.open()
-    bare = DownlinkUrls(memory, None, site.log.report)
+    bare = DownlinkUrls(memory, None, site.log.tell)
     await bare.open("plant", ConnectorConfig())
     assert bare.url("plant") is None
     door = bare.find(uuid_of(url))

@@ -28,7 +28,7 @@ def _report(n: int) -> NewReport:
 
 async def fill(path: Path, rows: int) -> None:
     """Store so many, one queue waiting for all of them, and be killed."""
-    async with open_spool(path, LIMITS, report=print) as spool:
+    async with open_spool(path, LIMITS, tell=print) as spool:
         await spool.cursor("plant")
         for first in range(0, rows, AT_ONCE):
             async with trio.open_nursery() as nursery:
@@ -54,7 +54,7 @@ def starts(where: Path) -> Iterator[Outcome]:
 
 async def _answer_one(path: Path, rows: int, outcome: Outcome) -> float:
     began_s = time.monotonic()
-    async with open_spool(path, LIMITS, report=lambda event: outcome.alarms.append(event.message)) as spool:
+    async with open_spool(path, LIMITS, tell=lambda event: outcome.alarms.append(event.message)) as spool:
         if not (await spool.append(_report(rows - 1))).duplicate:
             outcome.lost.append("the last report was answered 200, and is not known")
         took_s = time.monotonic() - began_s

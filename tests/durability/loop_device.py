@@ -50,7 +50,7 @@ async def post(directory: Path, notes: Path) -> None:
                     os.write(answers, b"kept %d %d\n" % (n, seq))
                     break
 
-    async with open_spool(directory / "spool.db", LIMITS, report=lambda event: print(event.message)) as spool:
+    async with open_spool(directory / "spool.db", LIMITS, tell=lambda event: print(event.message)) as spool:
         await spool.cursor("plant")
         async with trio.open_nursery() as nursery:
             for _ in range(AT_ONCE):

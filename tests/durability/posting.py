@@ -101,7 +101,7 @@ async def post(directory: Path, first: int, count: int, plan: Plan) -> None:
             print(error)
 
     limits = replace(LIMITS, page_size=plan.page)
-    async with open_spool(directory / "spool.db", limits, report=tell) as spool:
+    async with open_spool(directory / "spool.db", limits, tell=tell) as spool:
         await spool.cursor("plant")
         async with trio.open_nursery() as nursery:
             for number in range(plan.at_once):

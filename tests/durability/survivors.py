@@ -104,7 +104,7 @@ def examine(path: Path, known: Answered, at_once: int = 16, *, failed: bool = Fa
 
     async def look() -> None:
         with trio.fail_after(60):
-            async with open_spool(path, LIMITS, report=tell) as spool:
+            async with open_spool(path, LIMITS, tell=tell) as spool:
                 cursor = await spool.cursor("look")
                 plant = await spool.cursor("plant")
                 await _look_at_queue(plant, known, outcome)

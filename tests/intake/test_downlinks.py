@@ -55,10 +55,10 @@ class Site:
 @asynccontextmanager
 async def site(*, refusal: str | None = None, chained: bool = False, **configuration: Any) -> AsyncIterator[Site]:
     disk, verdicts = Disk(), MemoryStore()
-    urls = DownlinkUrls(Notebook(), "http://edge.example:8090", EventLog().report)
+    urls = DownlinkUrls(Notebook(), "http://edge.example:8090", EventLog().tell)
     settings = {"destinationURL": "http://as.example.net/in", "downlinkUuid": UUID}
     await urls.open("plant", HttpConfig.model_validate(settings | configuration))
-    async with open_downlinks(disk, verdicts.append, EventLog().report, refusal=refusal) as downlinks:
+    async with open_downlinks(disk, verdicts.append, EventLog().tell, refusal=refusal) as downlinks:
         chains = Chains()
         chains.set({"plant": ["archive"], "archive": []} if chained else {})
         route = downlink_route(urls.find, downlinks, chains.messages, lambda: 1_700_000_000.0)
@@ -219,7 +219,7 @@ def test_peers_that_guess_are_bounded_and_the_newest_are_remembered() -> None:
 
 async def test_how_much_of_a_guess_is_right_decides_nothing() -> None:
     """An address is found by a keyed digest of it, so that comparing never looks at the address itself."""
-    urls = DownlinkUrls(Notebook(), "http://edge.example:8090", EventLog().report)
+    urls = DownlinkUrls(Notebook(), "http://edge.example:8090", EventLog().tell)
     looked: list[bytes] = []
 
     class Doors(dict[bytes, Any]):

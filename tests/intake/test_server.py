@@ -23,7 +23,7 @@ from tpxd.wire.http import CannotListen, Request, Response
 async def test_from_a_post_to_the_disk_and_back(tmp_path: Path) -> None:
     limits = SpoolLimits(min_free_bytes=0)
     path = tmp_path / "spool.db"
-    async with open_spool(path, limits, report=EventLog().report) as spool:
+    async with open_spool(path, limits, tell=EventLog().tell) as spool:
         cursor = await spool.cursor("plant")
         async with serving(spool) as (intake, address), httpx.AsyncClient() as client:
             for _ in range(2):
@@ -38,7 +38,7 @@ async def test_from_a_post_to_the_disk_and_back(tmp_path: Path) -> None:
 
 async def test_many_senders_at_once_all_get_what_is_on_disk(tmp_path: Path) -> None:
     limits = SpoolLimits(min_free_bytes=0)
-    async with open_spool(tmp_path / "spool.db", limits, report=EventLog().report) as spool:
+    async with open_spool(tmp_path / "spool.db", limits, tell=EventLog().tell) as spool:
         cursor = await spool.cursor("plant")
         async with serving(spool) as (_, address), httpx.AsyncClient() as client, trio.open_nursery() as nursery:
 

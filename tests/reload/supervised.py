@@ -40,7 +40,7 @@ class Site:
         self.supervisor = Supervisor(
             self.config_dir,
             spool,
-            self.events.report,
+            self.events.tell,
             instance="00000000",
             dial=no_dial,
             tls=TlsContextCache(),
@@ -96,12 +96,12 @@ async def supervised(
 ) -> AsyncIterator[Site]:
     """The supervisor at work while the block lasts."""
     limits = SpoolLimits(max_bytes=1 << 24, min_free_bytes=0)
-    report = EventLog().report
+    tell = EventLog().tell
     async with (
-        open_spool(directory / "spool.db", limits, report=report) as spool,
-        open_downlinks(DownlinkStore(spool), spool.append, report) as downlinks,
+        open_spool(directory / "spool.db", limits, tell=tell) as spool,
+        open_downlinks(DownlinkStore(spool), spool.append, tell) as downlinks,
     ):
-        urls = urls or DownlinkUrls(spool, "http://edge.example", report)
+        urls = urls or DownlinkUrls(spool, "http://edge.example", tell)
         site = Site(directory, spool, peer, downlinks, urls, stop_grace_s)
         before_start()
         async with trio.open_nursery() as nursery:

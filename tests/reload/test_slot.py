@@ -370,7 +370,7 @@ async def test_where_nobody_can_reach_an_address_it_is_not_asked_for_again(
         return await open_address(urls, connection, configuration)
 
     monkeypatch.setattr(DownlinkUrls, "open", counted)
-    urls = DownlinkUrls(Notebook(), None, EventLog().report)
+    urls = DownlinkUrls(Notebook(), None, EventLog().tell)
     async with supervised(tmp_path, peer, urls) as site:
         await site.write("paused", "active = false\n" + GOOD)
         await site.write("a")

@@ -240,7 +240,7 @@ async def test_a_connection_at_work_learns_its_address_later(tmp_path: Path, pee
 
     peer.sending = note
     memory = Forgetful()
-    async with supervised(tmp_path, peer, DownlinkUrls(memory, "http://edge.example", EventLog().report)) as site:
+    async with supervised(tmp_path, peer, DownlinkUrls(memory, "http://edge.example", EventLog().tell)) as site:
         await site.write("a")
         await site.append(1)
         await arrived(1)

@@ -37,7 +37,7 @@ class House:
             async with open_spool(
                 self.path,
                 self.limits,
-                report=self.events.append,
+                tell=self.events.append,
                 wall_clock=lambda: self.now_s,
                 measure_free=lambda directory: self.free,
                 monotonic=lambda: self.now_s,

@@ -184,7 +184,7 @@ from pathlib import Path
 from tpxd.spool import NewReport, SpoolLimits, open_spool
 
 async def main(path, begin):
-    async with open_spool(path, SpoolLimits(), report=print) as spool:
+    async with open_spool(path, SpoolLimits(), tell=print) as spool:
         await spool.cursor("plant")
         async def one(task):
             n = begin
@@ -238,7 +238,7 @@ SOFT, HARD = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 async def main(path):
     events = []
-    async with open_spool(path, SpoolLimits(min_free_bytes=0), report=events.append) as spool:
+    async with open_spool(path, SpoolLimits(min_free_bytes=0), tell=events.append) as spool:
         cursor = await spool.cursor("plant")
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, HARD))
         stored, refused = [], 0

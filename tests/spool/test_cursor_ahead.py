@@ -19,7 +19,7 @@ DELIVERED = Fate.DELIVERED
 async def plant(path: Path) -> AsyncIterator[tuple[Spool, Cursor]]:
     """The spool, and the queue of `plant` in it."""
     with trio.fail_after(30):
-        async with open_spool(path, SpoolLimits(), report=print) as spool:
+        async with open_spool(path, SpoolLimits(), tell=print) as spool:
             yield spool, await spool.cursor("plant")
 
 

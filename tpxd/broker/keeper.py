@@ -10,7 +10,7 @@ from functools import partial
 
 import trio
 
-from tpxd.events import Event, Report
+from tpxd.events import Event, Tell
 
 START_S = 20.0
 PATIENCE_S = 3.0
@@ -23,7 +23,7 @@ READY = b"ready"
 
 async def run_broker(
     address: str,
-    report: Report,
+    tell: Tell,
     *,
     command: Sequence[str] = (sys.executable, "-m", "tpxd.broker.process"),
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -41,17 +41,17 @@ async def run_broker(
     """
     settled = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_keep_running, [*command, address], address, report, settled)
+        nursery.start_soon(_keep_running, [*command, address], address, tell, settled)
         with trio.move_on_after(PATIENCE_S):
             await settled.wait()
         task_status.started()
 
 
-async def _keep_running(command: Sequence[str], address: str, report: Report, settled: trio.Event) -> None:
+async def _keep_running(command: Sequence[str], address: str, tell: Tell, settled: trio.Event) -> None:
     """Run the command again and again; `settled` is set at the first outcome."""
 
     def on_ready() -> None:
-        report(Event("broker", f"embedded MQTT broker listens at {address}"))
+        tell(Event("broker", f"embedded MQTT broker listens at {address}"))
         settled.set()
 
     pause_s = FIRST_PAUSE_S
@@ -60,7 +60,7 @@ async def _keep_running(command: Sequence[str], address: str, report: Report, se
         reason = await _run_once(command, on_ready)
         if trio.current_time() - begun > STEADY_S:
             pause_s = FIRST_PAUSE_S
-        report(Event("broker", f"embedded MQTT broker ended: {reason}; next try in {pause_s:g} s", level=logging.ERROR))
+        tell(Event("broker", f"embedded MQTT broker ended: {reason}; next try in {pause_s:g} s", level=logging.ERROR))
         settled.set()
         await trio.sleep(pause_s)
         pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)

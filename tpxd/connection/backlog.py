@@ -25,7 +25,7 @@ import trio
 from tpxd.connection.in_hand import InHand
 from tpxd.connector import MAX_BATCH, MAX_BATCH_BYTES
 from tpxd.errors import SpoolUnavailable
-from tpxd.events import Event, Report
+from tpxd.events import Event, Tell
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor
 
@@ -54,11 +54,11 @@ class Backlog:
         share: of what is taken, how much comes from the backlog while new uplinks wait; above 0, at most 1.
     """
 
-    def __init__(self, id: str, share: float, report: Report) -> None:
+    def __init__(self, id: str, share: float, tell: Tell) -> None:
         self.alone: str | None = None
         self._id = id
         self._share = share
-        self._report = report
+        self._tell = tell
         self._border = 0
         self._through = 0
         self._lanes: dict[str, int] = {}
@@ -154,8 +154,8 @@ class Backlog:
     def _go_alone(self, reason: str, until: int) -> None:
         self.alone, self._alone_until = reason, until
         text = f"{self._id}: new uplinks wait until the backlog was sent: {reason}"
-        self._report(Event("backlog", text, self._id, logging.WARNING))
+        self._tell(Event("backlog", text, self._id, logging.WARNING))
 
     def _go_on(self) -> None:
         self.alone = None
-        self._report(Event("backlog", f"{self._id}: new uplinks may go before the backlog again", self._id))
+        self._tell(Event("backlog", f"{self._id}: new uplinks may go before the backlog again", self._id))

@@ -87,7 +87,7 @@ class Connection:
         configuration = self.file.configuration
         self.backoff = Backoff(configuration.reconnectStrategy)
         share = configuration.backlogShare
-        self.backlog = None if share is None else Backlog(self.id, share, self.health.report)
+        self.backlog = None if share is None else Backlog(self.id, share, self.health.tell)
 
     def hand_on(self, delivered: Iterable[Uplink]) -> list[tuple[int, Uplink]]:
         """See `Chains.handed_on`."""
@@ -142,7 +142,7 @@ async def run_connection(connection: Connection) -> None:
             else:
                 connection.health.certificate_expires = None
             if connection.file.alarms:
-                rate = RateWatch(connection.id, connection.file.alarms, connection.came, connection.health.report)
+                rate = RateWatch(connection.id, connection.file.alarms, connection.came, connection.health.tell)
                 nursery.start_soon(rate.watch)
             connection.debug_log = await open_debug_log(
                 connection.id, connection.file.configuration.debugMode, connection.memory
@@ -213,7 +213,7 @@ def context_of(connection: Connection) -> Context:
         authenticating=lambda: connection.health.turn(State.AUTHENTICATING),
         proven=lambda: connection.in_hand.proven,
         troubled=connection.health.troubled,
-        report=connection.health.report,
+        tell=connection.health.tell,
     )
 
 
@@ -280,7 +280,7 @@ async def offer_health(connection: Connection, address: str) -> None:
             await serve_connection_health(address, connection.health.to_document)
         except CannotListen as error:
             text = f"{connection.id}: its health port: {error}"
-            connection.health.report(Event("health_port", text, connection.id, logging.WARNING))
+            connection.health.tell(Event("health_port", text, connection.id, logging.WARNING))
         await trio.sleep(PORT_RETRY_S)
 
 

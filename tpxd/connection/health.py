@@ -15,7 +15,7 @@ from typing import Any, Final
 from tpxd.connection.state_lines import StateLines
 from tpxd.downlinks.book import DownlinkCounts
 from tpxd.errors import Problem, TpxdError
-from tpxd.events import Event, LastError, Report, timestamp
+from tpxd.events import Event, LastError, Tell, timestamp
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Fate, Rejected, Settled
 
@@ -118,7 +118,7 @@ class Health:
 
     id: str
     cursor: Cursor
-    report: Report
+    tell: Tell
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     name: str = ""
@@ -162,7 +162,7 @@ class Health:
         if left_out:
             text += f" (it opened and closed {left_out} times meanwhile)"
         level = logging.INFO if reason is None else logging.WARNING
-        self.report(Event("state", text, self.id, level, more={"state": state}))
+        self.tell(Event("state", text, self.id, level, more={"state": state}))
 
     def note(self, error: TpxdError) -> None:
         """Remember an error as the last one."""
@@ -183,9 +183,9 @@ class Health:
             self.note(error)
         if error is not None and before is None:
             text, more = f"{self.id}: {error.message}", {"hint": error.hint}
-            self.report(Event("trouble", text, self.id, logging.WARNING, more=more))
+            self.tell(Event("trouble", text, self.id, logging.WARNING, more=more))
         elif error is None and before is not None:
-            self.report(Event("trouble", f"{self.id}: overcome: {before}", self.id))
+            self.tell(Event("trouble", f"{self.id}: overcome: {before}", self.id))
 
     def lost(self, uplink: Uplink, fate: Settled) -> None:
         """An uplink expired or was rejected: an event, and for each of the two at most one an hour."""
@@ -197,7 +197,7 @@ class Health:
         if now - self._lost_at.get(kind, float("-inf")) >= LOST_S:
             self._lost_at[kind] = now
             text = f"{self.id}: {kind} and not sent, such as a {uplink.kind} of {uplink.lane}: {why}"
-            self.report(Event(kind, text, self.id, logging.WARNING))
+            self.tell(Event(kind, text, self.id, logging.WARNING))
 
     def moved(self, fates: Sequence[Settled]) -> None:
         """The cursor moved over uplinks with these fates, oldest first."""

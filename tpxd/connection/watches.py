@@ -18,7 +18,7 @@ import trio
 
 from tpxd.config.alarms import Alarm
 from tpxd.connection.health import Health
-from tpxd.events import Event, Report, utc_text
+from tpxd.events import Event, Tell, utc_text
 from tpxd.wire.tls import certificate_expires
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class CertificateWatch:
         while True:
             event = self.look(id, end, datetime.fromtimestamp(health.wall(), UTC))
             if event is not None:
-                health.report(event)
+                health.tell(event)
             await trio.sleep(EXPIRY_LOOK_S)
 
 
@@ -113,11 +113,11 @@ class RateWatch:
     An alarm that holds on is told once per window and hour.
     """
 
-    def __init__(self, id: str, alarms: Sequence[Alarm], came: Came, report: Report) -> None:
+    def __init__(self, id: str, alarms: Sequence[Alarm], came: Came, tell: Tell) -> None:
         self._id = id
         self._alarms = alarms
         self._came = came
-        self._report = report
+        self._tell = tell
         self._samples: deque[tuple[float, int]] = deque()
         self._told: dict[int, float] = {}
 
@@ -144,7 +144,7 @@ class RateWatch:
                 self._told[number] = at
                 evidence = f"{hourly} uplinks in the last hour, {alarm.uplinkRateMinPerHour} expected"
                 text = f"{self._id}: {alarm.message} ({evidence})"
-                self._report(Event("low_rate", text, self._id, logging.WARNING, more={"uplinksPerHour": hourly}))
+                self._tell(Event("low_rate", text, self._id, logging.WARNING, more={"uplinksPerHour": hourly}))
 
     async def watch(self) -> None:
         """Look once a minute, for ever."""

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from tpxd.errors import TpxdError
-from tpxd.events import Event, LastError, Report
+from tpxd.events import Event, LastError, Tell
 from tpxd.lorawan.downlink_request import Answer
 from tpxd.timing import BURST_LONGEST_S, Burst
 
@@ -45,7 +45,7 @@ class LrcReach:
         refused: AS_IDs that the LRC refused with 401 or 403 when they were tried last, and what it said.
     """
 
-    report: Report
+    tell: Tell
     wall: Callable[[], float]
     reachable: bool | None = None
     retry_at: float = float("-inf")
@@ -59,7 +59,7 @@ class LrcReach:
         """It cannot be reached: everybody waits, and then one tries."""
         self.last_error = LastError(self.wall(), error.message, error.hint)
         if self.reachable is not False:
-            self.report(Event("lrc", f"downlinks wait: {error.message}", level=logging.WARNING))
+            self.tell(Event("lrc", f"downlinks wait: {error.message}", level=logging.WARNING))
         self.reachable = False
         now = trio.current_time()
         if now >= self.retry_at:  # those that were under way with this one do not make the wait longer
@@ -82,21 +82,21 @@ class LrcReach:
             del self.refused[next(iter(self.refused))]
         if known is None:
             text, more = f"downlinks wait, tried every five minutes: {error.message}", {"hint": error.hint}
-            self.report(Event("lrc", text, level=logging.WARNING, more=more))
+            self.tell(Event("lrc", text, level=logging.WARNING, more=more))
 
     def answered(self, answer: Answer, as_id: str) -> None:
         """It is there, and took what this AS_ID signed for its own."""
         self._is_there()
         if self.refused.pop(as_id, None) is not None:
-            self.report(Event("lrc", f"the LRC takes {named(as_id)} again"))
+            self.tell(Event("lrc", f"the LRC takes {named(as_id)} again"))
         if not answer.documented and not self._warned:
             self._warned = True
             text = f"the LRC takes downlinks with an answer that is not documented: {answer.cause}"
-            self.report(Event("lrc", text, level=logging.WARNING))
+            self.tell(Event("lrc", text, level=logging.WARNING))
 
     def _is_there(self) -> None:
         if self.reachable is False:
-            self.report(Event("lrc", "the LRC takes downlinks again"))
+            self.tell(Event("lrc", "the LRC takes downlinks again"))
         self.reachable = True
         self._undecided = 0
         self._patience.reset()

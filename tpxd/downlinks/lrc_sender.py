@@ -28,7 +28,7 @@ from tpxd.downlinks.lrc_links import UNDER_WAY, Later, LrcLinks, NotTaken, Unaut
 from tpxd.downlinks.lrc_reach import LrcReach, named
 from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.errors import TpxdError, behind_barrier
-from tpxd.events import Report, timestamp
+from tpxd.events import Tell, timestamp
 from tpxd.lorawan.downlink_request import Meaning, Signing, downlink_query
 from tpxd.spool import DownlinkState, StoredDownlink
 from tpxd.timing import Pace, Stopping
@@ -58,7 +58,7 @@ class LrcSender:
         self,
         settings: LrcSettings,
         downlinks: DownlinkQueue,
-        report: Report,
+        tell: Tell,
         *,
         signing: Callable[[str], Signing],
         now: Callable[[], float | None],
@@ -75,7 +75,7 @@ class LrcSender:
         self._transport = transport
         self._stopping = Stopping()
         self._ended = trio.Event()
-        self._reach = LrcReach(report, wall)
+        self._reach = LrcReach(tell, wall)
         self._refused: dict[str, Signing] = {}
 
     def document(self) -> dict[str, Any]:

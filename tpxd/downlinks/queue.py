@@ -19,7 +19,7 @@ from tpxd.downlinks.documents import WRONG
 from tpxd.downlinks.lanes import Lanes
 from tpxd.downlinks.saving import RETRY_S, Saving, Store
 from tpxd.errors import SpoolUnavailable
-from tpxd.events import Event, Report
+from tpxd.events import Event, Tell
 from tpxd.lorawan.downlinks import Downlink, DownlinkError
 from tpxd.lorawan.reports import ABOUT_DOWNLINKS
 from tpxd.lorawan.uplink import Uplink
@@ -40,7 +40,7 @@ Publish = Callable[[NewReport], Awaitable[Appended]]
 async def open_downlinks(
     store: Store,
     publish: Publish,
-    report: Report,
+    tell: Tell,
     *,
     refusal: str | None = None,
     wall: Callable[[], float] = time.time,
@@ -58,7 +58,7 @@ async def open_downlinks(
     loaded = await store.load()
     if loaded.damaged:
         text = f"{loaded.damaged} downlinks are damaged on the disk; what became of them is not known"
-        report(Event("damage", text, level=logging.ERROR, more={"count": loaded.damaged}))
+        tell(Event("damage", text, level=logging.ERROR, more={"count": loaded.damaged}))
     downlinks = DownlinkQueue(store, publish, loaded, refusal, wall)
     last = trio.CancelScope(shield=True)
     try:

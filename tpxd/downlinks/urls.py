@@ -16,7 +16,7 @@ from tpxd.config.secret import plain
 from tpxd.connector import Memory
 from tpxd.downlinks.doors import Door
 from tpxd.errors import SpoolUnavailable
-from tpxd.events import Event, Report
+from tpxd.events import Event, Tell
 
 PATH: Final = "/iot-flow/downlinkMessages/"
 
@@ -28,14 +28,14 @@ class DownlinkUrls:
         public_url: how the far ends reach intake, no slash at the end; None: no uplink carries an address.
     """
 
-    def __init__(self, memory: Memory, public_url: str | None, report: Report) -> None:
+    def __init__(self, memory: Memory, public_url: str | None, tell: Tell) -> None:
         self._memory = memory
         self._public_url = public_url
-        self._report = report
+        self._tell = tell
         self._key = secrets.token_bytes(16)
         self._uuids: dict[str, str] = {}
         self._doors: dict[bytes, Door] = {}
-        self._told: dict[str, str] = {}
+        self._faults: dict[str, str] = {}
 
     async def open(self, connection: str, configuration: ConnectorConfig) -> bool:
         """Give a connection its address, or change or take it away, as its file says; a new one is on disk before.
@@ -54,14 +54,14 @@ class DownlinkUrls:
         if other.connection == connection:
             self._doors[digest] = door
             self._uuids[connection] = wanted
-            self._told.pop(connection, None)
+            self._faults.pop(connection, None)
         else:
-            self._tell("file", connection, f"downlinkUuid is that of {other.connection}, which keeps it")
+            self._tell_fault("file", connection, f"downlinkUuid is that of {other.connection}, which keeps it")
         return other.connection == connection
 
     def close(self, connection: str) -> None:
         """The connection takes no downlinks over HTTP any more."""
-        self._told.pop(connection, None)
+        self._faults.pop(connection, None)
         known = self._uuids.pop(connection, None)
         if known is not None:
             del self._doors[self._digest(known)]
@@ -88,11 +88,11 @@ class DownlinkUrls:
             try:
                 await self._memory.remember(key, known)
             except SpoolUnavailable as error:
-                self._tell("spool", connection, f"uplinks carry no downlinkUrl until it can be stored: {error}")
+                self._tell_fault("spool", connection, f"uplinks carry no downlinkUrl until it can be stored: {error}")
                 return None
         return known
 
-    def _tell(self, kind: str, connection: str, fault: str) -> None:
-        if self._told.get(connection) != fault:
-            self._told[connection] = fault
-            self._report(Event(kind, f"{connection}: {fault}", connection, logging.WARNING))
+    def _tell_fault(self, kind: str, connection: str, fault: str) -> None:
+        if self._faults.get(connection) != fault:
+            self._faults[connection] = fault
+            self._tell(Event(kind, f"{connection}: {fault}", connection, logging.WARNING))

@@ -30,7 +30,7 @@ from tpxd.connector import REGISTRY, Dial, TlsContexts
 from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.downlinks.urls import DownlinkUrls
 from tpxd.errors import SpoolUnavailable, behind_barrier, leaves
-from tpxd.events import Event, Report
+from tpxd.events import Event, Tell
 from tpxd.reload.versions import Desired
 from tpxd.spool import Spool
 from tpxd.timing import ClockWatch
@@ -46,7 +46,7 @@ class Shared:
     """What all connections of the daemon share."""
 
     spool: Spool
-    report: Report
+    tell: Tell
     instance: str
     dial: Dial
     tls: TlsContexts
@@ -76,7 +76,7 @@ class Slot:
         self._busy = False
         self._shared = shared
         self._cursor = shared.spool.queue(id)
-        self.health = Health(id, self._cursor, shared.report)
+        self.health = Health(id, self._cursor, shared.tell)
         self.health.downlinks = shared.downlinks.book.counts(id)
         self._in_hand = InHand()
         self._certificates = CertificateWatch()
@@ -142,7 +142,7 @@ class Slot:
                 self._news = trio.Event()
                 error = await behind_barrier(partial(_unless_refused, step), "connection %s", self.id)
                 if error is not None:
-                    self._tell(error)
+                    self._show_error(error)
                     await self._pause()
         finally:
             self._busy = False
@@ -180,7 +180,7 @@ class Slot:
     async def _retire(self) -> None:
         """The file is gone: its queue stays for a while, in case it comes back."""
         await self._shared.spool.retire(self.id)
-        self._shared.report(Event("file", f"{self.id}: the file is gone; its queue is kept for a while", self.id))
+        self._shared.tell(Event("file", f"{self.id}: the file is gone; its queue is kept for a while", self.id))
         self._overcome()
 
     async def _leave(self) -> None:
@@ -220,7 +220,7 @@ class Slot:
             partial(_unless_refused, partial(run_connection, connection)), "connection %s", self.id
         )
         if error is not None:
-            self._tell(error)
+            self._show_error(error)
             await connection.pause(
                 RETRY_S if isinstance(error, SpoolUnavailable) else connection.backoff.delay(trio.current_time())
             )
@@ -255,10 +255,10 @@ class Slot:
         health = self.health
         if desired.problems != health.file.problems:
             for problem in desired.problems:
-                self._shared.report(Event("file", str(problem), self.id, logging.WARNING))
+                self._shared.tell(Event("file", str(problem), self.id, logging.WARNING))
         if desired.warnings != health.file.warnings:
             for problem in desired.warnings:
-                self._shared.report(Event("file", f"warning: {problem}", self.id, logging.WARNING))
+                self._shared.tell(Event("file", f"warning: {problem}", self.id, logging.WARNING))
         health.file.generation = desired.generation
         health.file.problems, health.file.warnings = desired.problems, desired.warnings
         model = desired.model
@@ -281,7 +281,7 @@ class Slot:
         """Nothing runs: paused, or stopped."""
         self.health.turn(State.CLOSED if self.health.active else State.DEACTIVATED)
 
-    def _tell(self, error: Exception) -> None:
+    def _show_error(self, error: Exception) -> None:
         """Show what stands in the way, and that it is tried again."""
         if isinstance(error, SpoolUnavailable):
             self.health.troubled(error)

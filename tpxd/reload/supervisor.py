@@ -22,7 +22,7 @@ from tpxd.connector import Dial, TlsContexts
 from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.downlinks.urls import DownlinkUrls
 from tpxd.errors import Problem, behind_barrier
-from tpxd.events import Event, Report
+from tpxd.events import Event, Tell
 from tpxd.reload.slot import Shared, Slot
 from tpxd.reload.versions import ConfigDir, Desired, Snapshot
 from tpxd.spool import Spool
@@ -48,7 +48,7 @@ class Supervisor:
         self,
         config_dir: ConfigDir,
         spool: Spool,
-        report: Report,
+        tell: Tell,
         *,
         instance: str,
         dial: Dial,
@@ -59,13 +59,11 @@ class Supervisor:
     ) -> None:
         self._config_dir = config_dir
         self._spool = spool
-        self._report = report
+        self._tell = tell
         self.clock = ClockWatch(lambda: spool.statistics().newest_ms)
         self.chains = Chains()
         self.claims = Claims()
-        self._shared = Shared(
-            spool, report, instance, dial, tls, stop_grace_s, downlinks, urls, self.clock, self.chains
-        )
+        self._shared = Shared(spool, tell, instance, dial, tls, stop_grace_s, downlinks, urls, self.clock, self.chains)
         self._slots: dict[str, Slot] = {}
         self._strays: tuple[Problem, ...] = ()
         self._desired: Mapping[str, Desired] = {}
@@ -213,7 +211,7 @@ class Supervisor:
     def _tell_strays(self, snapshot: Snapshot) -> None:
         for problem in snapshot.strays:
             if problem not in self._strays:
-                self._report(Event("file", str(problem), level=logging.WARNING))
+                self._tell(Event("file", str(problem), level=logging.WARNING))
         self._strays = snapshot.strays
 
 

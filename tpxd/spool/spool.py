@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import trio
 
 from tpxd.errors import SpoolUnavailable
-from tpxd.events import Event, Report
+from tpxd.events import Event, Tell
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import ledger
 from tpxd.spool.contract import Appended, KeptQueue, NewReport, SpoolStatistics
@@ -45,7 +45,7 @@ async def open_spool(
     path: Path,
     limits: SpoolLimits,
     *,
-    report: Report,
+    tell: Tell,
     wall_clock: Callable[[], float] = time.time,
     measure_free: Callable[[Path], int] = free_bytes,
     monotonic: Callable[[], float] = time.monotonic,
@@ -64,7 +64,7 @@ async def open_spool(
             start_journal, path, limits.page_size, wall_clock, events.append, measure_free, Progress()
         )
         for event in events:
-            report(event)
+            tell(event)
         keeping = Keeping(limits, path, wall_clock, measure_free, monotonic=monotonic, hold=lock.hold)
         renew = partial(
             renew_journal,
@@ -74,7 +74,7 @@ async def open_spool(
             measure_free=measure_free,
             hold=lock.hold,
         )
-        spool = Spool(journal, keeping, renew, limits, report, wall_clock)
+        spool = Spool(journal, keeping, renew, limits, tell, wall_clock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(trio.to_thread.run_sync, spool.writer.run, limiter=trio.CapacityLimiter(1)))
             try:
@@ -99,7 +99,7 @@ class Spool:
         keeping: Keeping,
         renew: Renew,
         limits: SpoolLimits,
-        report: Report,
+        tell: Tell,
         wall_clock: Callable[[], float],
     ) -> None:
         keeping.measure(journal)
@@ -109,7 +109,7 @@ class Spool:
         self.validity_s = keeping.validity_s
         self.writer = Writer(journal, keeping, renew, wall_clock, lambda done: loop.run_sync_soon(self._finish, done))
         self._limits = limits
-        self._report = report
+        self._tell = tell
         self._wall_clock = wall_clock
         self._view = self.writer.view()
         self._cursors: dict[str, Cursor] = {}
@@ -212,7 +212,7 @@ class Spool:
         """Drop a queue, its ledger and what is remembered for it now; returns how many uplinks waited in it."""
         waiting = await self.write(partial(ledger.forget, id=id))
         text = f"the queue of {id} is forgotten; {waiting} uplinks waited in it"
-        self._report(Event("forgotten", text, id, more={"waiting": waiting}))
+        self._tell(Event("forgotten", text, id, more={"waiting": waiting}))
         return waiting
 
     async def dead_letters(self, connection: str, limit: int = 100) -> list[DeadLetter]:
@@ -220,7 +220,7 @@ class Spool:
         letters, damaged = await self.look(lambda journal: journal.reader.dead_letters(connection, limit))
         if damaged:
             text = f"{damaged} dead letters of {connection} are damaged on the disk"
-            self._report(Event("damage", text, connection, logging.ERROR, more={"count": damaged}))
+            self._tell(Event("damage", text, connection, logging.ERROR, more={"count": damaged}))
         return letters
 
     async def uplinks_of(self, lane: str, limit: int) -> list[Uplink]:
@@ -308,7 +308,7 @@ class Spool:
         page = await self.look(partial(ledger.read_page, after=after))
         for seq in page.damaged:
             text = f"uplink {seq} is damaged on the disk; it is dropped"
-            self._report(Event("damage", text, level=logging.ERROR, more={"seq": seq}))
+            self._tell(Event("damage", text, level=logging.ERROR, more={"seq": seq}))
         return page
 
     async def look(self, run: Callable[[Journal], T]) -> T:
@@ -354,7 +354,7 @@ class Spool:
             if call.waiter is not None:
                 trio.lowlevel.reschedule(call.waiter)
         for event in done.events:
-            self._report(event)
+            self._tell(event)
 
     def _take_view(self, view: View) -> None:
         self._view = view

@@ -170,7 +170,7 @@ class Things:
         if self._absent_s(dev_eui) == float("inf"):
             id = self._context.connection_id
             text = f"{id}: the registry of AWS IoT does not have {dev_eui}, and createDevices = false: left out"
-            self._context.report(Event("device", text, id, logging.WARNING, more={"DevEUI": dev_eui}))
+            self._context.tell(Event("device", text, id, logging.WARNING, more={"DevEUI": dev_eui}))
         await self._keep(f"thing/{dev_eui}", f"{ABSENT} {self._wall():.0f}")
 
     async def _try_type(self, registry: Registry) -> None:
