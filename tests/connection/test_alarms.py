@@ -118,10 +118,10 @@ def test_what_waits_undecided_is_never_missed_in_a_rate() -> None:
     ours = undecided = 0.0
     events: list[Event] = []
 
-    def came() -> tuple[int, int]:
+    def arrived() -> tuple[int, int]:
         return int(ours), int(ours + undecided)
 
-    rate, begins = RateWatch("plant", [alarm()], came, events.append), datetime(2026, 1, 5, 9, 0, tzinfo=PARIS)
+    rate, begins = RateWatch("plant", [alarm()], arrived, events.append), datetime(2026, 1, 5, 9, 0, tzinfo=PARIS)
     for minute in range(9 * 60):
         rate.look(begins + timedelta(minutes=minute), minute * 60)
         away = 120 <= minute < 300
@@ -178,16 +178,16 @@ async def test_only_what_its_flow_takes_counts(autojump_clock: MockClock) -> Non
     peer, cursor = Peer(), MemoryCursor()
     connection = make_connection(peer, cursor, flow=flow)
     cursor.add(*(make_uplink(n, FPort=9 if n % 4 == 0 else 2) for n in range(1, 41)))
-    assert connection.came() == (0, 40), "of what waits nobody knows"
+    assert connection.arrived() == (0, 40), "of what waits nobody knows"
     async with running(connection):
         await trio.sleep(1)
-        assert connection.came() == (10, 10)
+        assert connection.arrived() == (10, 10)
 
 
-@pytest.mark.parametrize(("settings", "came"), [({}, (3, 3)), ({"sendMetadata": True}, (0, 3))])
+@pytest.mark.parametrize(("settings", "arrived"), [({}, (3, 3)), ({"sendMetadata": True}, (0, 3))])
 def test_a_connection_that_takes_everything_knows_what_waits_for_it(
-    settings: dict[str, Any], came: tuple[int, int]
+    settings: dict[str, Any], arrived: tuple[int, int]
 ) -> None:
     cursor = MemoryCursor()
     cursor.add(*map(make_uplink, (1, 2, 3)))
-    assert make_connection(Peer(), cursor, **settings).came() == came
+    assert make_connection(Peer(), cursor, **settings).arrived() == arrived

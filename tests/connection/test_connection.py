@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from tests.connection.doubles import MemoryCursor, Peer, delivered, make_connection, make_uplink, running
 from tpxd.connection.connection import run_connection
-from tpxd.connection.health import State
+from tpxd.connection.health import ConnectionState
 from tpxd.connection.in_hand import CONVICTED, EVERY_PUBLISH
 from tpxd.connector import Outgoing, Receipts
 from tpxd.connectors.parts.tls import TlsConfig
@@ -23,7 +23,7 @@ async def test_delivers_in_order_and_commits(autojump_clock: MockClock) -> None:
     cursor.add(*(make_uplink(n) for n in range(1, 1001)))
     async with running(make_connection(peer, cursor)) as connection:
         await trio.sleep(1)
-        assert connection.health.state is State.OPENED
+        assert connection.health.state is ConnectionState.OPENED
         assert delivered(cursor) == list(range(1, 1001))
         assert [seq for batch in peer.batches for seq in batch] == list(range(1, 1001))
         assert max(map(len, peer.batches)) <= 128
@@ -49,7 +49,7 @@ async def test_a_link_lost_in_mid_batch_sends_again_only_what_has_no_receipt(aut
     cursor.add(*(make_uplink(n) for n in range(1, 17)))
     async with running(make_connection(peer, cursor)) as connection:
         await trio.sleep(0.01)
-        assert connection.health.state is State.CLOSED
+        assert connection.health.state is ConnectionState.CLOSED
         assert connection.health.last_error is not None
         assert cursor.position == 6, "the receipts that came are committed although the link is gone"
         await trio.sleep(40)
@@ -93,7 +93,7 @@ async def test_a_failing_opening_is_tried_in_a_burst_and_then_by_the_table(autoj
     async with running(make_connection(peer, MemoryCursor(), reconnectStrategy="AGGRESSIVE")) as connection:
         await trio.sleep(290)
         assert len(peer.opens) > 8
-        assert connection.health.state is State.CLOSED
+        assert connection.health.state is ConnectionState.CLOSED
         assert connection.health.reason == "refused"
         assert connection.health.retry_at is not None
         await trio.sleep(40)
@@ -163,7 +163,7 @@ async def test_refused_credentials_are_tried_every_five_minutes(autojump_clock: 
     peer = Peer(opening=lambda: AuthenticationFailed("bad user name or password"))
     async with running(make_connection(peer, MemoryCursor())) as connection:
         await trio.sleep(1)
-        assert connection.health.state is State.AUTHENTICATION_FAILED
+        assert connection.health.state is ConnectionState.AUTHENTICATION_FAILED
         await trio.sleep(3600)
         assert len(peer.opens) == 13
 
@@ -184,7 +184,7 @@ async def test_patience_keeps_the_link_open(autojump_clock: MockClock) -> None:
     cursor.add(make_uplink(1), make_uplink(2))
     async with running(make_connection(peer, cursor)) as connection:
         await trio.sleep(10)
-        assert connection.health.state is State.OPENED
+        assert connection.health.state is ConnectionState.OPENED
         assert connection.health.to_document()["reason"] == "429 Too Many Requests"
         assert cursor.position == 1
         await trio.sleep(15)

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
 from tpxd.config.connection_file import ConnectorConfig
 from tpxd.config.flow import Flow
-from tpxd.connection.health import State
+from tpxd.connection.health import ConnectionState
 from tpxd.connector import Context, Transport
 from tpxd.errors import ConnectFailed, LinkLost
 
@@ -28,7 +28,7 @@ async def test_aggressive_opens_a_link_anew_after_an_hour_without_uplinks(autoju
         assert len(peer.opens) == 1
         await trio.sleep(2)
         assert len(peer.opens) == 2
-        assert (connection.health.state, connection.health.last_error) == (State.OPENED, None)
+        assert (connection.health.state, connection.health.last_error) == (ConnectionState.OPENED, None)
         await trio.sleep(10 * HOUR)
         assert len(peer.opens) == 12
         cursor.add(make_uplink(2))

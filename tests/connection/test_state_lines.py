@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
-from tpxd.connection.health import State
+from tpxd.connection.health import ConnectionState
 from tpxd.connection.state_lines import QUIET_S, StateLines
 from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import LinkLost
@@ -35,9 +35,9 @@ class Said:
 def test_the_same_twice_is_said_once() -> None:
     said = Said()
     for _ in range(2):
-        said.of.turn("CLOSED", "connection refused")
-    said.of.turn("CLOSED", "timed out")
-    said.of.turn("DEACTIVATED", None)
+        said.of.entered("CLOSED", "connection refused")
+    said.of.entered("CLOSED", "timed out")
+    said.of.entered("DEACTIVATED", None)
     assert [line[1:3] for line in said.lines] == [
         ("CLOSED", "connection refused"),
         ("CLOSED", "timed out"),
@@ -48,8 +48,8 @@ def test_the_same_twice_is_said_once() -> None:
 def test_pairs_within_a_minute_are_left_out_and_counted() -> None:
     said = Said()
     for said.now in range(0, 200, 10):
-        said.of.turn("OPENED", None)
-        said.of.turn("CLOSED", f"reset after {said.now} s" if said.now % 20 else "reset")
+        said.of.entered("OPENED", None)
+        said.of.entered("CLOSED", f"reset after {said.now} s" if said.now % 20 else "reset")
     assert said.lines == [
         (0, "OPENED", None, 0), (0, "CLOSED", "reset", 0),
         (60, "OPENED", None, 5), (60, "CLOSED", "reset", 0),
@@ -92,7 +92,7 @@ async def test_another_version_is_not_made_to_wait(autojump_clock: MockClock) ->
     for _ in range(3):
         async with running(connection):
             await trio.sleep(1)
-        connection.health.turn(State.CLOSED)
+        connection.health.enter(ConnectionState.CLOSED)
     assert [event.message for event in events] == ["plant: OPENED", "plant: CLOSED"] * 3
 
 
@@ -109,7 +109,7 @@ def test_lines_are_pairs_that_no_minute_has_two_of(turns: list[tuple[float, Line
     said = Said()
     for wait_s, line in turns:
         said.now += wait_s
-        said.of.turn(*line)
+        said.of.entered(*line)
     opened = [at for at, state, *_ in said.lines if state == "OPENED"]
     assert all(later - at >= QUIET_S for at, later in pairwise(opened))
     for before, after in pairwise(said.lines):

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from tests.connection.doubles import MemoryCursor, Peer, make_connection
 from tpxd.connection.connection import context_of, run_connection
-from tpxd.connection.health import Health, State
+from tpxd.connection.health import ConnectionState, Health
 from tpxd.errors import TransportError
 from tpxd.events import Event
 from tpxd.spool import Cursor
@@ -19,7 +19,7 @@ DENIED = TransportError("devices are not registered: 403", hint="allow it")
 def health_and_events() -> tuple[Health, list[Event]]:
     events: list[Event] = []
     health = Health("plant", cast("Cursor", MemoryCursor()), events.append)
-    health.turn(State.OPENED)
+    health.enter(ConnectionState.OPENED)
     events.clear()
     return health, events
 
@@ -52,9 +52,9 @@ def test_its_end_is_told_once() -> None:
 def test_what_keeps_uplinks_waiting_is_named_first() -> None:
     health, _ = health_and_events()
     health.troubled(DENIED)
-    health.turn(State.CLOSED, "connection refused")
+    health.enter(ConnectionState.CLOSED, "connection refused")
     assert health.to_document()["reason"] == "connection refused"
-    health.turn(State.OPENED)
+    health.enter(ConnectionState.OPENED)
     assert health.to_document()["reason"] == DENIED.message
 
 

@@ -66,13 +66,13 @@ class ScriptedDaemon:
     def connection(self, id: str) -> Document | None:
         return self.documents.get(id)
 
-    def intake(self) -> Document:
+    def intake_health(self) -> Document:
         return {"healthy": True, "reason": None, "accepted": 7} | self.parts.get("intake", {})
 
-    def lrc(self) -> Document:
+    def lrc_health(self) -> Document:
         return {"healthy": True, "reason": None} | self.parts.get("lrc", {})
 
-    def spool(self) -> Document:
+    def spool_health(self) -> Document:
         return {"healthy": True, "reason": None} | self.parts.get("spool", {})
 
     def kept_queues(self) -> dict[str, Document]:

@@ -211,7 +211,7 @@ async def test_the_writer_shows_that_it_moves(house: House) -> None:
     async with house.open() as spool:
         begun = time.monotonic()
         with trio.fail_after(5):
-            while spool.moved() < begun:
+            while spool.round_ended_at() < begun:
                 await spool.append(report(1))
 
 

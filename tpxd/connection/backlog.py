@@ -63,7 +63,7 @@ class Backlog:
         self._through = 0
         self._lanes: dict[str, int] = {}
         self._alone_until = 0
-        self._owed = 0.0
+        self._due = 0.0
 
     def draw_border(self, cursor: Cursor) -> None:
         """What is stored by now is backlog: a link opens."""
@@ -116,7 +116,7 @@ class Backlog:
         Args:
             taken: the backlog is taken up to here.
         """
-        due = self._owed + self._share * most
+        due = self._due + self._share * most
         places = most - int(due + 1e-9)
         chosen: list[Uplink] = []
         for uplink in found:
@@ -125,10 +125,10 @@ class Backlog:
             elif len(chosen) < places:
                 chosen.append(uplink)
             else:
-                self._owed = max(0.0, due - (most - places))
+                self._due = max(0.0, due - (most - places))
                 return chosen
             self._through = uplink.seq
-        self._owed = 0.0  # none is left waiting, so the backlog gets whatever is left of the link
+        self._due = 0.0  # none is left waiting, so the backlog gets whatever is left of the link
         return chosen
 
     async def _survey(self, cursor: Cursor, in_hand: InHand) -> None:

@@ -24,7 +24,7 @@ from tpxd.connection.backlog import Backlog
 from tpxd.connection.chains import Chains
 from tpxd.connection.debug_log import DebugLog, open_debug_log
 from tpxd.connection.delivery import Supply, commit_receipts, commit_settled, decided, deliver
-from tpxd.connection.health import Health, State
+from tpxd.connection.health import ConnectionState, Health
 from tpxd.connection.health_port import serve_connection_health
 from tpxd.connection.in_hand import EVERY_PUBLISH, InHand
 from tpxd.connection.outbound import Outbound
@@ -93,8 +93,8 @@ class Connection:
         """See `Chains.handed_on`."""
         return self.chains.handed_on(self.id, delivered)
 
-    def came(self) -> tuple[int, int]:
-        """See `rate.Came`."""
+    def arrived(self) -> tuple[int, int]:
+        """See `watches.Arrived`."""
         ledger = self.cursor.ledger
         if not (self.file.flow.matchers or self.file.configuration.sendMetadata or self.chains.names(self.id)):
             return ledger.received, ledger.received
@@ -109,7 +109,7 @@ class Connection:
     def opened(self) -> None:
         """The link is up: that answers a nudge that came meanwhile."""
         self._nudged = trio.Event()
-        self.health.turn(State.OPENED)
+        self.health.enter(ConnectionState.OPENED)
 
     async def pause(self, delay_s: float | None) -> None:
         """Wait before the next try: so long, or until nudged or asked to stop; None waits for these alone."""
@@ -142,7 +142,7 @@ async def run_connection(connection: Connection) -> None:
             else:
                 connection.health.certificate_expires = None
             if connection.file.alarms:
-                rate = RateWatch(connection.id, connection.file.alarms, connection.came, connection.health.tell)
+                rate = RateWatch(connection.id, connection.file.alarms, connection.arrived, connection.health.tell)
                 nursery.start_soon(rate.watch)
             connection.debug_log = await open_debug_log(
                 connection.id, connection.file.configuration.debugMode, connection.memory
@@ -173,18 +173,18 @@ async def open_once(connection: Connection) -> TransportError | None:
         What ended it, or None when it was asked to stop, or had no uplink for so long that it is opened anew.
     """
     configuration = connection.file.configuration
-    connection.health.turn(State.OPENING)
+    connection.health.enter(ConnectionState.OPENING)
     error: TransportError | None = None
     opened_at: float | None = None
     with connection.stopping.bounds(
-        lambda: connection.stop_grace_s if connection.health.state is State.OPENED else 0.0
+        lambda: connection.stop_grace_s if connection.health.state is ConnectionState.OPENED else 0.0
     ):
         try:
             async with connection.connector.open(configuration, context_of(connection)) as transport:
                 opened_at = trio.current_time()
                 connection.opened()
                 await use_link(connection, transport)
-                connection.health.turn(State.CLOSING)
+                connection.health.enter(ConnectionState.CLOSING)
         except TransportError as alone:
             error = alone
         except BaseExceptionGroup as group:
@@ -210,7 +210,7 @@ def context_of(connection: Connection) -> Context:
         dial=connection.dial,
         tls=connection.tls,
         memory=connection.memory,
-        authenticating=lambda: connection.health.turn(State.AUTHENTICATING),
+        authenticating=lambda: connection.health.enter(ConnectionState.AUTHENTICATING),
         proven=lambda: connection.in_hand.proven,
         troubled=connection.health.troubled,
         tell=connection.health.tell,
@@ -261,15 +261,15 @@ async def wait_after(connection: Connection, error: TransportError) -> None:
     """Show the error and wait until it is time for the next try."""
     connection.health.note(error)
     refused = isinstance(error, AuthenticationFailed)
-    state = State.AUTHENTICATION_FAILED if refused else State.CLOSED
+    state = ConnectionState.AUTHENTICATION_FAILED if refused else ConnectionState.CLOSED
     delay = AUTHENTICATION_S if refused else connection.backoff.delay(trio.current_time())
     if delay is None:
         given_up = (
             f"{error.message}; gave up as reconnectStrategy CALM says: `tpxd reconnect {connection.id}` tries again"
         )
-        connection.health.turn(state, given_up)
+        connection.health.enter(state, given_up)
     else:
-        connection.health.turn(state, error.message, retry_at=connection.health.wall() + delay)
+        connection.health.enter(state, error.message, retry_at=connection.health.wall() + delay)
     await connection.pause(delay)
 
 

@@ -170,4 +170,4 @@ async def commit_settled(cursor: Cursor, in_hand: InHand, health: Health, hand_o
         for uplink, fate in in_hand.lost(len(prefix)):
             health.lost(uplink, fate)
         in_hand.committed(len(prefix))
-        health.moved([fate for _, fate in prefix])
+        health.cursor_moved([fate for _, fate in prefix])

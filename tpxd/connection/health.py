@@ -55,7 +55,7 @@ ALL_REJECTED: Final = 10
 """So many in a row, and none delivered among them, need a person."""
 
 
-class State(StrEnum):
+class ConnectionState(StrEnum):
     """ThingPark X IoT Flow's states, and INVALID: the file never was valid."""
 
     DEACTIVATED = "DEACTIVATED"
@@ -68,7 +68,7 @@ class State(StrEnum):
     INVALID = "INVALID"
 
 
-PASSING = (State.OPENING, State.AUTHENTICATING, State.CLOSING)
+PASSING = (ConnectionState.OPENING, ConnectionState.AUTHENTICATING, ConnectionState.CLOSING)
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ class Health:
     name: str = ""
     connector_id: str | None = None
     active: bool = True
-    state: State = State.CLOSED
+    state: ConnectionState = ConnectionState.CLOSED
     reason: str | None = None
     since: float = 0.0
     file: FileState = field(default_factory=FileState)
@@ -139,7 +139,7 @@ class Health:
     last_error: LastError | None = None
     retry_at: float | None = None
     certificate_expires: datetime | None = None
-    _moved_at: float = float("-inf")
+    _cursor_moved_at: float = float("-inf")
     _drain: Drain = field(default_factory=Drain)
     _lost_at: dict[str, float] = field(default_factory=dict)
     lines: StateLines = field(init=False)
@@ -148,14 +148,14 @@ class Health:
         self.since = self.wall()
         self.lines = StateLines(self._say, lambda: self.monotonic())
 
-    def turn(self, state: State, reason: str | None = None, *, retry_at: float | None = None) -> None:
+    def enter(self, state: ConnectionState, reason: str | None = None, *, retry_at: float | None = None) -> None:
         """Enter a state. Passing ones make no event, and others only as `StateLines` says."""
         self.retry_at = retry_at
         if state is not self.state:
             self.since = self.wall()
         self.state, self.reason = state, reason
         if state not in PASSING:
-            self.lines.turn(state, reason)
+            self.lines.entered(state, reason)
 
     def _say(self, state: str, reason: str | None, left_out: int) -> None:
         text = f"{self.id}: {state}" + (f": {reason}" if reason else "")
@@ -199,10 +199,10 @@ class Health:
             text = f"{self.id}: {kind} and not sent, such as a {uplink.kind} of {uplink.lane}: {why}"
             self.tell(Event(kind, text, self.id, logging.WARNING))
 
-    def moved(self, fates: Sequence[Settled]) -> None:
+    def cursor_moved(self, fates: Sequence[Settled]) -> None:
         """The cursor moved over uplinks with these fates, oldest first."""
-        self._moved_at = self.monotonic()
-        self._drain.sample(self._moved_at, self.cursor.ledger.waiting)
+        self._cursor_moved_at = self.monotonic()
+        self._drain.sample(self._cursor_moved_at, self.cursor.ledger.waiting)
         since = takewhile(lambda fate: fate is not Fate.DELIVERED, reversed(fates))
         rejected = sum(isinstance(fate, Rejected) for fate in since)
         if Fate.DELIVERED in fates:
@@ -221,16 +221,16 @@ class Health:
     def stalled(self) -> bool:
         """The oldest uplink waits for more than 30 s and the cursor did not move in the last 30 s."""
         waited = self.oldest_waiting_s
-        return waited is not None and waited > STALLED_S and self.monotonic() - self._moved_at > STALLED_S
+        return waited is not None and waited > STALLED_S and self.monotonic() - self._cursor_moved_at > STALLED_S
 
     @property
     def healthy(self) -> bool:
         """Nothing about this connection needs a person."""
         if self.file.problems:
             return False
-        if self.state is State.OPENED:
+        if self.state is ConnectionState.OPENED:
             return not self.stalled and not self.rejects_all
-        return self.state is State.DEACTIVATED
+        return self.state is ConnectionState.DEACTIVATED
 
     @property
     def rejects_all(self) -> bool:
@@ -241,11 +241,11 @@ class Health:
         """Why it is not healthy, in one line; None when it is."""
         if self.healthy:
             return None
-        if self.state is State.OPENED and self.stalled:
+        if self.state is ConnectionState.OPENED and self.stalled:
             return f"stalled: the oldest uplink has waited {self.oldest_waiting_s or 0:.0f} s"
-        if self.state is State.OPENED and self.rejects_all:
+        if self.state is ConnectionState.OPENED and self.rejects_all:
             return f"the last {self.rejected_running} uplinks were all {self.last_rejection}"
-        if self.state in (State.OPENED, State.DEACTIVATED):
+        if self.state in (ConnectionState.OPENED, ConnectionState.DEACTIVATED):
             return f"the file has an error: {self.file.error}"
         return f"{self.state}: {self.reason}" if self.reason else str(self.state)
 

@@ -44,7 +44,7 @@ class StateLines:
         """Another version of the file: what it does is said at once."""
         self._opened_at = float("-inf")
 
-    def turn(self, state: str, reason: str | None) -> None:
+    def entered(self, state: str, reason: str | None) -> None:
         """The connection has entered a state that may last."""
         held = None if self._true == self._said else self._true
         self._true = state, reason

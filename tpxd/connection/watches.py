@@ -52,7 +52,7 @@ def earliest(pems: Mapping[str, str]) -> CertificateEnd | None:
 class CertificateWatch:
     """What was told about an id's certificates, whichever version of its file runs; another end is told anew."""
 
-    _told: dict[tuple[CertificateEnd, timedelta], datetime] = field(default_factory=dict)
+    _warned: dict[tuple[CertificateEnd, timedelta], datetime] = field(default_factory=dict)
 
     def look(self, id: str, end: CertificateEnd, now: datetime) -> Event | None:
         """What there is to tell now, at most the same once a day."""
@@ -60,10 +60,10 @@ class CertificateWatch:
         mark = next((mark for mark in (timedelta(0), URGENT, SOON) if left <= mark), None)
         if mark is None:
             return None
-        told = self._told.get((end, mark))
-        if told is not None and (mark == SOON or now - told < DAY):
+        last = self._warned.get((end, mark))
+        if last is not None and (mark == SOON or now - last < DAY):
             return None
-        self._told = {key: at for key, at in self._told.items() if key[0] == end} | {(end, mark): now}
+        self._warned = {key: at for key, at in self._warned.items() if key[0] == end} | {(end, mark): now}
         return _event(id, end, left, now)
 
     async def watch(self, id: str, pems: Mapping[str, str], health: Health) -> None:
@@ -102,7 +102,7 @@ HOUR_S: Final = 3600.0
 LOOK_S: Final = 60.0
 
 
-Came = Callable[[], tuple[int, int]]
+Arrived = Callable[[], tuple[int, int]]
 """How many uplinks have come for a connection since it exists, at least and at most."""
 
 
@@ -113,13 +113,13 @@ class RateWatch:
     An alarm that holds on is told once per window and hour.
     """
 
-    def __init__(self, id: str, alarms: Sequence[Alarm], came: Came, tell: Tell) -> None:
+    def __init__(self, id: str, alarms: Sequence[Alarm], arrived: Arrived, tell: Tell) -> None:
         self._id = id
         self._alarms = alarms
-        self._came = came
+        self._arrived = arrived
         self._tell = tell
         self._samples: deque[tuple[float, int]] = deque()
-        self._told: dict[int, float] = {}
+        self._raised: dict[int, float] = {}
 
     def look(self, now: datetime, at: float) -> None:
         """Take a sample and raise what has to be raised; call it about once a minute.
@@ -128,7 +128,7 @@ class RateWatch:
             at: seconds on a clock that is never set: one that is, such as after a boot without a battery, would make
                 an hour of evidence out of a minute.
         """
-        at_least, at_most = self._came()
+        at_least, at_most = self._arrived()
         self._samples.append((at, at_least))
         while len(self._samples) > 1 and self._samples[1][0] <= at - HOUR_S:
             self._samples.popleft()
@@ -139,9 +139,9 @@ class RateWatch:
         for number, alarm in enumerate(self._alarms):
             opened = alarm.opened_at(now)
             if opened is None or now.timestamp() - opened.timestamp() < HOUR_S:
-                self._told.pop(number, None)
-            elif hourly < alarm.uplinkRateMinPerHour and at - self._told.get(number, float("-inf")) >= HOUR_S:
-                self._told[number] = at
+                self._raised.pop(number, None)
+            elif hourly < alarm.uplinkRateMinPerHour and at - self._raised.get(number, float("-inf")) >= HOUR_S:
+                self._raised[number] = at
                 evidence = f"{hourly} uplinks in the last hour, {alarm.uplinkRateMinPerHour} expected"
                 text = f"{self._id}: {alarm.message} ({evidence})"
                 self._tell(Event("low_rate", text, self._id, logging.WARNING, more={"uplinksPerHour": hourly}))

@@ -53,8 +53,8 @@ class Pulse:
         now = time.monotonic()
         for what, at, late_s in (
             ("the event loop", self._beat_at, LATE_S),
-            ("the spool's writer", self._spool.moved(), LATE_S),
-            ("the supervisor", self._supervisor.moved(), SUPERVISOR_LATE_S),
+            ("the spool's writer", self._spool.round_ended_at(), LATE_S),
+            ("the supervisor", self._supervisor.round_ended_at(), SUPERVISOR_LATE_S),
         ):
             if now - at > late_s:
                 return False, f"{what} has not moved for {now - at:.0f} s"
@@ -66,8 +66,8 @@ class DaemonState:
     """What the control plane asks; see `tpxd.control.state.ControlState`."""
 
     supervisor: Supervisor
-    counters: Intake
-    journal: Spool
+    intake: Intake
+    spool: Spool
     log: EventLog
     pulse: Pulse
     downlinks: DownlinkQueue
@@ -81,17 +81,17 @@ class DaemonState:
         """See `ControlState`."""
         return self.supervisor.health(id)
 
-    def intake(self) -> Document:
+    def intake_health(self) -> Document:
         """See `ControlState`."""
-        return self.counters.counters.to_document()
+        return self.intake.counters.to_document()
 
-    def lrc(self) -> Document:
+    def lrc_health(self) -> Document:
         """See `ControlState`."""
         return self.sender.document()
 
-    def spool(self) -> Document:
+    def spool_health(self) -> Document:
         """See `ControlState`."""
-        found = self.journal.statistics()
+        found = self.spool.statistics()
         return {
             "healthy": found.storing,
             "reason": None if found.storing else found.last_error or "nothing can be stored",
@@ -109,7 +109,7 @@ class DaemonState:
         """See `ControlState`."""
         return {
             id: {"waiting": kept.waiting, "until": timestamp(kept.until_ms / 1000)}
-            for id, kept in self.journal.kept_queues().items()
+            for id, kept in self.spool.kept_queues().items()
         }
 
     def problems(self) -> list[str]:
@@ -152,8 +152,8 @@ class DaemonState:
 
     async def trace(self, dev_eui: str, limit: int) -> list[Document]:
         """See `ControlState`."""
-        uplinks = await self.journal.uplinks_of(dev_eui, limit)
-        fates = await self.journal.fates_of([uplink.seq for uplink in uplinks])
+        uplinks = await self.spool.uplinks_of(dev_eui, limit)
+        fates = await self.spool.fates_of([uplink.seq for uplink in uplinks])
         return trace_document(uplinks, self.downlinks.book.of_device(dev_eui, limit), fates)[-limit:]
 
     def events(self, count: int, connection: str | None) -> list[Document]:

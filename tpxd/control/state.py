@@ -17,13 +17,13 @@ class ControlState(Protocol):
     def connection(self, id: str) -> Document | None:
         """One connection's health document, None when there is none of that id."""
 
-    def intake(self) -> Document:
+    def intake_health(self) -> Document:
         """What intake accepted and refused; `healthy`, and `reason` when it is not, besides its own keys."""
 
-    def lrc(self) -> Document:
+    def lrc_health(self) -> Document:
         """How downlinks reach the LRC; `healthy` and `reason` as above."""
 
-    def spool(self) -> Document:
+    def spool_health(self) -> Document:
         """How full the spool is; `healthy` and `reason` as above."""
 
     def kept_queues(self) -> dict[str, Document]:

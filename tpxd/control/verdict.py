@@ -17,7 +17,7 @@ def overall(state: ControlState) -> Document:
     Unhealthy is an active connection that is, a part that is, and a file that can be no connection.
     """
     connections = state.connections()
-    parts = {"intake": state.intake(), "lrc": state.lrc(), "spool": state.spool()}
+    parts = {"intake": state.intake_health(), "lrc": state.lrc_health(), "spool": state.spool_health()}
     problems = state.problems()
     reasons = [
         f"{id}: {document['reason'] or document['state']}"

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from tpxd.config.connection_file import ConnectionFile
 from tpxd.connection.chains import Chains
 from tpxd.connection.connection import REGRET_S, Connection, run_connection, take_leave
-from tpxd.connection.health import Health, State
+from tpxd.connection.health import ConnectionState, Health
 from tpxd.connection.in_hand import InHand
 from tpxd.connection.outbound import Outbound, format_of, url_field
 from tpxd.connection.watches import CertificateWatch
@@ -163,7 +163,7 @@ class Slot:
             return None
         if model.active:
             return self._work
-        return None if self._addressed is model else self._open_address_at_rest
+        return None if self._addressed is model else self._open_address_of_paused
 
     async def _make_queue(self) -> None:
         """Have the queue on disk; one that was forgotten meanwhile begins anew, and nothing of it is in hand."""
@@ -212,7 +212,7 @@ class Slot:
                 nursery.cancel_scope.cancel()
         finally:
             self.connection, self._left = None, connection
-            self._rest()
+            self._show_nothing_runs()
 
     async def _carry(self, connection: Connection) -> None:
         """Run a version until it is asked to stop; a disk that cannot be read, or a bug, ends it for a while."""
@@ -230,7 +230,7 @@ class Slot:
         while not await self._open_address(model):
             await self._pause()
 
-    async def _open_address_at_rest(self) -> None:
+    async def _open_address_of_paused(self) -> None:
         assert self.desired is not None
         assert self.desired.model is not None
         if not await self._open_address(self.desired.model):
@@ -265,7 +265,7 @@ class Slot:
         if model is None:
             self._close_address()
             health.name, health.connector_id = desired.name, desired.connector_id
-            health.turn(State.INVALID, health.file.error)
+            health.enter(ConnectionState.INVALID, health.file.error)
             return
         if self._addressed is not None and _address(self._addressed) != _address(model):
             self._close_address()
@@ -275,11 +275,11 @@ class Slot:
         if not model.active or self.running == model:
             health.file.running = desired.running
         if not model.active and self.connection is None:
-            self._rest()
+            self._show_nothing_runs()
 
-    def _rest(self) -> None:
+    def _show_nothing_runs(self) -> None:
         """Nothing runs: paused, or stopped."""
-        self.health.turn(State.CLOSED if self.health.active else State.DEACTIVATED)
+        self.health.enter(ConnectionState.CLOSED if self.health.active else ConnectionState.DEACTIVATED)
 
     def _show_error(self, error: Exception) -> None:
         """Show what stands in the way, and that it is tried again."""
@@ -289,8 +289,8 @@ class Slot:
         else:
             bug = next(leaves(error))
             reason = f"crashed: {type(bug).__name__}: {bug}; the log has the traceback"
-        if self.health.active and self.health.state is not State.INVALID:
-            self.health.turn(State.CLOSED, reason, retry_at=self.health.wall() + RETRY_S)
+        if self.health.active and self.health.state is not ConnectionState.INVALID:
+            self.health.enter(ConnectionState.CLOSED, reason, retry_at=self.health.wall() + RETRY_S)
 
     def _overcome(self) -> None:
         self.health.troubled(None)

@@ -69,7 +69,7 @@ class Supervisor:
         self._desired: Mapping[str, Desired] = {}
         self._asked = 0
         self._applied = 0
-        self._moved_at = time.monotonic()
+        self._round_ended_at = time.monotonic()
         self._wake = trio.Event()
         self._round = trio.Event()
         self._reading = trio.CancelScope()
@@ -138,9 +138,9 @@ class Supervisor:
         """What is wrong with the directory itself, such as a file whose name is no id."""
         return self._strays
 
-    def moved(self) -> float:
+    def round_ended_at(self) -> float:
         """Monotonic time at which the last round ended; there is one every few seconds, the watcher sees to that."""
-        return self._moved_at
+        return self._round_ended_at
 
     async def _round_of(self, nursery: trio.Nursery) -> None:
         """Read and apply; a bug on the way is logged, and the next round tries again."""
@@ -148,7 +148,7 @@ class Supervisor:
         self._wake = trio.Event()
         await behind_barrier(partial(self._read_and_apply, nursery), "reading the files")
         self._applied = asked
-        self._moved_at = time.monotonic()
+        self._round_ended_at = time.monotonic()
         self._round.set()
         self._round = trio.Event()
 

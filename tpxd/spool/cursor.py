@@ -174,7 +174,7 @@ class Cursor:
         if held is not None:
             self._oldest_ms = held.received_ms
 
-    def moved(self, row: CursorRow, oldest_ms: int | None) -> None:
+    def row_changed(self, row: CursorRow, oldest_ms: int | None) -> None:
         """The writer changed the row."""
         self._row = row
         self._oldest_ms = oldest_ms

@@ -279,7 +279,7 @@ class Spool:
             last_error=hindrance,
         )
 
-    def moved(self) -> float:
+    def round_ended_at(self) -> float:
         """When the writer last ended a round, by `time.monotonic`; it does so at least every few seconds."""
         return self.writer.moved_s
 
@@ -370,10 +370,10 @@ class Spool:
             for key in notes_of(self.state.meta, id):
                 del self.state.meta[key]
         elif id in self._cursors:
-            self._cursors[id].moved(*seen)
+            self._cursors[id].row_changed(*seen)
         else:
             self._cursors[id] = self._to_be.pop(id) if id in self._to_be else Cursor(self, *seen)
-            self._cursors[id].moved(*seen)
+            self._cursors[id].row_changed(*seen)
 
     def _take_appended(self, done: Round) -> None:
         for seq, pending in enumerate(done.appended, done.first_seq):
