@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from tests.connection.doubles import Peer
+from tests.downlinks.downlink_doubles import right
 from tests.notebook import Notebook
 from tests.reload.supervised import GOOD, Site, supervised
 from tpxd.config.connection_file import ConnectorConfig
@@ -19,7 +20,7 @@ from tpxd.downlinks.urls import DownlinkUrls
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.reload import slot
-from tpxd.spool import Spool
+from tpxd.spool import DownlinkState, Spool
 from tpxd.spool.journal import Journal
 from tpxd.spool.reading import Page, Reader
 
@@ -345,6 +346,7 @@ async def test_what_is_forgotten_leaves_nothing_behind(tmp_path: Path, peer: Pee
         await site.spool.forget("a")
         await site.supervisor.reload_and_wait()
         await site.supervisor.reload_and_wait()
+        assert "a" not in site.downlinks.book.connections
         assert [key for key in site.spool.state.meta if "a" in key.split("/")] == []
         assert b'"a"' not in (tmp_path / "last-good" / "versions.json").read_bytes()
         assert b'"b"' in (tmp_path / "last-good" / "versions.json").read_bytes()
@@ -353,9 +355,29 @@ async def test_what_is_forgotten_leaves_nothing_behind(tmp_path: Path, peer: Pee
         assert shown(site, "a")["file"]["generation"] == 1, "it begins anew"
         await site.becomes("a", "OPENED")
         assert site.urls.url("a") not in (None, address)
+        assert shown(site, "a")["downlinks"]["unrecognised"] == 0
     async with supervised(tmp_path, peer) as site:
         assert site.spool.recall("downlinkUuid/b") is not None
         assert site.spool.recall("debugMode/a") is None
+
+
+async def test_a_file_that_comes_back_right_after_its_queue_was_forgotten_counts_its_downlinks_anew(
+    tmp_path: Path, peer: Peer
+) -> None:
+    async with supervised(tmp_path, peer) as site:
+        await site.write("a")
+        site.downlinks.ignored("a", json=True)
+        waits = site.downlinks.enter("a", right())
+        await site.remove("a")
+        await site.retired("a")
+        await site.spool.forget("a")
+        await site.write("a")
+        await site.becomes("a", "OPENED")
+        document = shown(site, "a")["downlinks"]
+        assert (document["unrecognised"], document["received"], document["waiting"]) == (0, 1, 1)
+        site.downlinks.book.end(waits, DownlinkState.SENT, "", 200)
+        document = shown(site, "a")["downlinks"]
+        assert (document["received"], document["waiting"], document["sent"]) == (1, 0, 1)
 
 
 async def test_where_nobody_can_reach_an_address_it_is_not_asked_for_again(

@@ -146,6 +146,23 @@ class DownlinkBook:
         return self._counts.setdefault(connection, DownlinkCounts())
 
     @property
+    def connections(self) -> list[str]:
+        """Those that have counters."""
+        return list(self._counts)
+
+    def begin_anew(self, connection: str) -> DownlinkCounts:
+        """Its queue is forgotten, and what it counted with it, but for what still waits; see `counts`."""
+        waiting = self.counts(connection).waiting
+        self._counts[connection] = DownlinkCounts(received=waiting, waiting=waiting)
+        return self._counts[connection]
+
+    def forget_all_but(self, connections: Container[str]) -> None:
+        """Of all others, the control plane's excepted, no counters are kept once nothing waits."""
+        gone = [id for id, counts in self._counts.items() if id and id not in connections and not counts.waiting]
+        for id in gone:
+            del self._counts[id]
+
+    @property
     def open(self) -> list[StoredDownlink]:
         """Everything that is not final, oldest first."""
         return list(self._open.values())

@@ -175,6 +175,7 @@ class Slot:
             cursor.validity_s = self._cursor.validity_s
             self._cursor = self.health.cursor = cursor
             self._in_hand = InHand()
+            self.health.downlinks = self._shared.downlinks.book.begin_anew(self.id)
         self._overcome()
 
     async def _retire(self) -> None:

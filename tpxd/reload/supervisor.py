@@ -158,7 +158,10 @@ class Supervisor:
         self._apply(snapshot, nursery)
         for slot in [slot for slot in self._present() if not slot.tried.is_set()]:
             await slot.tried.wait()
-        await trio.to_thread.run_sync(self._keep_good, snapshot, self._spool.cursors())
+        queues = self._spool.cursors()
+        if snapshot.whole:
+            self._shared.downlinks.book.forget_all_but(snapshot.desired.keys() | set(queues))
+        await trio.to_thread.run_sync(self._keep_good, snapshot, queues)
 
     def _apply(self, snapshot: Snapshot, nursery: trio.Nursery) -> None:
         """Make what runs agree with `snapshot`; untouched connections are not touched."""
