@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,40 @@ async def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(SpoolUnavailable):
         async with House(tmp_path / "file" / "spool.db").open():
             pass
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("why", [errno.EIO, errno.EACCES])
+async def test_what_cannot_be_read_at_all_is_left_alone_and_told(
+    house: House, monkeypatch: pytest.MonkeyPatch, suffix: str, why: int
+) -> None:
+    """A disk that is away for a moment, or files of another user, is no reason to begin an empty spool."""
+    async with house.open() as spool:
+        await spool.cursor("plant")
+        await append_all(spool, range(3))
+        files = {path.name: path.read_bytes() for path in house.path.parent.glob("spool.db*")}
+    for name, content in files.items():  # as a kill leaves them
+        (house.path.parent / name).write_bytes(content)
+    away = os.fspath(house.path) + suffix
+
+    def refuse(fd: int, *place: int) -> bytes:
+        if os.fspath(Path(f"/proc/self/fd/{fd}").readlink()) == away:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, *place)
+
+    pread, access = os.pread, os.access
+    with monkeypatch.context() as patched:
+        if why == errno.EIO:
+            patched.setattr(os, "pread", refuse)
+        else:
+            patched.setattr(os, "access", lambda path, mode: os.fspath(path) != away and access(path, mode))
+        with pytest.raises(SpoolUnavailable) as caught:
+            async with house.open():
+                pass
+    assert caught.value.message == f"{away}: {os.strerror(why)}"
+    assert caught.value.hint is not None
+    assert ("kernel's log" if why == errno.EIO else "must be writable for the user") in caught.value.hint
+    assert sorted(path.name for path in house.path.parent.glob("spool.db*")) == sorted(files)
+    async with house.open() as spool:
+        assert (await spool.cursor("plant")).ledger.waiting == 3
+    assert house.events == []

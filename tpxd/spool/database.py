@@ -91,7 +91,8 @@ def translated(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise Damaged("SQLite complains about something that is no text") from error
     except OSError as error:
-        raise SpoolUnavailable(f"{path}: {error.strerror or error}") from error
+        place = path if error.filename is None else os.fsdecode(error.filename)
+        raise SpoolUnavailable(f"{place}: {error.strerror or error}", hint=_hint(_like(error))) from error
 
 
 def is_full(path: Path, size: int = PROBE_BYTES) -> bool:
@@ -111,6 +112,13 @@ def is_full(path: Path, size: int = PROBE_BYTES) -> bool:
     except OSError as error:
         return error.errno in NO_ROOM
     return False
+
+
+def _like(error: OSError) -> int:
+    """What SQLite would have called it."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return sqlite3.SQLITE_PERM
+    return sqlite3.SQLITE_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else sqlite3.SQLITE_IOERR
 
 
 def _hint(code: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from tpxd.errors import SpoolUnavailable, SpoolVersionError
 from tpxd.events import Event
-from tpxd.spool.damage.old_file import old_file
+from tpxd.spool.damage.old_file import OldFile, old_file
 from tpxd.spool.damage.rebuild import Rebuild
 from tpxd.spool.damage.repair import (
     copy_out,
@@ -70,6 +72,7 @@ def start_journal(
         if kept is not None:
             text += f"; the damaged file is {kept}"
         note(Event("damage", text, level=logging.WARNING))
+    _check_access(path)
     doubt = _synced(path)
     wal = read_wal(path, page_size)
     problem = None
@@ -182,6 +185,19 @@ def _moved_in(
         raise SpoolUnavailable(f"{path}: damaged, and still after a repair: {damaged}") from damaged
     journal.state.orphaned = rebuild.orphaned
     return journal
+
+
+def _check_access(path: Path) -> None:
+    """Leave alone what may not be opened or cannot be read at all: that is no damage, and can be mended."""
+    with translated(path):
+        for one in (path, sidecars(path)[0]):
+            if not one.exists():
+                continue
+            if not os.access(one, os.R_OK | os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), one)
+            with old_file(one) as content:
+                if isinstance(content, OldFile) and not content.readable:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO), one)
 
 
 def _synced(path: Path) -> Distrusted | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +37,15 @@ class OldFile:
         except OSError:
             parts = range(start, stop, STEP)
             return b"".join(self._part(at, min(STEP, stop - at)) for at in parts)
+
+    @property
+    def readable(self) -> bool:
+        """Whether its begin, its middle or its end can be read; else the disk is away: zeros are no content."""
+        for at in {0, self._size // 2, max(0, self._size - STEP)}:
+            with suppress(OSError):
+                os.pread(self._fd, STEP, at)
+                return True
+        return False
 
     def _part(self, at: int, size: int) -> bytes:
         try:
