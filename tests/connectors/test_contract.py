@@ -34,7 +34,7 @@ def peer(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Peer:
 
 
 @contextmanager
-def fails_with(kind: type[TransportError]) -> Iterator[None]:
+def fails_with(kind: type[TransportError], hint: str = "") -> Iterator[None]:
     """The block ends with this error, alone or in a group of transport errors, and not by waiting for ever."""
     try:
         with trio.fail_after(FAR_TOO_LONG_S):
@@ -43,6 +43,7 @@ def fails_with(kind: type[TransportError]) -> Iterator[None]:
         found = list(leaves(error))
         assert all(isinstance(leaf, TransportError) for leaf in found), found
         assert isinstance(found[0], kind), found
+        assert hint in (found[0].hint or ""), found[0].hint
     else:
         pytest.fail(f"it ended without {kind.__name__}")
 
@@ -182,7 +183,7 @@ async def test_silence_is_a_lost_link(peer: Peer, autojump_clock: MockClock) -> 
     batch, receipts = batch_of(6), Receipts()
     peer.decide = lambda body: Fate.STAY_SILENT
     begun = trio.current_time()
-    with fails_with(LinkLost):
+    with fails_with(LinkLost, "actionTimeout too short"):
         await open_and_send(peer, batch, receipts)
     assert trio.current_time() - begun == pytest.approx(peer.config().actionTimeout / 1000, abs=1.0)
     assert receipts.delivered_ == []

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tpxd.connector import REGISTRY
+from tpxd.connectors import load
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tpxd"
@@ -131,6 +135,19 @@ def test_protocol_libraries_stay_in_their_files(module: str) -> None:
     foreign = {name.split(".")[0] for name in imports(MODULES[module])}
     astray = [name for name, allowed in CONFINED.items() if name in foreign and module not in allowed]
     assert not astray, f"{module} must not import {astray}"
+
+
+OPTION = re.compile(r"[a-z]+(?:[A-Z][a-z]+)+")
+"""How options of a connection file are spelled: camelCase, as nothing of our own is."""
+
+
+def test_wire_names_no_option() -> None:
+    load()
+    fields = (name for each in REGISTRY.values() for name in each.config.model_fields)
+    options = {name for name in fields if OPTION.fullmatch(name)}
+    assert len(options) > 30
+    named = {module: options & {*OPTION.findall(text)} for module, text in MODULES.items() if room_of(module) == "wire"}
+    assert {module: names for module, names in named.items() if names} == {}
 
 
 @pytest.mark.parametrize("module", MODULES)

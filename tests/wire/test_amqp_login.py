@@ -94,10 +94,10 @@ class TestLogin:
     @pytest.mark.parametrize(
         ("stage", "code", "error", "hint"),
         [
-            (0, 403, AuthenticationFailed, "check username"),
+            (0, 403, AuthenticationFailed, "check user name"),
             (0, 530, ConnectFailed, None),
-            (1, 530, ConnectFailed, "check virtualHost"),
-            (1, 403, ConnectFailed, "check virtualHost"),
+            (1, 530, ConnectFailed, "check the virtual host"),
+            (1, 403, ConnectFailed, "check the virtual host"),
             (1, 541, ConnectFailed, None),
         ],
     )

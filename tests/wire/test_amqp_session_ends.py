@@ -54,7 +54,7 @@ async def test_no_virtual_host() -> None:
 
     hint = await turned_away(script, ConnectFailed, r"NOT_ALLOWED - vhost / not found \(530\)")
     assert hint is not None
-    assert "virtualHost" in hint
+    assert "virtual host" in hint
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])

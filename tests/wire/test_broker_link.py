@@ -20,6 +20,7 @@ from tpxd.wire.amqp.session import Message as AmqpMessage
 from tpxd.wire.mqtt.client import MqttOptions
 from tpxd.wire.mqtt.session import Message as MqttMessage
 from tpxd.wire.mqtt.session import MqttSession, open_mqtt
+from tpxd.wire.next_steps import NextStep
 
 
 class Protocol(ABC):
@@ -131,7 +132,7 @@ async def test_the_reader_tells_why_the_writer_failed(protocol: Protocol, autoju
     with pytest.raises(ConnectFailed, match="the server asks for a client certificate") as caught:
         async with protocol.open(near):
             pytest.fail("opened")
-    assert caught.value.hint == "set certificate and privateKey"
+    assert caught.value.hint == NextStep.CLIENT_CERTIFICATE
     await far.aclose()
 
 

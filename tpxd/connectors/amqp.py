@@ -24,6 +24,7 @@ from tpxd.config.secret import plain
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.connectors.parts.leftovers import LeftAtBroker
 from tpxd.connectors.parts.link import LinkConfig, check_ports
+from tpxd.connectors.parts.next_steps import naming_options
 from tpxd.connectors.parts.topics import DownlinkPorts, TopicSources, UplinkTopics
 from tpxd.errors import ConnectFailed, Refused, TransportError
 from tpxd.wire.amqp.codec import MAX_SHORT_TEXT_BYTES, name_fault
@@ -255,6 +256,7 @@ class AmqpTransport:
     title="AMQP 0.9.1",
     description="Publishes uplinks to an exchange of an AMQP 0-9-1 broker and takes downlinks from a queue",
 )
+@naming_options
 @asynccontextmanager
 async def open_amqp_connection(config: AmqpConfig, context: Context) -> AsyncIterator[Transport]:
     """Connect, log in, declare what is missing, consume where downlinks are wanted."""

@@ -25,6 +25,7 @@ from tpxd.connector import Context, Transport, connector
 from tpxd.connectors.parts.leftovers import LeftAtBroker
 from tpxd.connectors.parts.link import LinkConfig, check_ports, without_null
 from tpxd.connectors.parts.mqtt import MqttTransport, PortTopics, open_subscribed
+from tpxd.connectors.parts.next_steps import naming_options
 from tpxd.connectors.parts.topics import DownlinkPorts, TopicSources, UplinkTopics
 from tpxd.wire.mqtt.client import MqttOptions
 from tpxd.wire.mqtt.codec import MAX_TEXT_BYTES
@@ -87,6 +88,7 @@ class MqttConfig(TopicSources, LinkConfig):
     title="MQTT",
     description="Publishes uplinks to an MQTT 3.1.1 broker and takes downlinks from it",
 )
+@naming_options
 @asynccontextmanager
 async def open_mqtt_connection(config: MqttConfig, context: Context) -> AsyncIterator[Transport]:
     """Connect, introduce ourselves, subscribe where downlinks are wanted."""

@@ -19,6 +19,7 @@ import trio
 
 from tpxd.errors import TpxdError, leaves
 from tpxd.lorawan.downlink_request import Answer, Meaning, judge
+from tpxd.wire.next_steps import NextStep
 from tpxd.wire.streams import explain
 from tpxd.wire.tls import TlsContextCache
 
@@ -52,6 +53,9 @@ _UNAUTHORISED_HINTS = {
     403: "as_id in [lrc], or downlinkAsId of the connection, must be an AS_ID that the LRC knows and lets send to this"
     " device",
 }
+
+_TRUST: Final = (NextStep.TRUST_ISSUER, NextStep.TRUST_CERTIFICATE)
+_TRUST_HINT: Final = "put the CA that issued it, or the certificate itself, into this machine's trust store"
 
 _LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
 _TIMEOUTS = httpx.Timeout(ANSWER_S, connect=CONNECT_S).as_dict()
@@ -139,6 +143,7 @@ def _reason(error: Exception) -> str:
                 return f"the name is not known ({leaf.strerror})"
             if isinstance(leaf, OSError) and leaf.errno:
                 reason, hint = explain(leaf)
+                hint = _TRUST_HINT if hint in _TRUST else hint
                 return f"{reason} ({hint})" if hint else reason
         seen = seen.__cause__ or seen.__context__
     return str(error) or type(error).__name__

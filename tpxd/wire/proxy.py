@@ -18,6 +18,7 @@ import trio
 
 from tpxd.errors import AuthenticationFailed, ConnectFailed, TransportError
 from tpxd.wire.http.answer import status_text
+from tpxd.wire.next_steps import NextStep
 
 READ_BYTES = 4096
 
@@ -49,11 +50,9 @@ class Proxy:
         return [(b"Proxy-Authorization", b"Basic " + base64.b64encode(login))]
 
     @property
-    def login_hint(self) -> str:
+    def login_hint(self) -> NextStep:
         """What to do when it refuses our credentials, or misses them."""
-        if self.username is None:
-            return "this proxy asks for credentials: set proxy.username and proxy.password"
-        return "are proxy.username and proxy.password right?"
+        return NextStep.PROXY_LOGIN if self.username is None else NextStep.PROXY_LOGIN_RIGHT
 
 
 def host_and_port(host: str, port: int) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import trio
 
 from tpxd.errors import ConnectFailed, TransportError, WireError, leaves
+from tpxd.wire.next_steps import NextStep
 from tpxd.wire.proxy import Proxy, host_and_port, open_tunnel
 from tpxd.wire.tls import trusts_given_ca
 
@@ -224,12 +225,12 @@ async def _secure(stream: trio.abc.Stream, context: ssl.SSLContext, name: str, o
     except trio.BrokenResourceError as error:
         seen = error.__cause__
         if isinstance(seen, ssl.SSLCertVerificationError) and _is_of_another_ca(seen, context):
-            raise opening.failed("the server's certificate was not issued by the CA that is set", _CA_HINT) from error
+            text = "the server's certificate was not issued by the CA that is set"
+            raise opening.failed(text, NextStep.TRUST_ANOTHER_CA) from error
         raise
     return secured
 
 
-_CA_HINT = "set trustedCaCertificate to the CA that issued the server's, or leave it out where that is a public one"
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
 
 
@@ -252,47 +253,51 @@ _SYSTEM_HINTS = {
     errno.EPERM: "does a firewall on this machine forbid it?",
 }
 
-_TRUST_HINT = "set trustedCaCertificate to the certificate of the CA that issued the server's"
-
 # numbers of X509_V_ERR_… in OpenSSL's x509_vfy.h, which ssl hands through as verify_code
 _CERTIFICATE_FAULTS = {
     9: ("is not valid yet", "is the clock of this machine right?"),
     10: ("has expired", "the server's operator must renew it; is the clock of this machine right?"),
-    18: ("is self-signed and not trusted", "set trustedCaCertificate to that certificate"),
-    19: ("was issued by a CA that is not trusted", _TRUST_HINT),
-    20: ("was issued by a CA that is not trusted", _TRUST_HINT),
-    21: ("was issued by a CA that is not trusted", _TRUST_HINT),
+    18: ("is self-signed and not trusted", NextStep.TRUST_CERTIFICATE),
+    19: ("was issued by a CA that is not trusted", NextStep.TRUST_ISSUER),
+    20: ("was issued by a CA that is not trusted", NextStep.TRUST_ISSUER),
+    21: ("was issued by a CA that is not trusted", NextStep.TRUST_ISSUER),
     62: ("is made out to another name", "use the name in the certificate as host name"),
     64: ("is made out to another address", "use the name in the certificate as host name"),
 }
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError) -> tuple[str, str | None]:
-    fault, hint = _CERTIFICATE_FAULTS.get(error.verify_code, ("is not accepted", _TRUST_HINT))
+    fault, hint = _CERTIFICATE_FAULTS.get(error.verify_code, ("is not accepted", NextStep.TRUST_ISSUER))
     return f"the server's certificate {fault}: {error.verify_message.rstrip('.')}", hint
 
 
 _ALERTS = {
-    "CERTIFICATE_REQUIRED": ("the server asks for a client certificate", "set certificate and privateKey"),
-    "HANDSHAKE_FAILURE": (
-        "the server refused the handshake",
-        "it may ask for a client certificate: set certificate and privateKey",
-    ),
+    "CERTIFICATE_REQUIRED": ("the server asks for a client certificate", NextStep.CLIENT_CERTIFICATE),
+    "HANDSHAKE_FAILURE": ("the server refused the handshake", NextStep.CLIENT_CERTIFICATE_PERHAPS),
     "UNKNOWN_CA": (
         "the server does not trust the CA of our client certificate",
-        "is certificate issued by the CA that the server knows, with its intermediates?",
+        "was it issued by the CA that the server knows, and are its intermediates with it?",
     ),
-    "BAD_CERTIFICATE": ("the server refused our client certificate", "is certificate the one that the server expects?"),
+    "BAD_CERTIFICATE": ("the server refused our client certificate", "is it the one that the server expects?"),
     "UNSUPPORTED_CERTIFICATE": ("the server refused the kind of our client certificate", "is it made for clients?"),
-    "CERTIFICATE_EXPIRED": ("the server says that our client certificate has expired", "renew certificate"),
-    "CERTIFICATE_REVOKED": ("the server says that our client certificate was revoked", "renew certificate"),
+    "CERTIFICATE_EXPIRED": ("the server says that our client certificate has expired", "renew it"),
+    "CERTIFICATE_REVOKED": ("the server says that our client certificate was revoked", "renew it"),
     "CERTIFICATE_UNKNOWN": ("the server does not know our client certificate", "is it registered with the server?"),
     "ACCESS_DENIED": ("the server refused our client certificate", "has it the rights to connect?"),
     "PROTOCOL_VERSION": ("the server offers no TLS 1.2 or newer", "the server's operator must enable TLS 1.2"),
     "UNSUPPORTED_PROTOCOL": ("the server offers no TLS 1.2 or newer", "the server's operator must enable TLS 1.2"),
-    "WRONG_VERSION_NUMBER": ("the server does not speak TLS on this port", "is the port right, or the protocol TCP?"),
-    "UNEXPECTED_MESSAGE": ("the server does not speak TLS on this port", "is the port right, or the protocol TCP?"),
-    "RECORD_LAYER_FAILURE": ("the server does not speak TLS on this port", "is the port right, or the protocol TCP?"),
+    "WRONG_VERSION_NUMBER": (
+        "the server does not speak TLS on this port",
+        "is the port right, or is it one without TLS?",
+    ),
+    "UNEXPECTED_MESSAGE": (
+        "the server does not speak TLS on this port",
+        "is the port right, or is it one without TLS?",
+    ),
+    "RECORD_LAYER_FAILURE": (
+        "the server does not speak TLS on this port",
+        "is the port right, or is it one without TLS?",
+    ),
     "UNRECOGNIZED_NAME": ("the server does not know this host name", "is the host name right?"),
     "NO_APPLICATION_PROTOCOL": ("the server does not offer this protocol on this port", "is the port right?"),
 }

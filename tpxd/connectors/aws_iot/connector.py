@@ -14,7 +14,7 @@ Source:   ThingPark X IoT Flow, "AWS IoT connector"; AWS IoT Core Developer Guid
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -27,6 +27,7 @@ from tpxd.connectors.aws_iot.registry import Registry, open_registry
 from tpxd.connectors.aws_iot.things import ThingRules, Things
 from tpxd.connectors.parts.leftovers import LeftAtBroker
 from tpxd.connectors.parts.mqtt import MqttTransport, open_subscribed, topic_refusal
+from tpxd.connectors.parts.next_steps import naming_options, options_named
 from tpxd.connectors.parts.topics import DownlinkPorts, UplinkTopics
 from tpxd.errors import LinkLost, Refused
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
@@ -54,6 +55,7 @@ def _refusal(topic: str, body: bytes) -> str | None:
     description="Publishes uplinks to AWS IoT Core, registers their devices, and takes downlinks",
     max_in_flight=MAX_IN_FLIGHT,
 )
+@naming_options
 @asynccontextmanager
 async def open_aws_iot(config: AwsIotConfig, context: Context) -> AsyncIterator[Transport]:
     """Connect, introduce ourselves, subscribe where downlinks are wanted; the registry is asked when it is needed."""
@@ -115,14 +117,15 @@ def _things(config: AwsIotConfig, context: Context) -> Things:
         config.certificateId,
     )
 
-    def ask() -> AbstractAsyncContextManager[Registry]:
-        return open_registry(
-            config.registry_endpoint(context.tls),
-            config.signer("iot"),
-            context.dial,
-            connect_timeout_s=config.connectionTimeout / 1000,
-            answer_timeout_s=config.actionTimeout / 1000,
-        )
+    @asynccontextmanager
+    async def ask() -> AsyncIterator[Registry]:
+        connect_s, answer_s = config.connectionTimeout / 1000, config.actionTimeout / 1000
+        endpoint, signer = config.registry_endpoint(context.tls), config.signer("iot")
+        with options_named():
+            async with open_registry(
+                endpoint, signer, context.dial, connect_timeout_s=connect_s, answer_timeout_s=answer_s
+            ) as registry:
+                yield registry
 
     return Things(rules, context, ask)
 

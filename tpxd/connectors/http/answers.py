@@ -26,6 +26,7 @@ from typing import Final
 
 import httpx
 
+from tpxd.connectors.parts.next_steps import OPTIONS
 from tpxd.errors import AuthenticationFailed, Refused, Throttled
 from tpxd.wire.http.answer import EXCERPT_CHARACTERS, Answer, patience_s, status_text
 from tpxd.wire.proxy import Proxy
@@ -87,7 +88,8 @@ class Judge:
         hint = "do headers hold the credentials that this server expects?"
         if self.forwarder is None or not by_proxy:
             return hint
-        return self.forwarder.login_hint if status == 407 else f"{self.forwarder.login_hint} If they are, {hint}"
+        ours = OPTIONS[self.forwarder.login_hint]
+        return ours if status == 407 else f"{ours} If they are, {hint}"
 
     def _detail(self, answer: Answer) -> str:
         name = status_text(answer.status)

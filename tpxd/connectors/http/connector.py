@@ -33,6 +33,7 @@ from tpxd.config.fields import HeaderPattern, HexKey
 from tpxd.config.secret import plain
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.connectors.http.answers import Judge, refusal_hint, shown
+from tpxd.connectors.parts.next_steps import naming_options
 from tpxd.connectors.parts.tls import TlsConfig
 from tpxd.errors import ConnectFailed, PatternError, TooSlow, TransportError, Unresolvable
 from tpxd.lorawan.patterns import Pattern
@@ -161,6 +162,7 @@ class HttpConfig(TlsConfig):
     title="HTTP",
     description="Posts each uplink as JSON to a URL",
 )
+@naming_options
 @asynccontextmanager
 async def open_http(config: HttpConfig, context: Context) -> AsyncIterator[Transport]:
     """Open a connection to the server of `destinationURL`; credentials go out with each request only."""

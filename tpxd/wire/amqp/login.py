@@ -16,12 +16,10 @@ from tpxd import __version__
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, RemoteViolation
 from tpxd.wire.amqp import codec
 from tpxd.wire.amqp.codec import Connection
+from tpxd.wire.next_steps import NextStep
 
 MAX_FRAME_BYTES = 131_072
 CHANNELS = 2
-
-CREDENTIALS_HINT = "check username and password, and what the broker's log says about this login"
-VIRTUAL_HOST_HINT = "check virtualHost, and whether this user has rights on it"
 
 
 class State(Enum):
@@ -85,12 +83,10 @@ def introduce(start: Connection.Start, options: AmqpOptions) -> Connection.Start
     offered = str(start.mechanisms).split()
     if options.username is None:
         mechanism, response = "EXTERNAL", ""
-        hint = (
-            "set username and password, or let the broker accept certificates (RabbitMQ: rabbitmq_auth_mechanism_ssl)"
-        )
+        hint: str = NextStep.NO_EXTERNAL
     else:
         mechanism, response = "PLAIN", f"\0{options.username}\0{options.password or ''}"
-        hint = "let the broker accept PLAIN, or leave out username where a client certificate says who we are"
+        hint = "let the broker accept PLAIN, or leave out the user name where a client certificate says who we are"
     if mechanism not in offered:
         raise AuthenticationFailed(f"the broker offers the login {' '.join(offered)} and not {mechanism}", hint=hint)
     return Connection.StartOk(
@@ -143,8 +139,8 @@ def refused(code: int | None, text: str, *, opening: bool) -> AuthenticationFail
         opening: the credentials were accepted; the virtual host is next.
     """
     if code == 403 and not opening:
-        return AuthenticationFailed(f"the broker refuses the login: {words(code, text)}", hint=CREDENTIALS_HINT)
-    hint = VIRTUAL_HOST_HINT if opening and code in (402, 403, 404, 530) else None
+        return AuthenticationFailed(f"the broker refuses the login: {words(code, text)}", hint=NextStep.CREDENTIALS)
+    hint = NextStep.VIRTUAL_HOST if opening and code in (402, 403, 404, 530) else None
     return ConnectFailed(f"the broker refuses the connection: {words(code, text)}", hint=hint)
 
 
@@ -157,9 +153,9 @@ def ended(state: State, reason: str, hint: str | None) -> AuthenticationFailed |
         case State.AUTHENTICATING:
             # so a broker without authentication_failure_close refuses a login (2.2.4)
             text = f"the broker ended the connection during the login: {reason}"
-            return AuthenticationFailed(text, hint=hint or CREDENTIALS_HINT)
+            return AuthenticationFailed(text, hint=hint or NextStep.CREDENTIALS)
         case State.OPENING:
             text = f"the broker ended the connection after the login: {reason}"
-            return ConnectFailed(text, hint=hint or VIRTUAL_HOST_HINT)
+            return ConnectFailed(text, hint=hint or NextStep.VIRTUAL_HOST)
         case _:
             return LinkLost(f"connection lost: {reason}", hint=hint or "the broker's log may tell why")

@@ -28,6 +28,7 @@ from tpxd.wire.amqp.content import (
 )
 from tpxd.wire.amqp.login import AmqpOptions, State
 from tpxd.wire.broker_link import MESSAGE_BYTES, READ_BYTES, BrokerLink
+from tpxd.wire.next_steps import NextStep
 
 # messages that the broker may send before we acknowledge the first of them
 PREFETCH = 32
@@ -160,7 +161,7 @@ class AmqpSession:
             )
         raise LinkLost(
             f"the broker confirmed nothing for {timeout_s:g} s",
-            hint="is the broker overloaded, or actionTimeout too short for this link?",
+            hint=NextStep.BROKER_TIME,
         )
 
     async def receive(self) -> Delivery:

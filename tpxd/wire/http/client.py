@@ -18,6 +18,7 @@ import trio
 
 from tpxd.errors import LinkLost, RemoteViolation
 from tpxd.wire.http.answer import Answer, AnswerParser, end_of_head
+from tpxd.wire.next_steps import NextStep
 from tpxd.wire.streams import Dial, Endpoint, explain, one_error
 
 READ_BYTES = 4 * 1024
@@ -163,7 +164,7 @@ class HttpClient:
         """Read one link until its end; the task that every link has."""
         outcome: Answer | LinkLost = LinkLost(
             f"no answer within {self._answer_timeout_s * 1000:.0f} ms",
-            hint="is the server overloaded, or actionTimeout too short for it?",
+            hint=NextStep.SERVER_TIME,
         )
         try:
             with link.scope:

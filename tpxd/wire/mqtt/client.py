@@ -29,6 +29,7 @@ from typing import Literal
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, LocalMisuse, RemoteViolation
 from tpxd.wire.mqtt import codec
 from tpxd.wire.mqtt.codec import ConnAck, Packet, PingResp, PubAck, Publish, SubAck, UnsubAck
+from tpxd.wire.next_steps import NextStep
 
 QoS = Literal[0, 1]
 MAX_PACKET_ID = 0xFFFF
@@ -57,7 +58,7 @@ class MqttOptions:
     answer_timeout_s: float = 10.0
     window: int = 1024
     max_incoming_bytes: int = codec.MAX_INCOMING_BYTES
-    login_hint: str = "check username, password, and what the broker allows this client id"
+    login_hint: str = "check user name, password, and what the broker allows this client id"
 
 
 class State(Enum):
@@ -263,6 +264,6 @@ class MqttClient:
 # 4 and 5 are refused credentials
 _REFUSALS = {
     1: ("it does not speak MQTT 3.1.1", "the broker must allow protocol version 4"),
-    2: ("it does not accept the client id", "set clientId to one that the broker allows"),
+    2: ("it does not accept the client id", NextStep.CLIENT_ID),
     3: ("it is not available", "the broker is up but does not serve yet"),
 }

@@ -16,6 +16,7 @@ from tpxd.errors import ConnectFailed, LinkLost, Refused
 from tpxd.wire.broker_link import BrokerLink
 from tpxd.wire.mqtt.client import MqttClient, MqttOptions, QoS, State
 from tpxd.wire.mqtt.codec import ConnAck, Packet, PubAck, Publish, SubAck, UnsubAck
+from tpxd.wire.next_steps import NextStep
 
 UNREAD_BYTES = 4 << 20
 """How much of what the broker sent may wait to be received."""
@@ -132,7 +133,7 @@ class MqttSession:
             return
         raise LinkLost(
             f"the broker acknowledged nothing for {timeout_s:g} s",
-            hint="is the broker overloaded, or actionTimeout too short for this link?",
+            hint=NextStep.BROKER_TIME,
         )
 
     async def subscribe(self, filters: Sequence[str], qos: QoS = 1) -> None:
