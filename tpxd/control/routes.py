@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from tpxd import __version__
 from tpxd.control.answers import QUOTED, JsonResponse, error_response
+from tpxd.control.bodies import Bodies
 from tpxd.control.guard import Guard
 from tpxd.control.state import ControlState, Document
 from tpxd.control.verdict import HEALTHY, overall, probe
@@ -32,7 +31,7 @@ def control_app(state: ControlState, token: str) -> ASGIApp:
     _health(app, state)
     _all_downlinks(app, state)
     _downlinks(app, state)
-    return Guard(app, token)
+    return Guard(Bodies(app), token)
 
 
 def _health(app: FastAPI, state: ControlState) -> None:
@@ -102,16 +101,10 @@ def _downlinks(app: FastAPI, state: ControlState) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """The whole body of a downlink, which is never longer than any downlink."""
-    body = b""
-    try:
-        async with aclosing(request.stream()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise HTTPException(413, f"a downlink has at most {MAX_BODY_BYTES} bytes")
-    except ClientDisconnect:
-        raise HTTPException(400, "the body ended too early") from None
+    """The body of a downlink, which is never longer than any downlink."""
+    body = await request.body()
+    if len(body) > MAX_BODY_BYTES:
+        raise HTTPException(413, f"a downlink has at most {MAX_BODY_BYTES} bytes")
     return body
 
 

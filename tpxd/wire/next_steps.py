@@ -21,6 +21,7 @@ class NextStep(StrEnum):
     BROKER_TIME = "is the broker overloaded, or the time that it has too short for this link?"
     SERVER_TIME = "is the server overloaded, or the time that it has too short for it?"
     CLIENT_ID = "use a client id that the broker allows"
+    SUBSCRIPTION = "allow this client to subscribe to it"
     CREDENTIALS = "check user name, password, and what the broker's log says about this login"
     NO_EXTERNAL = (
         "set a user name and a password, or let the broker accept certificates (RabbitMQ: rabbitmq_auth_mechanism_ssl)"

@@ -22,6 +22,7 @@ OPTIONS: Final[dict[str, str]] = {
     NextStep.BROKER_TIME: "is the broker overloaded, or actionTimeout too short for this link?",
     NextStep.SERVER_TIME: "is the server overloaded, or actionTimeout too short for it?",
     NextStep.CLIENT_ID: "set clientId to one that the broker allows",
+    NextStep.SUBSCRIPTION: "allow this client to subscribe to it, or set downlinkEnabled = false",
     NextStep.CREDENTIALS: "check username and password, and what the broker's log says about this login",
     NextStep.NO_EXTERNAL: "set username and password, or let the broker accept certificates (RabbitMQ: "
     "rabbitmq_auth_mechanism_ssl)",

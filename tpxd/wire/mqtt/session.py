@@ -154,7 +154,7 @@ class MqttSession:
             if code == 0x80:
                 raise Refused(
                     f"the broker refuses the subscription to {text}",
-                    hint="allow this client to subscribe to it, or set downlinkEnabled = false",
+                    hint=NextStep.SUBSCRIPTION,
                 )
 
     async def unsubscribe(self, filters: Sequence[str]) -> None:
