@@ -35,7 +35,7 @@ def context(**parts: Any) -> Context:
         "authenticating": lambda: None,
         "proven": lambda: True,
         "troubled": lambda error: None,
-        "report": lambda event: None,
+        "tell": lambda event: None,
     }
     return Context(**defaults | parts)
 
