@@ -37,6 +37,18 @@ def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
     return all_of_it
 
 
+def test_pages_in_which_nothing_is_found_are_signs_of_life_too(tmp_path: Path) -> None:
+    path, told = tmp_path / "spool.db", list[str]()
+    journal = start_journal(path, 4_096, lambda: 1_795_000_000.0, lambda event: None)
+    store(journal, [10] * 20)
+    journal.close()
+    path.write_bytes(b"?" * 4_096 * 12 + path.read_bytes())
+    start_journal(path, 4_096, lambda: 1_795_000_000.0, lambda event: None, alive=told.append).close()
+    searched = [text for text in told if text.startswith("damaged pages of the spool are searched: ")]
+    assert [int(text.split()[-1]) for text in searched] == list(range(1, len(searched) + 1))
+    assert len(searched) >= 12
+
+
 def test_a_long_repair_tells_systemd_and_the_log(
     tmp_path: Path, heard: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

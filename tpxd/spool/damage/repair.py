@@ -59,7 +59,7 @@ def salvage(path: Path, page_size: int, floor: int, now_ms: int, alive: Alive) -
     with translated(path), old_file(path) as database:
         drop_copies(path)
         size = likely_page_size(database, wal, page_size)
-        found = _telling(scan(database, wal.frames, size, wal.kept), alive)
+        found = _telling(scan(database, wal.frames, size, wal.kept, alive), alive)
         rebuild = Rebuild(found, floor, now_ms)
         build(salvaged_path(path), page_size, rebuild.fill)
     return rebuild

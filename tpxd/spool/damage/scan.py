@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from tpxd.spool.damage.old_file import Content
 from tpxd.spool.damage.wal import Frame
+from tpxd.spool.progress import Alive
 from tpxd.spool.rows import COLUMNS, JOURNAL_COLUMNS_BEFORE, Field, address_of, checked, journal_crc
 
 LEAF = 0x0D
@@ -47,22 +48,26 @@ class Found:
     behind: bool = False
 
 
-def scan(database: Content, frames: Sequence[Frame], page_size: int, kept: int = 0) -> Iterator[Found]:
+def scan(
+    database: Content, frames: Sequence[Frame], page_size: int, kept: int = 0, alive: Alive = lambda text: None
+) -> Iterator[Found]:
     """Yield every row that can be found, of the file first and then of the log, oldest version first.
 
     Args:
         kept: the number of the last frame before a break.
+        alive: called for each page that is searched at every offset; a minute may pass until one of them has a row.
     """
-    return _Scan(database, frames, page_size).rows(kept)
+    return _Scan(database, frames, page_size, alive).rows(kept)
 
 
 class _Scan:
-    def __init__(self, database: Content, frames: Sequence[Frame], page_size: int) -> None:
+    def __init__(self, database: Content, frames: Sequence[Frame], page_size: int, alive: Alive) -> None:
         self._database = database
         self._frames = frames
         self._size = page_size
         self._newest = {frame.page: frame.content for frame in frames}
         self._searched = 0
+        self._alive = alive
 
     def rows(self, kept: int) -> Iterator[Found]:
         for start in range(0, len(self._database), self._size):
@@ -86,6 +91,7 @@ class _Scan:
                     yield found
         if not sound and kind != INTERIOR and page.count(0) < len(page) and self._searched < MAX_SEARCHED:
             self._searched += 1
+            self._alive(f"damaged pages of the spool are searched: {self._searched}")
             for start in range(at, self._size - 4):
                 found = self._cell(page, start, weak=True) if page[start] else None  # a cell begins with its size
                 if found is not None:
