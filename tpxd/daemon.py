@@ -41,7 +41,7 @@ from tpxd.lorawan.downlink_request import Signing
 from tpxd.reload.supervisor import Supervisor
 from tpxd.reload.versions import ConfigDir
 from tpxd.reload.watcher import watch
-from tpxd.spool import DownlinkStore, Spool, SpoolLimits, open_spool
+from tpxd.spool import Spool, SpoolLimits, open_spool
 from tpxd.wire.http import CannotListen
 from tpxd.wire.open_files import Shares, raise_limit, share_out
 from tpxd.wire.streams import open_stream
@@ -134,7 +134,7 @@ async def _main(settings: Settings, shares: Shares) -> None:
     refusal = None if settings.lrc.downlink_url else NOT_SET
     async with (
         open_spool(settings.state_dir / SPOOL, limits, tell=events.tell) as spool,
-        open_downlinks(DownlinkStore(spool), spool.append, events.tell, refusal=refusal) as downlinks,
+        open_downlinks(spool.downlinks, spool.append, events.tell, refusal=refusal) as downlinks,
     ):
         config_dir = ConfigDir(settings.connections_dir, settings.state_dir / "last-good")
         # where no downlink can go to an LRC, uplinks invite none

@@ -28,7 +28,7 @@ from tpxd.downlinks.lrc_sender import LrcSender
 from tpxd.downlinks.queue import open_downlinks
 from tpxd.events import EventLog
 from tpxd.lorawan.downlink_request import Signing
-from tpxd.spool import DownlinkStore, SpoolLimits, open_spool
+from tpxd.spool import SpoolLimits, open_spool
 
 TEXT = b"<html><body>Request queued by LRC</body></html>"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%b" % (len(TEXT), TEXT)
@@ -79,7 +79,7 @@ async def measure(port: int, count: int, devices: int, directory: Path) -> tuple
     settings = LrcSettings(downlink_url=f"http://127.0.0.1:{port}/downlink", downlink_rate_limiter=None)
     async with (
         open_spool(directory / "spool.db", SpoolLimits(min_free_bytes=0), tell=log.tell) as spool,
-        open_downlinks(DownlinkStore(spool), spool.append, log.tell) as downlinks,
+        open_downlinks(spool.downlinks, spool.append, log.tell) as downlinks,
         trio.open_nursery() as nursery,
     ):
         sender = LrcSender(settings, downlinks, log.tell, signing=lambda id: SIGNING, now=time.time, grace_s=5.0)

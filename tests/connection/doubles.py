@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import orjson
 import trio
@@ -38,16 +38,19 @@ def make_uplink(
     return Uplink(seq, received_ms, "DevEUI_uplink", lane, "", orjson.dumps(document))
 
 
-class MemoryCursor:
-    """What the engine needs of a cursor, in memory; uplinks are numbered from 1 without a gap."""
+class MemoryCursor(Cursor):
+    """A queue in memory; uplinks are numbered from 1 without a gap."""
+
+    id = "plant"
+    position = 0
+    far_ahead = False
+    retired = False
+    validity_s: float | None = None
 
     def __init__(self) -> None:
         self.rows: list[Uplink] = []
         self.fates: list[tuple[int, Settled]] = []
-        self.position = 0
-        self.validity_s: float | None = None
         self.refuses: Exception | None = None
-        self.far_ahead = False
         self._settled: set[int] = set()
         self._arrived = trio.Event()
 
@@ -55,6 +58,10 @@ class MemoryCursor:
         """Uplinks arrive."""
         self.rows.extend(uplinks)
         self._arrived.set()
+
+    def is_done(self, seq: int) -> bool:
+        """See `spool.Cursor`."""
+        return seq <= self.position or seq in self._settled
 
     @property
     def newest_seq(self) -> int:
@@ -185,19 +192,18 @@ async def no_dial(*_: object) -> NoReturn:
 
 
 def make_connection(
-    peer: Peer, cursor: MemoryCursor | Cursor, *, grace_s: float = 5.0, flow: Flow | None = None, **configuration: Any
+    peer: Peer, cursor: Cursor, *, grace_s: float = 5.0, flow: Flow | None = None, **configuration: Any
 ) -> Connection:
     """A connection to a scripted peer."""
     config = ConnectorConfig.model_validate(configuration)
     file = ConnectionFile(connectorId="scripted", name="scripted", configuration=config, flow=flow or Flow())
     events = EventLog()
-    queue = cast("Cursor", cursor)
-    health = Health("plant", queue, events.tell)
+    health = Health("plant", cursor, events.tell)
     return Connection(
         id="plant",
         file=file,
         connector=Connector("scripted", ConnectorConfig, peer.open, "Scripted", "for tests", 256),
-        cursor=queue,
+        cursor=cursor,
         health=health,
         in_hand=InHand(),
         outbound=Outbound(file.flow, format_of(config), config.uplinkTimeValidity, ClockWatch(lambda: None)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 import pytest
 import trio
@@ -17,7 +16,6 @@ from tpxd.connection.health import Health
 from tpxd.connection.watches import EXPIRY_LOOK_S, CertificateEnd, CertificateWatch, earliest
 from tpxd.connectors.parts.tls import TlsConfig
 from tpxd.events import Event, EventLog, timestamp
-from tpxd.spool import Cursor
 
 ENDS = datetime(2027, 1, 31, 12, 0, tzinfo=UTC)
 CERTIFICATE = CertificateEnd("certificate", ENDS)
@@ -84,7 +82,7 @@ def test_a_renewed_certificate_is_told_anew_when_its_time_comes() -> None:
 async def test_it_looks_each_hour(autojump_clock: MockClock) -> None:
     events: list[Event] = []
     begun = (ENDS - timedelta(days=2)).timestamp() - trio.current_time()
-    health = Health("plant", cast("Cursor", MemoryCursor()), events.append, wall=lambda: begun + trio.current_time())
+    health = Health("plant", MemoryCursor(), events.append, wall=lambda: begun + trio.current_time())
     with trio.move_on_after(4 * 86_400 + EXPIRY_LOOK_S):
         await CertificateWatch().follow("plant", CERTIFICATE, health)
     assert [event.level for event in events] == [logging.WARNING] * 2 + [logging.ERROR] * 3

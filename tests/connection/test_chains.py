@@ -22,7 +22,7 @@ from tpxd.downlinks.inbox import Inbox, receive_downlinks
 from tpxd.downlinks.queue import open_downlinks
 from tpxd.lorawan.reports import DOWNLINK_REJECTED, parse_report
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import DownlinkStore, NewReport, Spool
+from tpxd.spool import NewReport, Spool
 
 IDS = st.sampled_from("abcde")
 
@@ -167,7 +167,7 @@ async def test_a_named_connection_gets_what_was_delivered_and_nothing_else(tmp_p
         await settles(site, "a", "b", "c")
         assert far.received == {"a": [body(1), body(3)], "b": [body(1), body(3)], "c": [body(1), body(3)]}
         for id in "abc":
-            assert site.spool.imbalance(id) == 0
+            assert site.spool.queue(id).ledger.imbalance == 0
         claims = site.supervisor.claims
         assert claims.claimed(parse_report(body(1)))
         assert not claims.claimed(parse_report(body(2, port=9)))
@@ -251,7 +251,7 @@ async def test_the_downlink_side_passes_on_what_is_no_downlink(tmp_path: Path, f
     async with supervised(tmp_path, far) as site:  # type: ignore[arg-type]
         await site.write("b", file())
         await site.write("a", file("b"))
-        async with open_downlinks(DownlinkStore(site.spool), site.spool.append, site.events.tell) as downlinks:
+        async with open_downlinks(site.spool.downlinks, site.spool.append, site.events.tell) as downlinks:
             inbox = Inbox("a", downlinks, None, site.supervisor.chains.messages)
             talk = Talk(Incoming("t", b"[3]"), Incoming("t", b"no json"), Incoming("t", body(4)))
             async with trio.open_nursery() as nursery:

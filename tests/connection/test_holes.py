@@ -38,7 +38,7 @@ async def test_a_receipt_settles_no_uplink_that_was_lost_meanwhile(lost: list[in
             with trio.fail_after(10):
                 await under_way.wait()
                 for seq in lost:
-                    await spool.write(partial(Journal.add_hole, hole=Hole(seq, seq)))
+                    await spool.exchange.write(partial(Journal.add_hole, hole=Hole(seq, seq)))
                 answers.set()
                 await until(lambda: not connection.in_hand.seqs())
                 await spool.append(NewReport("DevEUI_uplink", "70B3D5E75E00A1C4", "", b'{"DevEUI_uplink":{"n":4}}'))

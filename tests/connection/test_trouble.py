@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from trio.testing import MockClock
 
 from tests.connection.doubles import MemoryCursor, Peer, make_connection
@@ -11,14 +9,13 @@ from tpxd.connection.connection import context_of, run_connection
 from tpxd.connection.health import ConnectionState, Health
 from tpxd.errors import TransportError
 from tpxd.events import Event
-from tpxd.spool import Cursor
 
 DENIED = TransportError("devices are not registered: 403", hint="allow it")
 
 
 def health_and_events() -> tuple[Health, list[Event]]:
     events: list[Event] = []
-    health = Health("plant", cast("Cursor", MemoryCursor()), events.append)
+    health = Health("plant", MemoryCursor(), events.append)
     health.enter(ConnectionState.OPENED)
     events.clear()
     return health, events

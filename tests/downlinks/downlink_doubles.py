@@ -23,7 +23,7 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.lorawan.downlink_request import Signing
 from tpxd.lorawan.downlinks import Downlink, DownlinkError, parse_downlink
-from tpxd.spool import DownlinkState, LoadedDownlinks, NewReport, StoredDownlink
+from tpxd.spool import DownlinkState, DownlinkStore, LoadedDownlinks, NewReport, StoredDownlink
 from tpxd.spool.downlinks import downlink_from_row
 
 DEV_EUI = "70B3D5E75E00A1C4"
@@ -123,8 +123,8 @@ class Lrc(httpx.AsyncBaseTransport):
 
 
 @dataclass
-class Disk:
-    """What `tpxd.spool.DownlinkStore` keeps, in memory; rows come back as SQLite gives them.
+class Disk(DownlinkStore):
+    """Downlinks in memory, as rows that come back as SQLite gives them.
 
     Attributes:
         reports: what was put into the journal.
@@ -141,7 +141,7 @@ class Disk:
     writes: int = 0
 
     async def load(self) -> LoadedDownlinks:
-        """See `Store`."""
+        """See `spool.DownlinkStore`."""
         await trio.lowlevel.checkpoint()
         found = [downlink_from_row(row) for _, row in sorted(self.rows.items())]
         downlinks = [downlink for downlink in found if downlink is not None]
@@ -151,17 +151,18 @@ class Disk:
 
     async def write(
         self,
-        rows: Sequence[tuple[Any, ...]],
+        downlinks: Sequence[StoredDownlink],
         forgotten: Sequence[int],
         counts: Mapping[str, Mapping[str, int]],
         reports: Sequence[NewReport] = (),
     ) -> None:
-        """See `Store`."""
+        """See `spool.DownlinkStore`."""
+        rows = {downlink.id: read_back(downlink.to_row()) for downlink in downlinks}
         await trio.sleep(self.takes_s)
         if self.refuses(reports):
             raise SpoolUnavailable("the disk is full")
         self.writes += 1
-        self.rows |= {row[0]: read_back(row) for row in rows}
+        self.rows |= rows
         for id in forgotten:
             self.rows.pop(id, None)
         self.counts |= counts

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from tests.downlinks.downlink_doubles import DEV_EUI, Disk, Lrc, engine, opened, refused, right, wrong
-from tpxd.spool import DownlinkState, NewReport
+from tpxd.spool import DownlinkState, NewReport, StoredDownlink
 
 DEVICES = [f"70B3D5E75E00B{n:03X}" for n in range(20)]
 
@@ -51,13 +50,13 @@ class Committing(Disk):
 
     async def write(
         self,
-        rows: Sequence[tuple[Any, ...]],
+        downlinks: Sequence[StoredDownlink],
         forgotten: Sequence[int],
         counts: Mapping[str, Mapping[str, int]],
         reports: Sequence[NewReport] = (),
     ) -> None:
         with trio.CancelScope(shield=True):
-            await super().write(rows, forgotten, counts, reports)
+            await super().write(downlinks, forgotten, counts, reports)
         await trio.lowlevel.checkpoint()
 
 

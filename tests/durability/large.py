@@ -58,8 +58,8 @@ async def _answer_one(path: Path, rows: int, outcome: Outcome) -> float:
         if not (await spool.append(_report(rows - 1))).duplicate:
             outcome.lost.append("the last report was answered 200, and is not known")
         took_s = time.monotonic() - began_s
-        if spool.state.last_seq != rows:
-            outcome.lost.append(f"of {rows} rows there are {spool.state.last_seq}")
+        if spool.exchange.state.last_seq != rows:
+            outcome.lost.append(f"of {rows} rows there are {spool.exchange.state.last_seq}")
     return took_s
 
 

@@ -12,7 +12,7 @@ from tests.durability.posting import BATCH, LIMITS, body_of, report
 from tests.durability.recording import Act, Written
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
-from tpxd.spool import Cursor, Spool, open_spool
+from tpxd.spool import Cursor, JournalSpool, open_spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +132,15 @@ async def _look_at_queue(plant: Cursor, known: Answered, outcome: Outcome) -> No
         outcome.other.append(f"{outcome.again} uplinks are sent again; {BATCH} can have been in flight")
 
 
-async def _look_at_journal(spool: Spool, known: Answered, last: int, outcome: Outcome) -> None:
+async def _look_at_journal(spool: JournalSpool, known: Answered, last: int, outcome: Outcome) -> None:
     seqs = dict(known.kept)
     for n in range(1, last + 1):
         if n not in known.kept:
             seqs[n] = (await spool.append(report(n))).seq
     bodies: dict[int, bytes] = {}
-    after = spool.state.first_seq - 1
-    while after < spool.state.last_seq:
-        page = await spool.read(after)
+    after = spool.exchange.state.first_seq - 1
+    while after < spool.exchange.state.last_seq:
+        page = await spool.exchange.read(after)
         bodies |= {uplink.seq: uplink.body for uplink in page.uplinks}
         after = page.through
     for n, seq in seqs.items():

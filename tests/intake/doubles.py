@@ -7,7 +7,7 @@ from hashlib import sha256
 import orjson
 
 from tpxd.errors import SpoolUnavailable
-from tpxd.spool import Appended, NewReport, SpoolStatistics
+from tpxd.spool import Appended, NewReport, ReportStore, SpoolStatistics
 
 KEY = "7d1e9a40c3b85f2206e4d7913ab6f85c"
 AS_ID = "TWA_100009421.77.AS"
@@ -35,7 +35,7 @@ def signed(
     return f"{SIGNED}&Token={sha256(hashed.encode()).hexdigest()}"
 
 
-class MemoryStore:
+class MemoryStore(ReportStore):
     """Keeps what it is given; the same body is a duplicate. `failing` makes it refuse."""
 
     def __init__(self) -> None:

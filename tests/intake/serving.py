@@ -9,7 +9,7 @@ import trio
 
 from tpxd.config.settings import IntakeSettings, LrcSettings
 from tpxd.intake.server import Intake, serve_intake
-from tpxd.intake.uplinks import ReportStore
+from tpxd.spool import ReportStore
 
 ENOUGH_S = 10.0
 

@@ -14,7 +14,7 @@ from tpxd.downlinks.urls import DownlinkUrls
 from tpxd.events import EventLog
 from tpxd.reload.supervisor import Supervisor
 from tpxd.reload.versions import ConfigDir
-from tpxd.spool import DownlinkStore, NewReport, Spool, SpoolLimits, open_spool
+from tpxd.spool import JournalSpool, NewReport, SpoolLimits, open_spool
 from tpxd.wire.tls import TlsContextCache
 
 GOOD = 'connectorId = "scripted"\nname = "N"\n[configuration]\n'
@@ -26,7 +26,7 @@ class Site:
     def __init__(
         self,
         directory: Path,
-        spool: Spool,
+        spool: JournalSpool,
         peer: Peer,
         downlinks: DownlinkQueue,
         urls: DownlinkUrls,
@@ -99,7 +99,7 @@ async def supervised(
     tell = EventLog().tell
     async with (
         open_spool(directory / "spool.db", limits, tell=tell) as spool,
-        open_downlinks(DownlinkStore(spool), spool.append, tell) as downlinks,
+        open_downlinks(spool.downlinks, spool.append, tell) as downlinks,
     ):
         urls = urls or DownlinkUrls(spool, "http://edge.example", tell)
         site = Site(directory, spool, peer, downlinks, urls, stop_grace_s)

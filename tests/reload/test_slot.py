@@ -20,7 +20,7 @@ from tpxd.downlinks.urls import DownlinkUrls
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import EventLog
 from tpxd.reload import slot
-from tpxd.spool import DownlinkState, Spool
+from tpxd.spool import DownlinkState, JournalSpool
 from tpxd.spool.journal import Journal
 from tpxd.spool.reading import Page, Reader
 
@@ -311,13 +311,13 @@ async def test_a_queue_at_work_is_never_retired(tmp_path: Path, peer: Peer, monk
 
     peer.sending = hold
     retired_at_work: list[int] = []
-    retire = Spool.retire
+    retire = JournalSpool.retire
 
-    async def spied(spool: Spool, id: str) -> None:
+    async def spied(spool: JournalSpool, id: str) -> None:
         retired_at_work.append(peer.open_now)
         await retire(spool, id)
 
-    monkeypatch.setattr(Spool, "retire", spied)
+    monkeypatch.setattr(JournalSpool, "retire", spied)
     async with supervised(tmp_path, peer, stop_grace_s=5.0) as site:
         await site.write("a")
         await site.append(1)
@@ -347,7 +347,7 @@ async def test_what_is_forgotten_leaves_nothing_behind(tmp_path: Path, peer: Pee
         await site.supervisor.reload_and_wait()
         await site.supervisor.reload_and_wait()
         assert "a" not in site.downlinks.book.connections
-        assert [key for key in site.spool.state.meta if "a" in key.split("/")] == []
+        assert [key for key in site.spool.exchange.state.meta if "a" in key.split("/")] == []
         assert b'"a"' not in (tmp_path / "last-good" / "versions.json").read_bytes()
         assert b'"b"' in (tmp_path / "last-good" / "versions.json").read_bytes()
         assert site.spool.recall("downlinkUuid/b") is not None

@@ -12,8 +12,7 @@ import trio
 
 from tpxd.events import Event
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Fate, NewReport, Spool, SpoolLimits, open_spool
-from tpxd.spool.cursor import Cursor
+from tpxd.spool import Cursor, Fate, JournalSpool, NewReport, Spool, SpoolLimits, open_spool
 
 
 def report(n: int, size: int = 10) -> NewReport:
@@ -32,7 +31,7 @@ class House:
     free: int = 1 << 40
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Spool]:
+    async def open(self) -> AsyncIterator[JournalSpool]:
         with trio.fail_after(30):
             async with open_spool(
                 self.path,

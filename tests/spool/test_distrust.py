@@ -101,10 +101,10 @@ async def test_what_everyone_is_done_with_is_left_out_where_there_is_no_room(
         for n in range(60):
             await spool.append(report(n, 2_000))
         await cursor.commit(settled(await take(cursor, 50)))
-        house.free = await spool.look(lambda journal: journal.reader.used_bytes()) // 2
+        house.free = await spool.exchange.look(lambda journal: journal.reader.used_bytes()) // 2
         fail_once(failing)
         assert (await spool.append(report(60))).seq == 61
-        assert spool.state.first_seq == 51
+        assert spool.exchange.state.first_seq == 51
         assert cursor.ledger == Ledger(61, 50, 0, 0, 0, 0, 11)
     async with house.open() as spool:
         assert (await spool.append(report(7, 2_000))).duplicate, "its digest is kept"
@@ -124,7 +124,7 @@ async def test_what_sqlite_cannot_read_any_more_is_looked_for_in_the_pages(house
             raise error
 
         with pytest.raises(SpoolUnavailable, match="still after a repair"):
-            await spool.write(unreadable)
+            await spool.exchange.write(unreadable)
         failing.code = None
         assert (await spool.append(report(5))).seq == 6
         assert len(await take(await spool.cursor("plant"), 6)) == 6
@@ -191,7 +191,7 @@ async def test_damage_that_a_repair_does_not_end_is_an_error_for_its_caller_alon
         def damaged(journal: Journal) -> None:
             raise Damaged("for ever")
 
-        for repairs, work in enumerate((spool.write, spool.look), 1):
+        for repairs, work in enumerate((spool.exchange.write, spool.exchange.look), 1):
             with pytest.raises(SpoolUnavailable, match="still after a repair: for ever"):
                 await work(damaged)
             assert (await spool.append(report(repairs + 9))).seq == repairs + 3

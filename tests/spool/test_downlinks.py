@@ -14,7 +14,7 @@ from tests.spool.house import House, append_all
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.downlinks import Downlink
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
-from tpxd.spool import DownlinkState, DownlinkStore, NewReport, SpoolLimits, StoredDownlink
+from tpxd.spool import DownlinkState, NewReport, SpoolLimits, StoredDownlink
 from tpxd.spool.downlinks import downlink_from_row
 
 
@@ -103,15 +103,13 @@ def test_the_key_stands_in_a_column_of_its_own() -> None:
 
 async def test_what_was_written_is_there_after_a_restart(house: House) -> None:
     async with house.open() as spool:
-        store = DownlinkStore(spool)
+        store = spool.downlinks
         rows = [stored(id) for id in range(1, 301)]
-        await store.write(
-            [downlink.to_row() for downlink in rows], (), {"plant": {"received": 300}, "": {"received": 1}}
-        )
+        await store.write(rows, (), {"plant": {"received": 300}, "": {"received": 1}})
         rows[0].state, rows[0].version = DownlinkState.SENT, 1
-        await store.write([rows[0].to_row()], (2, 3, 999), {"plant": {"received": 301}})
+        await store.write([rows[0]], (2, 3, 999), {"plant": {"received": 301}})
     async with house.open() as spool:
-        loaded = await DownlinkStore(spool).load()
+        loaded = await spool.downlinks.load()
     assert [downlink.id for downlink in loaded.downlinks] == [1, *range(4, 301)]
     assert same(loaded.downlinks[0], rows[0])
     assert (loaded.counts, loaded.damaged) == ({"plant": {"received": 301}, "": {"received": 1}}, 0)
@@ -119,9 +117,9 @@ async def test_what_was_written_is_there_after_a_restart(house: House) -> None:
 
 async def test_a_verdict_and_its_note_are_one(house: House) -> None:
     async with house.open() as spool:
-        store = DownlinkStore(spool)
+        store = spool.downlinks
         cursor, other = await spool.cursor("plant"), await spool.cursor("office")
-        await store.write([stored().to_row()], (), {}, [verdict(1), verdict(2)])
+        await store.write([stored()], (), {}, [verdict(1), verdict(2)])
         batch = await cursor.next_batch(10, 1 << 20)
         assert [(uplink.kind, uplink.lane, uplink.recipient) for uplink in batch] == [
             (DOWNLINK_REJECTED, DEV_EUI, "plant")
@@ -130,7 +128,7 @@ async def test_a_verdict_and_its_note_are_one(house: House) -> None:
         assert {uplink.received_ms for uplink in batch} == {int(house.now_s * 1000)}
         assert (cursor.ledger.received, other.ledger.received) == (2, 2)
         # equal verdicts are those of different downlinks
-        await store.write([stored().to_row()], (), {}, [verdict(1)])
+        await store.write([stored()], (), {}, [verdict(1)])
         assert cursor.ledger.received == 3
 
 
@@ -138,28 +136,28 @@ async def test_without_room_for_the_verdict_its_note_is_not_written(house: House
     house.limits, house.free = SpoolLimits(min_free_bytes=1 << 20, refuse_when_full=True), 0
     done = stored(state=DownlinkState.REJECTED, version=1)
     async with house.open() as spool:
-        store = DownlinkStore(spool)
+        store = spool.downlinks
         cursor = await spool.cursor("plant")
-        await store.write([stored().to_row()], (), {})
+        await store.write([stored()], (), {})
         with pytest.raises(SpoolUnavailable, match="full"):
-            await store.write([done.to_row()], (), {}, [verdict()])
+            await store.write([done], (), {}, [verdict()])
         assert [downlink.state for downlink in (await store.load()).downlinks] == [DownlinkState.WAITING]
         assert cursor.ledger.received == 0
     house.free = 1 << 40
     async with house.open() as spool:
-        store = DownlinkStore(spool)
-        await store.write([done.to_row()], (), {}, [verdict()])
+        store = spool.downlinks
+        await store.write([done], (), {}, [verdict()])
         assert [downlink.state for downlink in (await store.load()).downlinks] == [DownlinkState.REJECTED]
 
 
 async def test_damaged_rows_are_counted_once_and_deleted(house: House) -> None:
     async with house.open() as spool:
-        await DownlinkStore(spool).write([stored(id).to_row() for id in range(1, 6)], (), {"plant": {"received": 5}})
+        await spool.downlinks.write([stored(id) for id in range(1, 6)], (), {"plant": {"received": 5}})
     house.sql("UPDATE commands SET state = 'sent' WHERE id = 2")
     house.sql("UPDATE commands SET as_key = NULL WHERE id = 4")
     for damaged in (2, 0):
         async with house.open() as spool:
-            loaded = await DownlinkStore(spool).load()
+            loaded = await spool.downlinks.load()
         assert [downlink.id for downlink in loaded.downlinks] == [1, 3, 5]
         assert (loaded.damaged, loaded.counts["plant"]["received"]) == (damaged, 5)
 
@@ -173,23 +171,23 @@ async def test_a_spool_from_before_there_were_downlinks_opens_as_it_is(house: Ho
     house.sql("DROP TABLE ahead")
     house.sql("PRAGMA user_version = 1")
     async with house.open() as spool:
-        store = DownlinkStore(spool)
+        store = spool.downlinks
         assert (await store.load()).downlinks == []
-        await store.write([stored().to_row()], (), {})
+        await store.write([stored()], (), {})
         cursor = await spool.cursor("plant")
         assert cursor.ledger.waiting == uplinks
     async with house.open() as spool:
-        assert [downlink.id for downlink in (await DownlinkStore(spool).load()).downlinks] == [1]
+        assert [downlink.id for downlink in (await spool.downlinks.load()).downlinks] == [1]
     assert house.events == []
 
 
 async def test_a_key_leaves_the_disk_with_the_end_of_its_downlink(house: House) -> None:
     downlink = stored()
     async with house.open() as spool:
-        store = DownlinkStore(spool)
-        await store.write([downlink.to_row()], (), {})
+        store = spool.downlinks
+        await store.write([downlink], (), {})
         assert downlink.downlink is not None
         downlink.downlink, downlink.state = right(CorrelationID="1"), DownlinkState.SENT
-        await store.write([downlink.to_row()], (), {})
+        await store.write([downlink], (), {})
     content = house.path.read_bytes()
     assert AS_KEY.encode() not in content

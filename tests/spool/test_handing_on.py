@@ -39,7 +39,7 @@ async def test_it_follows_in_the_journal_and_survives(house: House) -> None:
         assert (await spool.append(report(3))).seq == 4
         assert [uplink.recipient for uplink in await take(cursor)] == [None, "b", None]
         assert cursor.ledger.received == 4
-        assert spool.imbalance("a") == 0
+        assert spool.queue("a").ledger.imbalance == 0
     async with house.open() as spool:
         cursor = await spool.cursor("a")
         assert [(uplink.seq, uplink.body) for uplink in await take(cursor)] == [
@@ -69,7 +69,7 @@ async def test_two_cursors_hand_one_report_on_once_to_each(house: House) -> None
                 nursery.start_soon(cursor.commit, delivered(1), [(1, uplink.handed_on_to(to)) for to in ("y", "z")])
         assert [each.recipient for each in await take(cursors[0])] == ["y", "z"]
         assert (await spool.append(report(1))).duplicate
-        assert spool.imbalance("a") == spool.imbalance("b") == 0
+        assert spool.queue("a").ledger.imbalance == spool.queue("b").ledger.imbalance == 0
 
 
 @pytest.mark.parametrize("refuse", [True, False])
@@ -107,16 +107,16 @@ async def test_a_receipt_stands_though_there_is_no_room_for_what_is_handed_on(ho
         await first.commit(delivered(1, 2, 3), handed)
         assert (first.position, first.ledger.delivered, first.ledger.received) == (3, 3, stored)
         assert (last.ledger.received, last.ledger.dropped, last.ledger.waiting) == (stored + 3, 3, stored)
-        assert spool.imbalance("first") == spool.imbalance("last") == 0
+        assert spool.queue("first").ledger.imbalance == spool.queue("last").ledger.imbalance == 0
         await first.commit(delivered(1, 2, 3), handed)
         assert last.ledger.dropped == 3, "once"
         with trio.fail_after(5):
             while len(house.events) < 3:
-                await spool.look(lambda journal: None)
+                await spool.exchange.look(lambda journal: None)
     told = {event.connection: event.more for event in house.events if event.kind == "dropped"}
     assert told == {"last": {"count": 3}, "nobody": {"count": 3}}
     async with house.open() as spool:
-        assert spool.imbalance("last") == 0
+        assert spool.queue("last").ledger.imbalance == 0
         assert (await spool.cursor("first")).position == 3
 
 
@@ -129,7 +129,7 @@ async def test_a_duplicate_that_is_not_handed_on_leaves_memory(house: House) -> 
         first, second = await take(cursor)
         for _ in range(3):
             await cursor.commit(delivered(1), [(1, first.handed_on_to("b")), (2, second.handed_on_to("b"))])
-        assert (spool._underway._pending, spool._underway._bytes) == ({}, 0)
+        assert (spool.exchange.underway._pending, spool.exchange.underway._bytes) == ({}, 0)
         await cursor.commit(delivered(2), [(2, second.handed_on_to("b"))])
         assert cursor.ledger.received == 4
 
@@ -139,8 +139,8 @@ async def test_a_new_report_beside_it_is_refused_alone_or_stored(house: House) -
         cursor = await spool.cursor("a")
         await spool.append(report(1))
         (uplink,) = await take(cursor)
-        ring = spool.writer.ring
-        spool.writer.ring = lambda: None  # type: ignore[method-assign] # so that both are one transaction
+        ring = spool.exchange.writer.ring
+        spool.exchange.writer.ring = lambda: None  # type: ignore[method-assign] # so that both are one transaction
         async with trio.open_nursery() as nursery:
             nursery.start_soon(spool.append, report(2))
             nursery.start_soon(cursor.commit, delivered(1), [(1, uplink.handed_on_to("b"))])

@@ -21,8 +21,8 @@ async def test_too_much_under_way_is_an_answer(
     monkeypatch.setattr(underway, limit, most)
     async with house.open() as spool:
         await spool.append(report(0))
-        ring = spool.writer.ring
-        monkeypatch.setattr(spool.writer, "ring", lambda: None)
+        ring = spool.exchange.writer.ring
+        monkeypatch.setattr(spool.exchange.writer, "ring", lambda: None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(spool.append, report(1))
             nursery.start_soon(spool.append, report(2))

@@ -65,7 +65,7 @@ async def test_each_fate_is_counted_and_rejects_become_dead_letters(house: House
         assert (letter.connection, letter.seq, letter.reason, letter.body) == ("plant", 4, "413", uplinks[3].body)
         assert letter.at_ms - letter.received_ms == 5_000
         assert await spool.dead_letters("other") == []
-        assert spool.imbalance("plant") == 0
+        assert spool.queue("plant").ledger.imbalance == 0
 
 
 async def test_what_a_commit_skips_is_counted_as_dropped(house: House) -> None:
@@ -111,7 +111,7 @@ async def test_a_backlog_comes_from_the_disk_in_order(house: House) -> None:
     async with house.open() as spool:
         fast, slow = await spool.cursor("fast"), await spool.cursor("slow")
         await append_all(spool, range(1_000))
-        assert spool.newest.first_seq > 1
+        assert spool.exchange.newest.first_seq > 1
         assert slow.oldest_waiting_ms == 1_795_000_000_000
         for cursor, most in ((fast, 100), (slow, 300)):
             uplinks = await take(cursor, 1_000, most)

@@ -92,7 +92,7 @@ async def test_nothing_is_answered_out_of_a_file_that_is_gone(house: House, way:
         shutil.copytree(house.path.parent, house.path.parent.with_name("killed"))
     house.path = house.path.parent.with_name("killed") / house.path.name
     async with house.open() as spool:
-        assert spool.state.last_seq == 6
+        assert spool.exchange.state.last_seq == 6
         assert (await spool.append(report(2))).duplicate
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.spool.journals import body_of, uplink
-from tpxd.spool.exchange import Round
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, SpoolLimits, free_bytes
 from tpxd.spool.memories import Pending
+from tpxd.spool.rounds import Round
 from tpxd.spool.starting import start_journal
 from tpxd.spool.writer import CROWD, Writer
 

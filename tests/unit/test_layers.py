@@ -130,6 +130,13 @@ def test_imports_go_down_only(module: str) -> None:
     assert not up, f"{module} must not import {up}"
 
 
+@pytest.mark.parametrize("module", [module for module in MODULES if room_of(module) != "spool"])
+def test_the_spool_is_known_by_its_contract_alone(module: str) -> None:
+    inside = [name for name in imports(MODULES[module]) if name.startswith("tpxd.spool.")]
+    assert not inside, f"{module} must not import {inside}"
+    assert "JournalSpool" not in MODULES[module]
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_protocol_libraries_stay_in_their_files(module: str) -> None:
     foreign = {name.split(".")[0] for name in imports(MODULES[module])}

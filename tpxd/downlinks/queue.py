@@ -17,13 +17,13 @@ from tpxd.downlinks.book import DownlinkBook
 from tpxd.downlinks.customers import Customers
 from tpxd.downlinks.documents import WRONG
 from tpxd.downlinks.lanes import Lanes
-from tpxd.downlinks.saving import RETRY_S, Saving, Store
+from tpxd.downlinks.saving import RETRY_S, Saving
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event, Tell
 from tpxd.lorawan.downlinks import Downlink, DownlinkError
 from tpxd.lorawan.reports import ABOUT_DOWNLINKS
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool import Appended, DownlinkState, LoadedDownlinks, NewReport, StoredDownlink
+from tpxd.spool import Appended, DownlinkState, DownlinkStore, LoadedDownlinks, NewReport, StoredDownlink
 
 LAST_SAVE_S: Final = 2.0
 MAX_VERDICTS: Final = 20_000
@@ -38,7 +38,7 @@ Publish = Callable[[NewReport], Awaitable[Appended]]
 
 @asynccontextmanager
 async def open_downlinks(
-    store: Store,
+    store: DownlinkStore,
     publish: Publish,
     tell: Tell,
     *,
@@ -86,7 +86,7 @@ class DownlinkQueue:
 
     def __init__(
         self,
-        store: Store,
+        store: DownlinkStore,
         publish: Publish,
         loaded: LoadedDownlinks,
         refusal: str | None,

@@ -6,10 +6,9 @@ marked meanwhile: a crowd of downlinks shares its commits. One task does it all,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Final
 
 import orjson
 import trio
@@ -18,27 +17,11 @@ from tpxd.downlinks.book import DownlinkCounts
 from tpxd.downlinks.lanes import Lanes
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.reports import DOWNLINK_REJECTED
-from tpxd.spool import LoadedDownlinks, NewReport, StoredDownlink
+from tpxd.spool import DownlinkStore, NewReport, StoredDownlink
 
 RETRY_S: Final = 1.0
 AT_ONCE: Final = 256
 """Verdicts that share a transaction."""
-
-
-class Store(Protocol):
-    """The disk; see `tpxd.spool.DownlinkStore`."""
-
-    async def load(self) -> LoadedDownlinks:
-        """Read everything."""
-
-    async def write(
-        self,
-        rows: Sequence[tuple[Any, ...]],
-        forgotten: Sequence[int],
-        counts: Mapping[str, Mapping[str, int]],
-        reports: Sequence[NewReport] = (),
-    ) -> None:
-        """Store, delete, count and put reports into the journal in one transaction."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +46,7 @@ class Saving:
         lanes: where each downlink goes that is on disk for the first time, in the order in which they came.
     """
 
-    def __init__(self, store: Store, lanes: Lanes) -> None:
+    def __init__(self, store: DownlinkStore, lanes: Lanes) -> None:
         self.new: set[int] = set()
         self.fewer = trio.lowlevel.ParkingLot()
         self._store = store
@@ -142,11 +125,11 @@ class Saving:
         """
         batch = self._writing = self._batch
         self._batch = Batch()
-        rows = [downlink.to_row() for downlink in batch.downlinks.values()]
+        downlinks = list(batch.downlinks.values())
         counts = {id: one.durable() for id, one in batch.counts.items()}
         stored = False
         try:
-            await self._store.write(rows, batch.forgotten, counts)
+            await self._store.write(downlinks, batch.forgotten, counts)
             stored = True
         except SpoolUnavailable as error:
             batch.error = error
@@ -157,7 +140,7 @@ class Saving:
                 self._batch.counts |= batch.counts
             batch.done.set()
         if stored:
-            for downlink in batch.downlinks.values():
+            for downlink in downlinks:
                 self._stored(downlink)
         return stored
 
@@ -175,9 +158,9 @@ class Saving:
         """
         while self._owed and not self._stopping:
             batch = list(islice(self._owed.values(), AT_ONCE))
-            rows = [replace(downlink, verdict=None, version=downlink.version + 1).to_row() for downlink in batch]
+            published = [replace(downlink, verdict=None, version=downlink.version + 1) for downlink in batch]
             try:
-                await self._store.write(rows, (), {}, [_verdict(downlink) for downlink in batch])
+                await self._store.write(published, (), {}, [_verdict(downlink) for downlink in batch])
             except SpoolUnavailable:
                 return False
             for downlink in batch:

@@ -14,8 +14,9 @@ from tpxd.intake.counters import Clock, IntakeCounters, Refusal
 from tpxd.intake.places import Places
 from tpxd.intake.proxies import Proxies
 from tpxd.intake.routes import Route, error_response, json_response, route_requests
-from tpxd.intake.uplinks import Claimed, Heard, ReportStore, uplink_route
+from tpxd.intake.uplinks import Claimed, Heard, uplink_route
 from tpxd.lorawan.token import TokenCheck
+from tpxd.spool import ReportStore
 from tpxd.wire.http import CannotListen, Limits, Request, Response, serve_http
 from tpxd.wire.http.server import Conversation
 from tpxd.wire.open_files import INTAKE

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
 
 from tpxd.errors import ReportError, SpoolUnavailable, TokenError
 from tpxd.intake.counters import Clock, IntakeCounters, Refusal
@@ -18,22 +17,12 @@ from tpxd.intake.routes import Route, error_response, query_value
 from tpxd.intake.seen_tokens import SeenTokens
 from tpxd.lorawan.reports import Report, parse_report
 from tpxd.lorawan.token import TokenCheck
-from tpxd.spool import Appended, NewReport, SpoolStatistics
+from tpxd.spool import NewReport, ReportStore
 from tpxd.wire.http import Request, Response
 
 STORED = Response(200)
 ANOTHER_BODY = "this Token came before, with another body"
 CHALLENGE = ((b"WWW-Authenticate", b'Token realm="LRC tunnel interface"'),)
-
-
-class ReportStore(Protocol):
-    """The part of the spool that intake needs."""
-
-    async def append(self, report: NewReport) -> Appended:
-        """Store a report; it is on disk when this returns. Raises `SpoolUnavailable`."""
-
-    def statistics(self) -> SpoolStatistics:
-        """How the spool is."""
 
 
 Claimed = Callable[[Report], bool]

@@ -1,27 +1,15 @@
-"""Downlinks on disk: each a row of its own table, rewritten whole when something about it changes.
-
-The event loop keeps every downlink that is on disk in memory too (`tpxd.downlinks.queue`), so the table is read once,
-at the start. Counters of a connection are a note beside them, written in the same transaction.
-"""
+"""A downlink as it is kept: in memory, and as a row that is rewritten whole when something about it changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
 from tpxd.lorawan.downlinks import Downlink
-from tpxd.lorawan.uplink import Uplink
-from tpxd.spool.contract import NewReport
-from tpxd.spool.journal import Journal
 from tpxd.spool.rows import Field, checked, with_crc
-from tpxd.spool.state import COUNTS
-
-REPORT = 0
-"""Under this number reports are handed to the spool: no uplink has it."""
 
 
 class DownlinkState(StrEnum):
@@ -140,76 +128,3 @@ class LoadedDownlinks:
     downlinks: list[StoredDownlink]
     counts: dict[str, dict[str, int]]
     damaged: int
-
-
-class Transactions(Protocol):
-    """The part of the spool that is needed here; see `tpxd.spool.Spool`."""
-
-    def now_ms(self) -> int:
-        """Now, as the wall clock has it."""
-
-    async def write(self, run: Any) -> Any:
-        """Run something in the writer's next transaction; returns when it is durable."""
-
-    async def settle(
-        self, run: Callable[[Journal], Collection[int]], handed: Sequence[tuple[int, Uplink]], *, whole: bool = False
-    ) -> None:
-        """The same, and append the reports whose number is among those that `run` returns; `whole`: both or nothing."""
-
-
-class DownlinkStore:
-    """The table of downlinks in a spool; its writes share the commits of the uplinks."""
-
-    def __init__(self, spool: Transactions) -> None:
-        self._spool = spool
-
-    async def load(self) -> LoadedDownlinks:
-        """Read everything; rows whose checksum does not hold are deleted.
-
-        Raises:
-            SpoolUnavailable: the disk refuses.
-        """
-        loaded: LoadedDownlinks = await self._spool.write(_load)
-        return loaded
-
-    async def write(
-        self,
-        rows: Sequence[tuple[Field, ...]],
-        forgotten: Sequence[int],
-        counts: Mapping[str, Mapping[str, int]],
-        reports: Sequence[NewReport] = (),
-    ) -> None:
-        """Store rows (new, or in place of those with the same id), delete others, note counters: all or nothing.
-
-        Args:
-            reports: go into the journal, in the same transaction.
-
-        Raises:
-            SpoolUnavailable: the disk refuses, or has no room for the reports; nothing has changed.
-
-        Cancellation: it may have been stored or not.
-        """
-        notes = {f"{COUNTS}{id}": orjson.dumps(one).decode() for id, one in counts.items()}
-        now_ms = self._spool.now_ms()
-        handed = [
-            (REPORT, Uplink(0, now_ms, r.kind, r.lane, r.lrn_infos, r.body, r.document, r.recipient)) for r in reports
-        ]
-
-        def run(journal: Journal) -> tuple[int, ...]:
-            journal.put_downlinks(rows)
-            journal.delete_downlinks(forgotten)
-            for key, value in notes.items():
-                journal.put_meta(key, value)
-            return (REPORT,)
-
-        await self._spool.settle(run, handed, whole=True)
-
-
-def _load(journal: Journal) -> LoadedDownlinks:
-    rows = journal.reader.downlinks()
-    downlinks = [downlink_from_row(row) for row in rows]
-    damaged = [row[0] for row, downlink in zip(rows, downlinks, strict=True) if downlink is None]
-    journal.delete_downlinks(damaged)
-    notes = {key.removeprefix(COUNTS): value for key, value in journal.state.meta.items() if key.startswith(COUNTS)}
-    counts = {id: orjson.loads(value) for id, value in notes.items()}
-    return LoadedDownlinks([downlink for downlink in downlinks if downlink is not None], counts, len(damaged))

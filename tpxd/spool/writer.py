@@ -24,11 +24,11 @@ from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
 from tpxd.spool import ledger
 from tpxd.spool.database import FREE_SPACE, Damaged, Displaced, Distrusted, is_full
-from tpxd.spool.exchange import Call, Round, View
 from tpxd.spool.journal import Journal
 from tpxd.spool.keeping import Keeping, NoRoom
 from tpxd.spool.memories import Pending
 from tpxd.spool.progress import Alive, Progress
+from tpxd.spool.rounds import Call, Round, View
 from tpxd.spool.rows import CursorRow
 from tpxd.spool.storing import Storing
 
