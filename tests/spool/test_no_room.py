@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ from tests.spool.house import House, report, settled, take
 from tpxd.errors import SpoolUnavailable
 from tpxd.spool import Fate, Ledger, SpoolLimits
 from tpxd.spool import memories as underway
+from tpxd.spool.journal import Journal
 
 
 @pytest.mark.parametrize(("limit", "most"), [("MAX_PENDING", 2), ("MAX_PENDING_BYTES", 2 * len(report(0).body))])
@@ -116,3 +118,25 @@ async def test_duplicates_of_what_could_not_be_stored_share_its_fate(house: Hous
         assert refused == 2
         failing.code = None
         assert await spool.append(report(1)) == (1, False)
+
+
+async def test_a_disk_that_is_slow_to_take_the_log_into_the_database_is_told(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, end = threading.Event(), threading.Event()
+    checkpoint = Journal.checkpoint
+
+    def slow(journal: Journal) -> None:
+        begun.set()
+        assert end.wait(10)
+        checkpoint(journal)
+
+    monkeypatch.setattr(Journal, "checkpoint", slow)
+    monkeypatch.setattr("tpxd.spool.writer.CHECKPOINT_COMMITS", 0.5)
+    async with house.open() as spool:
+        await spool.append(report(0))
+        await trio.to_thread.run_sync(begun.wait)
+        monkeypatch.setattr("tpxd.spool.storing.SLOW_S", 0.0)
+        hindrance = spool.statistics().last_error
+        end.set()
+        assert "the disk has not ended a write" in str(hindrance)

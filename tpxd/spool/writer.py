@@ -288,7 +288,8 @@ class Writer:
         logged = max(self._logged_commits / CHECKPOINT_COMMITS, self._logged_bytes / CHECKPOINT_BYTES)
         if logged > (OVERDUE if self.inbox else 1):
             self._logged_commits = self._logged_bytes = 0
-            with suppress(SpoolUnavailable):  # the log may grow while the database cannot; whoever stores will find out
+            # The log may grow while the database cannot; whoever stores will find out.
+            with suppress(SpoolUnavailable), self.storing.timed():
                 self._mended(lambda: self._journal.checkpoint())
         if time.monotonic() < self._next_tick_s:
             return
