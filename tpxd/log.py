@@ -7,7 +7,7 @@
 A record that carries `connection` (by `extra=` or a `LoggerAdapter`) shows it. Control characters in messages are
 escaped, since far ends write into them, and secrets that they repeat are masked. A warning or an error without
 traceback that repeats word by word is shown once a minute; the next one shown says how many were not. Lines about a
-connection's state are all shown, since they come in pairs: `engine.state_lines` sees to that.
+connection's state are all shown, since they come in pairs: `connection.state_lines` sees to that.
 """
 
 from __future__ import annotations

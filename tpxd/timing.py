@@ -1,4 +1,4 @@
-"""When the clock cannot be trusted to say that something is too old; clocks are injected."""
+"""When: whether the clock can be trusted, when to try again, how fast, until when. Clocks are injected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""When a connection's certificates end: the earliest end for its health, and warnings while there is time to renew.
+"""What is watched while a connection lives: when its certificates end, and whether its uplinks come often enough.
+
+The earliest end stands in its health, with warnings while there is time to renew:
 
 from 30 days before      one warning
 from 7 days before       a warning each day

@@ -1,4 +1,4 @@
-"""The newest uplinks, in memory, with their parsed documents. Pure."""
+"""What the event loop remembers of uplinks: the newest, digests of all stored lately, those on their way. Pure."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ MAX_PENDING_BYTES = 64 << 20
 
 
 class Underway:
-    """See the module.
+    """Reports on their way to the disk, and by their digests what was stored: equal ones are stored once.
 
     Attributes:
         recent: what was stored.
