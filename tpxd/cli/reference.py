@@ -48,7 +48,10 @@ EXAMPLES: Final[Mapping[str, Any]] = {
             "recurrence": [{"frequency": "weekly", "byDays": ["monday", "friday"]}],
         }
     ],
-    "flow": {"matchers": [{"type": "thing", "tags": ["coldchain"]}, {"type": "fPort", "ports": [2, 3]}]},
+    "flow": {
+        "matchers": [{"type": "thing", "tags": ["coldchain"]}, {"type": "fPort", "ports": [2, 3]}],
+        "driver": "auto",
+    },
     "description": "Uplinks of the northern plant",
     "uplinkTimeValidity": "72h",
     "uplinkRateLimiter": 50,

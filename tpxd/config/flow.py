@@ -1,4 +1,4 @@
-"""Which uplinks a connection takes: `[flow] matchers`, as in ThingPark X IoT Flow, and three kinds of our own.
+"""Which uplinks a connection takes, and what decodes their payloads: `[flow]`, as in ThingPark X IoT Flow.
 
 Inside one matcher everything has to hold, across matchers one is enough. Texts are compared without regard to case.
 
@@ -8,8 +8,9 @@ Inside one matcher everything has to hold, across matchers one is enough. Texts 
       { type = "key", key = "lora:70b3d5e75e00a1c4" },
       { type = "fPort", ports = [2, 3] },
       { type = "report", reports = ["DevEUI_location"] },
-      { type = "jsonPath", path = "$.DevEUI_uplink[?(@.temperature > 30)]" },
+      { type = "jsonPath", path = "$.DevEUI_uplink.payload[?(@.temperature > 30)]" },
     ]
+    driver = "auto"
 
 Source: ThingPark X IoT Flow, "Setting up an IoT Flow instance".
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
@@ -127,12 +128,38 @@ Matcher = Annotated[
 ]
 
 
+AUTO: Final = "auto"
+_AUTO_OF_IOT_FLOW: Final = "actility:auto:1"
+
+
 class Flow(Part):
-    """`[flow]` of a connection file; without matchers everything goes through."""
+    """`[flow]` of a connection file; without matchers everything goes through, decoded where there is a driver."""
 
     matchers: list[Matcher] = Field(
         default_factory=list, description="Which uplinks this connection takes; default all of them."
     )
+
+    driver: Annotated[str, StringConstraints(max_length=200)] = Field(
+        "",
+        description="What decodes payloads: \"auto\" (by the uplink's DriverCfg), a driver's id, or a file in drivers_dir;"
+        " default none.",
+    )
+    skipDecoding: bool = Field(False, description="true leaves payloads as they are, whatever driver says.")
+
+    @field_validator("driver")
+    @classmethod
+    def _one_word_for_auto(cls, driver: str) -> str:
+        return AUTO if driver.lower() in (AUTO, _AUTO_OF_IOT_FLOW) else driver
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a driver looks at payloads first."""
+        return bool(self.driver) and not self.skipDecoding
+
+    @property
+    def reads_payloads(self) -> bool:
+        """Whether what it takes depends on what a driver says."""
+        return self.decodes and self.may_take_long
 
     @property
     def may_take_long(self) -> bool:
@@ -148,7 +175,9 @@ class Flow(Part):
         return not self.matchers or any(matcher.matches(uplink) for matcher in self.matchers)
 
     def may_take(self, uplink: AnyReport) -> bool:
-        """Whether one of the matchers holds, or cannot be asked in reasonable time."""
+        """Whether one of the matchers holds, or cannot be asked before decoding, or in reasonable time."""
+        if self.reads_payloads:
+            return True
         try:
             return self.takes(uplink)
         except TooSlow:

@@ -199,6 +199,17 @@ class BrokerSettings(Part):
     )
 
 
+class CodecSettings(Part):
+    """`[codecs]`: how payload scripts are run; the limits hold for each call."""
+
+    workers: int = Field(2, ge=1, le=64, description="Processes that payload scripts run in, at most; default 2.")
+    cpu: Duration = Field(1.0, description='The processor time that one call of a script may take; default "1s".')
+    wall: Duration = Field(2.0, description='The time by the clock that one call may take; default "2s".')
+    memory: Size = Field(32 * 1024**2, description='The memory that one call may use; default "32 MiB".')
+    stack: Size = Field(512 * 1024, description='How much of it for functions that call others; default "512 KiB".')
+    result: Size = Field(300_000, description='The longest result that is taken, as JSON; default "300 KB".')
+
+
 class LogSettings(Part):
     """`[log]`: what is logged, and how."""
 
@@ -231,6 +242,7 @@ class Settings(Part):
     spool: SpoolSettings = Field(SpoolSettings(), description="The queue on disk.")
     engine: EngineSettings = Field(EngineSettings(), description="How connections are run.")
     broker: BrokerSettings = Field(BrokerSettings(), description="An MQTT broker for local applications.")
+    codecs: CodecSettings = Field(CodecSettings(), description="How payload scripts are run.")
     log: LogSettings = Field(LogSettings(), description="What is logged, and how.")
 
 
