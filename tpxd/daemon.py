@@ -25,6 +25,9 @@ import trio
 
 from tpxd import connectors, sdnotify
 from tpxd.broker.keeper import run_broker
+from tpxd.codecs.catalogue import Catalogue
+from tpxd.codecs.decoding import Decoding
+from tpxd.codecs.workers import limits_of, open_workers
 from tpxd.config.secret import SecretSources
 from tpxd.config.settings import FILE_NAME, Settings, settings_to_run
 from tpxd.control.daemon_state import DaemonState, Pulse
@@ -38,6 +41,7 @@ from tpxd.intake.downlinks import downlink_route
 from tpxd.intake.server import Intake, serve_intake
 from tpxd.log import configure as configure_log
 from tpxd.lorawan.downlink_request import Signing
+from tpxd.reload.drivers import DriverDir
 from tpxd.reload.supervisor import Supervisor
 from tpxd.reload.versions import ConfigDir
 from tpxd.reload.watcher import watch
@@ -135,10 +139,13 @@ async def _main(settings: Settings, shares: Shares) -> None:
     async with (
         open_spool(settings.state_dir / SPOOL, limits, tell=events.tell) as spool,
         open_downlinks(spool.downlinks, spool.append, events.tell, refusal=refusal) as downlinks,
+        open_workers(settings.codecs.workers, limits_of(settings.codecs)) as workers,
     ):
         config_dir = ConfigDir(settings.connections_dir, settings.state_dir / "last-good")
         # where no downlink can go to an LRC, uplinks invite none
         urls = DownlinkUrls(spool, settings.intake.public_url if refusal is None else None, events.tell)
+        catalogue = Catalogue()
+        drivers = DriverDir(settings.drivers_dir, catalogue, workers)
         supervisor = Supervisor(
             config_dir,
             spool,
@@ -149,6 +156,8 @@ async def _main(settings: Settings, shares: Shares) -> None:
             stop_grace_s=settings.engine.stop_grace,
             downlinks=downlinks,
             urls=urls,
+            drivers=drivers,
+            decoding=Decoding(catalogue, workers, events.tell),
         )
         sender = LrcSender(
             settings.lrc,
@@ -176,7 +185,7 @@ async def _main(settings: Settings, shares: Shares) -> None:
                     await middle.start(run_broker, settings.broker.listen, events.tell)
                 await middle.start(supervisor.run)
                 middle.start_soon(sender.run)
-                middle.start_soon(watch, config_dir.watched, supervisor.reload)
+                middle.start_soon(watch, lambda: config_dir.watched() | drivers.watched(), supervisor.reload)
                 async with trio.open_nursery() as inner:
                     await inner.start(partial(serve_intake, connections=shares.intake), intake)
                     pulse.ready = True

@@ -48,11 +48,11 @@ def driver(
 
 
 def _list(directory: Path, as_json: bool) -> None:
-    drivers, problems = read_drivers(directory)
-    found = sorted(drivers.values(), key=lambda each: each.id)
+    drivers = read_drivers(directory)
+    found = sorted(drivers.drivers.values(), key=lambda each: each.id)
     if as_json:
         rows = [{"id": each.id, "signature": each.signature, "file": str(each.path)} for each in found]
-        print(orjson.dumps({"drivers": rows, "problems": [str(problem) for problem in problems]}).decode())
+        print(orjson.dumps({"drivers": rows, "problems": [str(problem) for problem in drivers.problems]}).decode())
         return
     table = table_of("ID", "SIGNATURE", "FILE")
     for each in found:
@@ -62,7 +62,7 @@ def _list(directory: Path, as_json: bool) -> None:
         console.print(table)
     else:
         console.print(f"no driver in {directory}")
-    for problem in problems:
+    for problem in drivers.problems:
         print(f"warning: {problem}", file=sys.stderr)
 
 

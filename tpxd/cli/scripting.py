@@ -10,7 +10,8 @@ from typing import Any
 
 import trio
 
-from tpxd.codecs.drivers import Driver, find_driver, read_driver, read_drivers
+from tpxd.codecs.catalogue import Catalogue
+from tpxd.codecs.drivers import Driver, read_driver, read_drivers
 from tpxd.codecs.engine import Call, Limits, Operation, Outcome
 from tpxd.codecs.workers import open_workers
 from tpxd.config.settings import load_settings
@@ -31,12 +32,13 @@ def driver_named(wanted: str, config: Path) -> Driver:
     if Path(wanted).exists():
         return read_driver(Path(wanted))
     directory = drivers_directory(config)
-    drivers, problems = read_drivers(directory)
-    for problem in problems:
+    found = read_drivers(directory)
+    for problem in found.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    driver = find_driver(drivers, wanted)
+    driver = Catalogue(found.drivers.values()).named(wanted)
     if driver is None:
-        raise ScriptFailed(f"no driver {wanted}", hint=f"neither a file here nor one of {len(drivers)} in {directory}")
+        count = len(found.drivers)
+        raise ScriptFailed(f"no driver {wanted}", hint=f"neither a file here nor one of {count} in {directory}")
     return driver
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,6 +66,8 @@ class Driver:
         path: the script's file, or of a codec in several files, the one that describes it.
         sources: the script for each operation; `names` stands for what is there.
         uses_context: it wants what its device kept from the last call.
+        files: everything it was read from; of its scripts, each with its text.
+        functions: what its scripts have, once that was looked at.
     """
 
     id: str
@@ -74,31 +76,56 @@ class Driver:
     signature: Signature
     sources: Mapping[Operation, str]
     uses_context: bool = False
+    files: Mapping[Path, str | None] = field(default_factory=dict)
+    functions: frozenset[str] = frozenset()
 
     def source(self, operation: Operation) -> str | None:
         """The script that has this operation; None where the driver has none."""
         return self.sources.get(operation)
 
 
-def read_drivers(directory: Path) -> tuple[dict[Path, Driver], list[Problem]]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stands below a directory.
+
+    Attributes:
+        drivers: by the file that describes each.
+        broken: what is wrong with each of the others.
+        strays: what is wrong besides.
+        folders: all that were looked through.
+    """
+
+    drivers: Mapping[Path, Driver]
+    broken: Mapping[Path, Sequence[Problem]]
+    strays: Sequence[Problem]
+    folders: Sequence[Path]
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong."""
+        return [*self.strays, *(problem for problems in self.broken.values() for problem in problems)]
+
+
+def read_drivers(directory: Path, unchanged: Callable[[Path], Driver | None] = lambda path: None) -> Found:
     """Read every driver below a directory; a directory that does not exist holds none.
 
-    Returns:
-        The drivers by the file that describes each, and what is wrong with the others.
+    Args:
+        unchanged: what is known already of the driver that a file describes; None: it has to be read.
     """
     drivers: dict[Path, Driver] = {}
-    problems: list[Problem] = []
-    for path in _descriptions(directory, problems):
-        if len(drivers) >= MAX_DRIVERS:
-            problems.append(
-                Problem(str(directory), 0, 0, "", f"more than {MAX_DRIVERS} drivers; the others are left out")
-            )
+    broken: dict[Path, Sequence[Problem]] = {}
+    strays: list[Problem] = []
+    folders: list[Path] = []
+    for path in _descriptions(directory, strays, folders):
+        if len(drivers) + len(broken) >= MAX_DRIVERS:
+            text = f"more than {MAX_DRIVERS} drivers; the others are left out"
+            strays.append(Problem(str(directory), 0, 0, "", text))
             break
         try:
-            drivers[path] = read_driver(path, directory)
+            drivers[path] = unchanged(path) or read_driver(path, directory)
         except ConfigError as error:
-            problems += error.problems
-    return drivers, problems
+            broken[path] = tuple(error.problems)
+    return Found(drivers, broken, tuple(strays), tuple(folders))
 
 
 def read_driver(path: Path, root: Path | None = None) -> Driver:
@@ -123,14 +150,11 @@ def read_driver(path: Path, root: Path | None = None) -> Driver:
     raise _error(path, "is no driver; a driver is a .js file, a driver.yaml or a *-codec.yaml")
 
 
-def find_driver(drivers: Mapping[Path, Driver], wanted: str) -> Driver | None:
-    """The driver of this name: a path in the directory, an id, or a protocol's id."""
-    name = wanted.lower()
-    return next((driver for driver in drivers.values() if name in driver.names), None)
-
-
 def names_in(report: Mapping[str, Any]) -> list[str]:
-    """Which drivers an uplink names: by its `DriverCfg`, else by the `alr` of its `CustomerData`; best first."""
+    """Which drivers an uplink names: by its `DriverCfg`, else by the `alr` of its `CustomerData`; best first.
+
+    A generic profile says nothing about what a payload means, so it names none.
+    """
     names = []
     config = report.get("DriverCfg")
     if isinstance(config, dict):
@@ -143,10 +167,13 @@ def names_in(report: Mapping[str, Any]) -> list[str]:
     match report.get("CustomerData"):
         case {"alr": {"pro": str(product), "ver": str() | int() as version}} if not names:
             names.append(f"{product.replace('/', ':', 1)}:{version}")
-    return list(dict.fromkeys(name.lower() for name in names))
+    return [name for name in dict.fromkeys(map(str.lower, names)) if not _GENERIC.match(name)]
 
 
-def _descriptions(directory: Path, problems: list[Problem]) -> Iterator[Path]:
+_GENERIC: Final = re.compile(r"(?:generic:|lora:generic)")
+
+
+def _descriptions(directory: Path, problems: list[Problem], folders: list[Path]) -> Iterator[Path]:
     """What describes a driver each: of a package its description alone, not the scripts beside it."""
     root = directory.resolve()
     waiting = [(directory, 0)]
@@ -159,6 +186,7 @@ def _descriptions(directory: Path, problems: list[Problem]) -> Iterator[Path]:
         except OSError as error:
             problems.append(Problem(str(folder), 0, 0, "", unreadable(error)))
             continue
+        folders.append(folder)
         here = [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
         described = [path for path in here if path.name == "driver.yaml" or path.name.endswith("-codec.yaml")]
         for path in here:
@@ -185,7 +213,8 @@ def _script(path: Path, root: Path) -> Driver:
     if not re.search(r"\b(decodeUplink|Decoder|Decode|encodeDownlink|Encoder|Encode)\b", source):
         raise _error(path, "has none of decodeUplink, Decoder, Decode, encodeDownlink, Encoder and Encode")
     id = _inside(path, root)
-    return Driver(id, frozenset({id.lower()}), path, "lora-alliance", dict.fromkeys(operations, source))
+    sources = dict.fromkeys(operations, source)
+    return Driver(id, frozenset({id.lower()}), path, "lora-alliance", sources, files={path: source})
 
 
 def _package(path: Path, root: Path) -> Driver:
@@ -215,7 +244,9 @@ def _package(path: Path, root: Path) -> Driver:
     shown = id or (protocol if isinstance(protocol, str) else _inside(folder, root))
     operations: tuple[Operation, ...] = ("decodeUplink", "encodeDownlink", "decodeDownlink", "extractPoints", "names")
     uses_context = description.get("useContext") is True
-    return Driver(shown, frozenset(names), script, signature, dict.fromkeys(operations, source), uses_context)
+    files = {path: None, folder / "package.json": None, script: source}
+    sources = dict.fromkeys(operations, source)
+    return Driver(shown, frozenset(names), script, signature, sources, uses_context, files)
 
 
 def _package_id(about: Mapping[str, Any]) -> str | None:
@@ -229,15 +260,16 @@ def _package_id(about: Mapping[str, Any]) -> str | None:
 def _ttn_codec(path: Path, root: Path) -> Driver:
     description = _mapping(path, root)
     sources: dict[Operation, str] = {}
+    files: dict[Path, str | None] = {path: None}
     for part, operation in TTN_PARTS.items():
         match description.get(part):
             case {"fileName": str(name)}:
-                sources[operation] = _read(path.parent / name, root)
+                files[path.parent / name] = sources[operation] = _read(path.parent / name, root)
     if not sources:
         raise _error(path, "names no uplinkDecoder, downlinkEncoder or downlinkDecoder with a fileName")
     sources["names"] = next(iter(sources.values()))
     id = _inside(path, root).removesuffix(".yaml")
-    return Driver(id, frozenset({id.lower(), f"{id}.yaml".lower()}), path, "lora-alliance", sources)
+    return Driver(id, frozenset({id.lower(), f"{id}.yaml".lower()}), path, "lora-alliance", sources, files=files)
 
 
 def _mapping(path: Path, root: Path) -> dict[str, Any]:

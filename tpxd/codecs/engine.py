@@ -119,7 +119,7 @@ def run_call(call: Call, limits: Limits) -> Outcome:
     """Run one call in a context of its own; whatever the script does, this returns."""
     began = time.process_time()
     try:
-        answer = json.loads(_answer(call, limits))
+        answer = _read(_answer(call, limits))
     except quickjs.JSException as error:  # the engine itself gave up: a script's own exceptions end in the harness
         answer = {"error": _limit_of(str(error), limits), "kind": "stopped"}
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -162,6 +162,15 @@ def _answer(call: Call, limits: Limits) -> str:
     answer = context.eval(f"{_runtime('harness.js')}({text}, {ciphers})")
     assert isinstance(answer, str)
     return answer
+
+
+def _read(answer: str) -> Any:
+    """The answer's JSON; half a character, which JavaScript's texts may hold and UTF-8 cannot, is replaced."""
+    found = json.loads(answer)
+    if "\\ud" in answer:
+        whole = json.dumps(found, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+        found = json.loads(whole.decode("utf-16-le", "replace"))
+    return found
 
 
 @cache

@@ -1,7 +1,8 @@
 """The processes that payload scripts run in: how many, for how long, and what happens when one overruns.
 
-A worker starts with the first call and ends when it was idle for a minute. Calls wait for a free worker; that time
-counts for nobody. From when a worker has a batch, the batch has the wall-clock limit of one call: the worker itself
+A worker starts with the first call and ends when it was idle for a minute. Calls wait for a free worker and for its
+start; that time counts for nobody. A worker that dies of itself, or that somebody kills, is replaced, and its batch is
+run again. From when a worker has a batch, the batch has the wall-clock limit of one call: the worker itself
 begins no new ones after half of it (`engine.run_batch`), and where one long step of a built-in function holds it up,
 the process is killed, and the calls of its batch are run one by one, so that only the one that overran has failed.
 
@@ -11,20 +12,33 @@ What overruns three times within ten minutes rests for ten minutes, for that scr
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import trio
 import trio_parallel
 
 from tpxd.codecs.engine import Call, Failure, Limits, Outcome, run_batch
+from tpxd.config.settings import CodecSettings
 
 IDLE_S = 60.0
 BATCH = 64
 OVERRUNS = 3
 REST_S = 600.0
 MAX_WATCHED = 10_000
+DEATHS = 3
+"""So many workers may die over one batch before its first call is held to be why."""
+
+START_S = 60.0
+
+
+class Lost(Enum):
+    """Why a batch has no outcomes."""
+
+    OVERRAN = auto()
+    DIED = auto()
 
 
 @dataclass(slots=True)
@@ -65,12 +79,20 @@ class ScriptWorkers:
     def __init__(self, context: trio_parallel.WorkerContext, count: int, limits: Limits) -> None:
         self._context = context
         self._free = trio.CapacityLimiter(count)
+        self._crossing = trio.CapacityLimiter(count)
         self._limits = limits
         self._overruns = Overruns()
         self.killed = 0
 
-    async def run(self, calls: Sequence[tuple[str, str, Call]]) -> list[Outcome]:
+    async def run(
+        self,
+        calls: Sequence[tuple[str, str, Call]],
+        ended: Callable[[int, Outcome], None] = lambda index, outcome: None,
+    ) -> list[Outcome]:
         """Run calls, each with the name of its script and the lane of its device; returns their outcomes in order.
+
+        Args:
+            ended: called with the index and the outcome of a call as soon as it is known.
 
         Cancellation: the calls under way are given up, with the process that runs them.
         """
@@ -79,11 +101,13 @@ class ScriptWorkers:
         while (done := len(outcomes)) < len(calls):
             at_once = 1 if done < alone_until else BATCH
             batch = calls[done : done + at_once]
-            ended = await self._next(batch)
-            if ended is None:  # one of them held the worker up, and nobody knows which
+            found = await self._next(batch)
+            if found is None:  # one of them held the worker up, and nobody knows which
                 alone_until = done + len(batch)
-            else:
-                outcomes += ended
+                continue
+            for outcome in found:
+                ended(len(outcomes), outcome)
+                outcomes.append(outcome)
         return outcomes
 
     async def _next(self, calls: Sequence[tuple[str, str, Call]]) -> list[Outcome] | None:
@@ -99,11 +123,13 @@ class ScriptWorkers:
             if self._overruns.rests_for_s(script, lane, now):
                 break
             ready.append(call)
-        outcomes = await self._cross(ready)
-        if outcomes is None:
+        outcomes = await self._outlive(ready)
+        if isinstance(outcomes, Lost):
             if len(ready) > 1:
                 return None
-            outcomes = [Outcome(failure=Failure("stopped", f"stopped after {self._limits.wall_s:g} s by the clock"))]
+            late = f"stopped after {self._limits.wall_s:g} s by the clock"
+            dead = f"stopped: {DEATHS} processes died over it"
+            outcomes = [Outcome(failure=Failure("stopped", late if outcomes is Lost.OVERRAN else dead))]
         for (script, lane, _), outcome in zip(calls, outcomes, strict=False):
             if outcome.failure is not None and outcome.failure.kind == "stopped":
                 self._overruns.overran(script, lane, trio.current_time())
@@ -111,19 +137,36 @@ class ScriptWorkers:
                 self._overruns.went_well(script, lane)
         return outcomes
 
-    async def _cross(self, calls: list[Call]) -> list[Outcome] | None:
-        """Hand a batch to a free worker; None when it had to be killed, or died, before it answered."""
+    async def _outlive(self, calls: list[Call]) -> list[Outcome] | Lost:
+        """Hand a batch to a free worker, and again to others where that one dies."""
+        for _ in range(DEATHS):
+            if (outcomes := await self._cross(calls)) is not Lost.DIED:
+                return outcomes
+        return Lost.DIED
+
+    async def _cross(self, calls: list[Call]) -> list[Outcome] | Lost:
+        """Hand a batch to a free worker, which is killed where it takes too long."""
         async with self._free:
-            with trio.move_on_after(self._limits.wall_s):
-                try:
+            try:
+                if not self._context.statistics().idle_workers:  # its start counts for no script
+                    with trio.fail_after(START_S):
+                        await self._context.run_sync(
+                            run_batch, [], self._limits, kill_on_cancel=True, limiter=self._crossing
+                        )
+                with trio.move_on_after(self._limits.wall_s):
                     outcomes: list[Outcome] = await self._context.run_sync(
-                        run_batch, calls, self._limits, kill_on_cancel=True
+                        run_batch, calls, self._limits, kill_on_cancel=True, limiter=self._crossing
                     )
                     return outcomes
-                except trio_parallel.BrokenWorkerError:
-                    return None
+            except (trio_parallel.BrokenWorkerError, trio.TooSlowError):
+                return Lost.DIED
             self.killed += 1
-            return None
+            return Lost.OVERRAN
+
+
+def limits_of(settings: CodecSettings) -> Limits:
+    """What one call may use, as the daemon's settings say."""
+    return Limits(settings.cpu, settings.wall, settings.memory, settings.stack, settings.result)
 
 
 @asynccontextmanager

@@ -141,8 +141,8 @@ class Flow(Part):
 
     driver: Annotated[str, StringConstraints(max_length=200)] = Field(
         "",
-        description="What decodes payloads: \"auto\" (by the uplink's DriverCfg), a driver's id, or a file in drivers_dir;"
-        " default none.",
+        description="What decodes payloads: \"auto\" (by the uplink's DriverCfg), a driver's id, or a file in"
+        " drivers_dir; default none.",
     )
     skipDecoding: bool = Field(False, description="true leaves payloads as they are, whatever driver says.")
 

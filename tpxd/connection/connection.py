@@ -19,11 +19,12 @@ from typing import Final
 
 import trio
 
+from tpxd.codecs.decoding import Decoding
 from tpxd.config.connection_file import ConnectionFile
 from tpxd.connection.backlog import Backlog
 from tpxd.connection.chains import Chains
 from tpxd.connection.debug_log import DebugLog, open_debug_log
-from tpxd.connection.delivery import Supply, commit_receipts, commit_settled, decided, deliver
+from tpxd.connection.delivery import Supply, commit_receipts, commit_settled, decided, decode_ahead, deliver
 from tpxd.connection.health import ConnectionState, Health
 from tpxd.connection.health_port import serve_connection_health
 from tpxd.connection.in_hand import EVERY_PUBLISH, InHand
@@ -58,6 +59,7 @@ class Connection:
         backlog: lets new uplinks go before a backlog; None where the file does not say so.
         debug_log: what debugMode logs.
         chains: to whom it hands on.
+        decoding: what decodes payloads, where its file names a driver.
         downlinks: where its downlinks go.
         stop_grace_s: how long a batch in flight may go on after a request to stop.
     """
@@ -76,6 +78,7 @@ class Connection:
     stop_grace_s: float
     downlinks: DownlinkQueue
     chains: Chains = field(default_factory=Chains)
+    decoding: Decoding | None = None
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
     backoff: Backoff = field(init=False)
     backlog: Backlog | None = field(init=False)
@@ -137,6 +140,8 @@ async def run_connection(connection: Connection) -> None:
             nursery.start_soon(
                 commit_receipts, connection.cursor, connection.in_hand, connection.health, connection.hand_on
             )
+            if connection.decoding is not None and connection.outbound.decodes:
+                nursery.start_soon(decode_ahead, connection.in_hand, connection.outbound, connection.decoding)
             if pems := connection.file.configuration.pems():
                 nursery.start_soon(connection.certificates.watch, connection.id, pems, connection.health)
             else:

@@ -1,8 +1,9 @@
 """Carries one connection's queue over its open transport, and commits what has its receipt.
 
-Two tasks share an `InHand`. `deliver` belongs to the link: it takes from the queue, sends, and dies with the link.
+Tasks share an `InHand`. `deliver` belongs to the link: it takes from the queue, sends, and dies with the link.
 `commit_receipts` belongs to the connection: it moves the cursor while the next batch is already under way, and
-survives the link, so that a link that is lost after some receipts still made progress.
+survives the link, so that a link that is lost after some receipts still made progress. `decode_ahead` belongs
+to it too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
+from tpxd.codecs.decoding import Decoding
 from tpxd.connection.backlog import Backlog
 from tpxd.connection.debug_log import DebugLog
 from tpxd.connection.health import Health
@@ -34,6 +36,8 @@ BRISK_S = 2.0
 """Where new uplinks go first, no batch should take longer, since they wait for its end; smaller ones follow then."""
 
 COMMIT_RETRY_S = 1.0
+
+DECODED_AT_ONCE = 64
 
 HandOn = Callable[[Iterable[Uplink]], Sequence[tuple[int, Uplink]]]
 """What was delivered to what is handed on of it; see `Chains.handed_on`."""
@@ -97,7 +101,7 @@ async def deliver(
     while not stopping.requested:
         batch = supply.batch(most)
         if not batch:
-            with stopping.interrupts(), trio.move_on_at(quiet_at) as waiting:
+            with stopping.interrupts(), trio.move_on_at(quiet_at) as waiting, in_hand.until_decoded():
                 await supply.take(most)
             if waiting.cancelled_caught:
                 return
@@ -136,12 +140,32 @@ async def decided(uplinks: Iterable[Uplink], outbound: Outbound) -> Decide:
     Cancellation: they are all decided about, since what goes before its turn must not be forgotten once it was chosen.
     """
     if not outbound.flow.may_take_long:
-        return outbound.decide
+        return outbound.decide_at_once
     decisions = {}
     for uplink in uplinks:
-        decisions[uplink.seq] = outbound.decide(uplink)
+        decisions[uplink.seq] = outbound.decide_at_once(uplink)
         await trio.lowlevel.cancel_shielded_checkpoint()
     return lambda uplink: decisions[uplink.seq]
+
+
+async def decode_ahead(in_hand: InHand, outbound: Outbound, decoding: Decoding) -> None:
+    """Decode what is in hand and waits for that, in the order in which it was taken, for ever.
+
+    It goes on while a batch is under way. A script that takes its time keeps back what its device sent, and whatever
+    was to be decoded together with that.
+
+    Cancellation: what was not decoded waits in `in_hand` for the next version of the file.
+    """
+    while True:
+        await in_hand.undecoded.wait()
+        in_hand.undecoded = trio.Event()
+        while waiting := in_hand.waiting(DECODED_AT_ONCE):
+            items = {item.uplink.seq: item for item in waiting}
+
+            def decoded(uplink: Uplink, more: Uplink, items: dict[int, Taken] = items) -> None:
+                in_hand.decoded(items[uplink.seq], more, outbound.decide(more))
+
+            await decoding.decode(outbound.flow.driver, [item.uplink for item in waiting], decoded)
 
 
 async def commit_receipts(cursor: Cursor, in_hand: InHand, health: Health, hand_on: HandOn) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import islice
@@ -20,16 +21,19 @@ from tpxd.connector import MAX_BATCH, Outgoing
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Fate, Filtered, Rejected, Settled
 
-Decide = Callable[[Uplink], Settled | bytes]
-"""What becomes of an uplink, or the body to send; see `Outbound.decide`."""
+Decide = Callable[[Uplink], Settled | bytes | None]
+"""What becomes of an uplink, or the body to send, or None: its payload is to be decoded before that can be said; see
+`Outbound.decide_at_once`."""
 
 
 @dataclass(slots=True)
 class Taken(Outgoing):
-    """One uplink in hand; `settled` is None until its fate is known, `reason` tells why it was filtered."""
+    """One uplink in hand; `settled` is None until its fate is known, `reason` tells why it was filtered; while it
+    `waits`, its payload is to be decoded."""
 
     settled: Settled | None = None
     reason: str = ""
+    waits: bool = False
 
 
 class InHand:
@@ -44,6 +48,7 @@ class InHand:
         proven: this version of the file had an uplink delivered.
         sending: how many are with the transport without a receipt.
         replaced: characters that were replaced in topics, keys and headers; see `connector.Outgoing`.
+        undecoded: set when something came to wait for its payload to be decoded.
     """
 
     def __init__(self) -> None:
@@ -56,6 +61,8 @@ class InHand:
         self.proven = False
         self.sending = 0
         self.replaced = 0
+        self.undecoded = trio.Event()
+        self._looking: trio.CancelScope | None = None
         self._items: deque[Taken] = deque()
 
     async def wait_for_room(self) -> int:
@@ -83,14 +90,40 @@ class InHand:
     def _add(self, uplinks: Sequence[Uplink], decide: Decide) -> int:
         to_send = 0
         for uplink in uplinks:
-            decided = decide(uplink)
-            if isinstance(decided, bytes):
-                self._items.append(Taken(uplink, decided))
-                to_send += 1
-            else:
-                self._items.append(Taken(uplink, b"", settled=decided))
-                self.progress.set()
+            item = Taken(uplink, b"")
+            self._items.append(item)
+            self._set(item, decide(uplink))
+            to_send += item.settled is None
         return to_send
+
+    def _set(self, item: Taken, decided: Settled | bytes | None) -> None:
+        item.waits = decided is None
+        if isinstance(decided, bytes):
+            item.body = decided
+        elif decided is not None:
+            item.settled = decided
+            self.progress.set()
+        else:
+            self.undecoded.set()
+
+    def waiting(self, most: int) -> list[Taken]:
+        """What waits for its payload to be decoded, in the order in which it was taken."""
+        return list(islice((item for item in self._items if item.waits and item.settled is None), most))
+
+    def decoded(self, item: Taken, uplink: Uplink, decided: Settled | bytes) -> None:
+        """The payload of `item` is decoded, so that it is `uplink` now, and it was decided about that."""
+        item.uplink = uplink
+        if item.settled is None:
+            self._set(item, decided)
+        if self._looking is not None:
+            self._looking.cancel()
+
+    @contextmanager
+    def until_decoded(self) -> Iterator[None]:
+        """A block that ends as soon as something that waited was decoded, since it may be sent now."""
+        with trio.CancelScope() as self._looking:
+            yield
+        self._looking = None
 
     def seqs(self) -> frozenset[int]:
         """Everything in hand."""
@@ -102,7 +135,7 @@ class InHand:
 
     def unsettled(self) -> list[Uplink]:
         """What has no fate yet, in the order in which it was taken."""
-        return [item.uplink for item in self._items if item.settled is None]
+        return [item.uplink.as_stored for item in self._items if item.settled is None]
 
     def adopt(self, decide: Decide) -> None:
         """A new version of the file takes over: decide anew about everything that has no fate yet."""
@@ -110,11 +143,8 @@ class InHand:
         self.proven = False
         for item in self._items:
             if item.settled is None:
-                decided = decide(item.uplink)
-                if isinstance(decided, bytes):
-                    item.body = decided
-                else:
-                    item.settled = decided
+                item.uplink = item.uplink.as_stored
+                self._set(item, decide(item.uplink))
         self.progress.set()
 
     def expire(self, is_too_old: Callable[[Uplink], bool]) -> None:
@@ -129,18 +159,28 @@ class InHand:
     def next_batch(self, most: int) -> list[Taken]:
         """What may be sent now, in the order in which it was taken, `most` at once; a single one while an uplink is
         suspected."""
-        unsettled = [item for item in self._items if item.settled is None]
         match self.poison.sending:
             case Sending.ALL:
-                return unsettled[:most]
+                return list(islice(self._sendable(), most))
             case Sending.OLDEST_ALONE:
-                return unsettled[:1]
+                return list(islice(self._sendable(), 1))
             case Sending.SECOND_ALONE:
-                return unsettled[1:2]
+                return list(islice(self._sendable(), 1, 2))
+
+    def _sendable(self) -> Iterator[Taken]:
+        """What has no fate yet; what waits to be decoded is left out, and whatever its device sent after it."""
+        behind: set[str] = set()
+        for item in self._items:
+            if item.settled is not None:
+                continue
+            if item.waits:
+                behind.add(item.uplink.lane)
+            elif item.uplink.lane not in behind:
+                yield item
 
     def oldest_unsettled(self) -> int | None:
-        """Seq of the uplink without a fate that was taken first."""
-        return next((item.uplink.seq for item in self._items if item.settled is None), None)
+        """Seq of the uplink without a fate that was taken first, of those that may be sent."""
+        return next((item.uplink.seq for item in self._sendable()), None)
 
     def receipt(self, item: Taken, fate: Settled) -> None:
         """The far end decided about `item`."""
@@ -175,8 +215,8 @@ class InHand:
         return prefix
 
     def delivered(self, count: int) -> Iterator[Uplink]:
-        """The delivered ones among the first `count`."""
-        return (item.uplink for item in islice(self._items, count) if item.settled is Fate.DELIVERED)
+        """The delivered ones among the first `count`, as they are stored."""
+        return (item.uplink.as_stored for item in islice(self._items, count) if item.settled is Fate.DELIVERED)
 
     def lost(self, count: int) -> list[tuple[Uplink, Settled]]:
         """The expired and the rejected ones among the first `count`."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 import orjson
 
+from tpxd.codecs.decoding import is_encoded
 from tpxd.config.connection_file import ConnectorConfig
 from tpxd.config.flow import Flow
 from tpxd.connection.chains import Chains
@@ -57,6 +58,7 @@ class Outbound:
         validity_s: an uplink older than this is not sent; None sends all.
         connection: the connection's id; reports that are for another one alone are not sent.
         chains: whether it takes only what is handed on to it.
+        decodes: whether payloads are decoded before that.
         own: whether a DevEUI_downlink_Sent is about a downlink of this connection.
         url_field: what every report gets at the end of its fields: `,"downlinkUrl":"http://…"`; b"" for nothing.
     """
@@ -69,11 +71,22 @@ class Outbound:
     chains: Chains = field(default_factory=Chains)
     url_field: bytes = b""
     own: Callable[[Uplink], bool] = lambda report: False
+    decodes: bool = False
+
+    def decide_at_once(self, uplink: Uplink) -> Settled | bytes | None:
+        """As `decide`; None where the uplink's payload is to be decoded before that can be said."""
+        if not self.decodes or not is_encoded(uplink) or self._is_about_its_own(uplink):
+            return self.decide(uplink)
+        return None if self.flow.reads_payloads else self._reason_to_keep(uplink)
 
     def decide(self, uplink: Uplink) -> Settled | bytes:
         """The body to send, or why the uplink is not sent."""
         if self._is_about_its_own(uplink):
             return uplink.body  # what became of its own downlink, or a message: whatever its flow, form and age
+        reason = self._reason_to_keep(uplink)
+        return self._body(uplink) if reason is None else reason
+
+    def _reason_to_keep(self, uplink: Uplink) -> Settled | None:
         try:
             if (unwanted := self._unwanted(uplink)) is not None:
                 return unwanted
@@ -83,7 +96,7 @@ class Outbound:
             return Filtered.FORMAT
         if self.is_too_old(uplink):
             return Fate.EXPIRED
-        return self._body(uplink)
+        return None
 
     def is_too_old(self, uplink: Uplink) -> bool:
         """Whether an uplink that is to be sent has outlived its validity, perhaps since it was decided about."""

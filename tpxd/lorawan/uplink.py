@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import orjson
@@ -40,6 +40,7 @@ class Uplink:
         body: the report as JSON, byte for byte as it came (XML was converted at intake).
         recipient: the one connection that it is for, such as the answer to a downlink; None: it is for all.
         handed_on: another connection delivered it and handed it on to its recipient.
+        stored: the report as it is stored, where this one has more fields; see `with_fields`.
     """
 
     seq: int
@@ -51,6 +52,7 @@ class Uplink:
     _document: dict[str, Any] | None = field(default=None, repr=False)
     recipient: str | None = None
     handed_on: bool = False
+    stored: Uplink | None = None
 
     @property
     def document(self) -> dict[str, Any]:
@@ -59,6 +61,16 @@ class Uplink:
             parsed = orjson.loads(self.body)
             self._document = parsed if type(parsed) is dict else {}
         return self._document
+
+    @property
+    def as_stored(self) -> Uplink:
+        """The report as it is stored."""
+        return self.stored or self
+
+    def with_fields(self, more: dict[str, Any]) -> Uplink:
+        """This report with more fields inside its root key, in place of those that it has of these names."""
+        document = {self.kind: {**self.fields, **more}}
+        return replace(self, body=orjson.dumps(document), _document=document, stored=self.as_stored)
 
     def handed_on_to(self, connection: str) -> Uplink:
         """This report, for one connection alone and not stored yet.

@@ -1,6 +1,7 @@
 """Files, what should run, what runs.
 
 bounded     calls that may never return, such as opening a file on a mount that hangs
+drivers     the directory of drivers as it should be at work: the newest version of each, or the last good one
 files       reads connection files: one file into a model or its problems, a directory into entries by id
 last_good   what must survive a restart about connection files: how many versions were seen
 slot        one id: what belongs to it whichever version of its file runs

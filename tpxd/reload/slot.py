@@ -19,6 +19,7 @@ from typing import Final
 import trio
 from pydantic import SecretStr
 
+from tpxd.codecs.decoding import Decoding
 from tpxd.config.connection_file import ConnectionFile
 from tpxd.connection.chains import Chains
 from tpxd.connection.connection import REGRET_S, Connection, run_connection, take_leave
@@ -55,6 +56,7 @@ class Shared:
     urls: DownlinkUrls
     clock: ClockWatch
     chains: Chains
+    decoding: Decoding | None = None
 
 
 class Slot:
@@ -323,7 +325,9 @@ class Slot:
                 shared.chains,
                 url_field(shared.urls.url(self.id)),
                 partial(shared.downlinks.is_about_one_of, self.id),
+                shared.decoding is not None and model.flow.decodes,
             ),
+            decoding=shared.decoding,
             chains=shared.chains,
             instance=shared.instance,
             dial=shared.dial,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import trio
 
+from tpxd.codecs.decoding import Decoding
 from tpxd.config.connection_file import ConnectionFile
 from tpxd.connection.chains import Chains
 from tpxd.connection.claims import Claims
@@ -23,6 +24,7 @@ from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.downlinks.urls import DownlinkUrls
 from tpxd.errors import Problem, behind_barrier
 from tpxd.events import Event, Tell
+from tpxd.reload.drivers import DriverDir
 from tpxd.reload.slot import Shared, Slot
 from tpxd.reload.versions import ConfigDir, Desired, Snapshot
 from tpxd.spool import Spool
@@ -40,6 +42,8 @@ class Supervisor:
     Args:
         downlinks: where downlinks go.
         urls: the connections' addresses for downlinks over HTTP.
+        drivers: the directory of drivers, read before the files that name them are applied; None where there is none.
+        decoding: decodes with them.
 
     Everything here runs on trio's thread; only reading the directory happens on another.
     """
@@ -56,6 +60,8 @@ class Supervisor:
         stop_grace_s: float,
         downlinks: DownlinkQueue,
         urls: DownlinkUrls,
+        drivers: DriverDir | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         self._config_dir = config_dir
         self._spool = spool
@@ -63,7 +69,10 @@ class Supervisor:
         self.clock = ClockWatch(lambda: spool.statistics().newest_ms)
         self.chains = Chains()
         self.claims = Claims()
-        self._shared = Shared(spool, tell, instance, dial, tls, stop_grace_s, downlinks, urls, self.clock, self.chains)
+        self._shared = Shared(
+            spool, tell, instance, dial, tls, stop_grace_s, downlinks, urls, self.clock, self.chains, decoding
+        )
+        self._drivers = drivers
         self._slots: dict[str, Slot] = {}
         self._strays: tuple[Problem, ...] = ()
         self._desired: Mapping[str, Desired] = {}
@@ -135,7 +144,7 @@ class Supervisor:
 
     @property
     def strays(self) -> tuple[Problem, ...]:
-        """What is wrong with the directory itself, such as a file whose name is no id."""
+        """What is wrong besides connections: a file whose name is no id, a driver that is none."""
         return self._strays
 
     def round_ended_at(self) -> float:
@@ -154,7 +163,9 @@ class Supervisor:
 
     async def _read_and_apply(self, nursery: trio.Nursery) -> None:
         snapshot = await trio.to_thread.run_sync(self._config_dir.read, abandon_on_cancel=True)
-        self._tell_strays(snapshot)
+        if self._drivers is not None:
+            await behind_barrier(self._drivers.refresh, "reading the drivers")
+        self._tell_strays([*snapshot.strays, *self._problems_of_drivers(snapshot)])
         self._apply(snapshot, nursery)
         for slot in [slot for slot in self._present() if not slot.tried.is_set()]:
             await slot.tried.wait()
@@ -211,11 +222,25 @@ class Supervisor:
             if not desired.problems and desired.generation != desired.accepted:
                 self._config_dir.accept(id, desired.generation)
 
-    def _tell_strays(self, snapshot: Snapshot) -> None:
-        for problem in snapshot.strays:
+    def _problems_of_drivers(self, snapshot: Snapshot) -> Iterator[Problem]:
+        """What is wrong with drivers, and which of those that files name are not there."""
+        if self._drivers is None:
+            return
+        yield from self._drivers.problems
+        for id, desired in snapshot.desired.items():
+            if (
+                desired.model is not None
+                and desired.model.active
+                and (lacking := self._drivers.lacks(desired.model.flow))
+            ):
+                file = f"{self._config_dir.name}/{id}.toml"
+                yield Problem(file, 0, 0, "flow.driver", f"{lacking}; uplinks go on without their payloads decoded")
+
+    def _tell_strays(self, strays: Sequence[Problem]) -> None:
+        for problem in strays:
             if problem not in self._strays:
                 self._tell(Event("file", str(problem), level=logging.WARNING))
-        self._strays = snapshot.strays
+        self._strays = tuple(strays)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,11 @@ class ConfigDir:
         self._snapshot = Snapshot({})
         self._watched = frozenset({directory})
 
+    @property
+    def name(self) -> str:
+        """The directory's own name, as problems show it."""
+        return self._directory.name
+
     def watched(self) -> frozenset[Path]:
         """The directory, and every file that a secret in it names."""
         return self._watched

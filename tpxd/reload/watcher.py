@@ -1,4 +1,4 @@
-"""Says that connection files may have changed, soon after they did; what changed is for the reader to find out.
+"""Says that connection files or drivers may have changed, soon after they did; what changed is for others to find out.
 
 A watch sits on an inode, so that one on a directory goes blind when the directory is replaced. Therefore the parent is
 watched too, and all watches are laid anew when a directory came, went or became another one, which is looked at every
@@ -19,6 +19,7 @@ import trio
 from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
 from tpxd.errors import behind_barrier
+from tpxd.reload.drivers import is_driver_name
 from tpxd.reload.files import is_connection_name
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ async def watch(
     """Call `changed` when something at these paths may have, and every `every_s` in any case; never returns.
 
     Args:
-        watched: the directory of connections and the files that secrets name; asked again after each change. None of
-            them need exist.
+        watched: the directories of connections and of drivers, and the files that secrets name; asked again after each
+            change. None of them need exist.
 
     Says started when the first watch lies, or cannot; `changed` is called once for what happened before that.
 
@@ -205,7 +206,7 @@ def _matters(events: set[Path], paths: frozenset[Path]) -> bool:
         event in paths
         or event in _above(paths)
         or event.name.startswith("..")
-        or (event.parent in paths and is_connection_name(event.name))
+        or (event.parent in paths and (is_connection_name(event.name) or is_driver_name(event.name)))
         for event in events
     )
 
