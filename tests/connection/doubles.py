@@ -50,6 +50,7 @@ class MemoryCursor(Cursor):
     def __init__(self) -> None:
         self.rows: list[Uplink] = []
         self.fates: list[tuple[int, Settled]] = []
+        self.handed: list[tuple[int, Uplink]] = []
         self.refuses: Exception | None = None
         self._settled: set[int] = set()
         self._arrived = trio.Event()
@@ -101,6 +102,7 @@ class MemoryCursor(Cursor):
         if self.refuses is not None:
             raise self.refuses
         self.fates.extend(settled)
+        self.handed.extend(handed)
         self._settled.update(seq for seq, _ in settled)
         if in_order:
             self.position = settled[-1][0]

@@ -31,7 +31,7 @@ def decode(
     received = time or datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     given = {"bytes": list(content), "fPort": port, "recvTime": received}
     found = driver_named(driver, config)
-    result = run_driver(found, "decodeDownlink" if downlink else "decodeUplink", given).result
+    result = run_driver(found, "decodeDownlink" if downlink else "decodeUplink", given, config).result
     if not isinstance(result, dict) or "data" not in result:
         raise ScriptFailed(f"{found.path}: the driver returned no data")
     shown = {key: result[key] for key in ("data", "warnings") if result.get(key)} | {"data": result["data"]}

@@ -29,7 +29,7 @@ def encode(
         raise typer.BadParameter(f"is no JSON: {error.msg} at column {error.colno}", param_hint="JSON") from None
     found = driver_named(driver, config)
     given = {"data": data} if port is None else {"data": data, "fPort": port}
-    result = run_driver(found, "encodeDownlink", given).result
+    result = run_driver(found, "encodeDownlink", given, config).result
     content, f_port = bytes(result["bytes"]), result.get("fPort", port)
     if json:
         print(orjson.dumps({"payload_hex": content.hex(), "fPort": f_port}).decode())

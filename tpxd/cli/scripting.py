@@ -13,7 +13,7 @@ import trio
 from tpxd.codecs.catalogue import Catalogue
 from tpxd.codecs.drivers import Driver, read_driver, read_drivers
 from tpxd.codecs.engine import Call, Limits, Operation, Outcome
-from tpxd.codecs.workers import open_workers
+from tpxd.codecs.workers import limits_of, open_workers
 from tpxd.config.settings import load_settings
 from tpxd.errors import TpxdError
 
@@ -47,8 +47,8 @@ def drivers_directory(config: Path) -> Path:
     return load_settings(config).drivers_dir
 
 
-def run_driver(driver: Driver, operation: Operation, given: Mapping[str, Any]) -> Outcome:
-    """Run one call as the daemon does, and print the script's console to standard error.
+def run_driver(driver: Driver, operation: Operation, given: Mapping[str, Any], config: Path) -> Outcome:
+    """Run one call as the daemon of this configuration directory does, and print the script's console.
 
     Raises:
         ScriptFailed: the driver has no such operation, or it failed; says the place in the script where that is known.
@@ -56,7 +56,9 @@ def run_driver(driver: Driver, operation: Operation, given: Mapping[str, Any]) -
     source = driver.source(operation)
     if source is None:
         raise ScriptFailed(f"{driver.path}: the driver has no {operation}")
-    outcome = trio.run(partial(_once, driver.id, Call(source, driver.signature, operation, given)))
+    limits = limits_of(load_settings(config).codecs)
+    context: list[Any] | None = [] if driver.uses_context else None
+    outcome = trio.run(partial(_once, driver.id, Call(source, driver.signature, operation, given, context), limits))
     for line in outcome.logs:
         print(f"console: {line}", file=sys.stderr)
     if outcome.failure is not None:
@@ -66,7 +68,7 @@ def run_driver(driver: Driver, operation: Operation, given: Mapping[str, Any]) -
     return outcome
 
 
-async def _once(name: str, call: Call) -> Outcome:
-    async with open_workers(1, Limits()) as workers:
+async def _once(name: str, call: Call, limits: Limits) -> Outcome:
+    async with open_workers(1, limits) as workers:
         [outcome] = await workers.run([(name, "", call)])
     return outcome

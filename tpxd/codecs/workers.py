@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -24,6 +24,7 @@ from tpxd.codecs.engine import Call, Failure, Limits, Outcome, run_batch
 from tpxd.config.settings import CodecSettings
 
 IDLE_S = 60.0
+GRACE_S = 0.5
 BATCH = 64
 OVERRUNS = 3
 REST_S = 600.0
@@ -172,5 +173,10 @@ def limits_of(settings: CodecSettings) -> Limits:
 @asynccontextmanager
 async def open_workers(count: int, limits: Limits) -> AsyncIterator[ScriptWorkers]:
     """Script workers, at most `count` at once; none runs before the first call. At the end all are gone."""
-    async with trio_parallel.open_worker_context(idle_timeout=IDLE_S, grace_period=0.5) as context:
+    ending = trio_parallel.open_worker_context(idle_timeout=IDLE_S, grace_period=GRACE_S)
+    context = await ending.__aenter__()
+    try:
         yield ScriptWorkers(context, count, limits)
+    finally:
+        with suppress(trio_parallel.BrokenWorkerError):  # it did not end in time, so it was killed: it is gone too
+            await ending.__aexit__(None, None, None)

@@ -1,0 +1,3 @@
+function Decoder(bytes, port) {
+  return { count: bytes[0] };
+}
