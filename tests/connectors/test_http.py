@@ -64,10 +64,11 @@ async def test_an_uplink_notes_the_names_of_its_headers_and_none_of_their_values
     server: Server, nursery: trio.Nursery
 ) -> None:
     batch = [outgoing(5)]
-    headers = {"Authorization": "Bearer s3cr3t", "X-Device": "{DevEUI}"}
+    secret = "eyJhbGciOiJIUzI1NiJ9"  # where the name belongs
+    headers = {"Authorization": "Bearer s3cr3t", "X-Device": "{DevEUI}", secret: "x", "x-Ab3dE": "x", "hunter": "x"}
     async with sending(server, batch, nursery, headers=headers):
         await server.answer(0, "200 OK")
-    assert batch[0].place == "headers Host, Content-Type, Accept, User-Agent, Authorization, X-Device"
+    assert batch[0].place == "headers Host, Content-Type, Accept, User-Agent, Authorization, …, …, …, X-Device"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from typing import Final
 
 import httpx
 
+from tpxd.connectors.http.excerpt import excerpt
 from tpxd.connectors.parts.next_steps import OPTIONS
 from tpxd.errors import AuthenticationFailed, Refused, Throttled
 from tpxd.wire.http.answer import EXCERPT_CHARACTERS, Answer, patience_s, status_text
@@ -97,11 +98,8 @@ class Judge:
         if 300 <= answer.status < 400 and location is not None:
             return f"{name}: redirected to {self._location(location)}; put the final URL into destinationURL"
         # beside it, Squid's body is a page for people
-        text = answer.headers.get(SQUIDS_OWN, answer.body).decode("utf-8", "replace")
-        for secret in self.secrets:
-            text = text.replace(secret, "*****")
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return f"{name}: {text[:EXCERPT_CHARACTERS]}" if text else name
+        text = excerpt(answer.headers.get(SQUIDS_OWN, answer.body).decode("utf-8", "replace"), self.secrets)
+        return f"{name}: {text}" if text else name
 
     def _location(self, location: bytes) -> str:
         try:

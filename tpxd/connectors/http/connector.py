@@ -33,6 +33,7 @@ from tpxd.config.fields import HeaderPattern, HexKey
 from tpxd.config.secret import plain
 from tpxd.connector import Context, Incoming, Outgoing, Receipts, Transport, connector
 from tpxd.connectors.http.answers import Judge, refusal_hint, shown
+from tpxd.connectors.http.excerpt import names_shown
 from tpxd.connectors.parts.next_steps import naming_options
 from tpxd.connectors.parts.tls import TlsConfig
 from tpxd.errors import ConnectFailed, PatternError, TooSlow, TransportError, Unresolvable
@@ -207,9 +208,8 @@ class HttpTransport:
         self._head = self._begin + self._end
         self._comply = _compliance(config)
         self._patterns = [(name.encode(), value) for name, value in config.headers.items() if value.names]
-        self._place = "headers " + ", ".join(
-            _names(self._head + header_lines([(name, b"") for name, _ in self._patterns]))
-        )
+        names = _names(self._head + header_lines([(name, b"") for name, _ in self._patterns]))
+        self._place = f"headers {names_shown(names)}"
 
     async def send(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
         """See `connector.Transport.send`; the first error ends it as soon as the requests under way have their end."""
