@@ -163,6 +163,20 @@ def test_a_log_without_its_database(tmp_path: Path) -> None:
         assert drain(journal, "plant") == bodies
 
 
+def test_large_bodies_leave_time_to_search_where_rows_may_be(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tpxd.spool.damage.scan.MAX_TRIED", 4_096)
+    journal, _ = reopen(path)
+    store(journal, [50_000] * 20)
+    store(journal, [300] * 20)
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[content.index(body_of(55, 300)) // 4_096 * 4_096] ^= 1  # the page does not say any more that it is a leaf
+    path.write_bytes(content)
+    journal, (event,) = reopen(path)
+    with closing(journal):
+        assert (event.more["salvaged"], event.more["lost"]) == (60, 0)
+
+
 def recognised(journal: Journal) -> set[int]:
     return {digest for digests, _, _ in journal.reader.digests(0, 9_999) for digest in digests}
 
