@@ -1,7 +1,7 @@
 """Measures the whole daemon and prints a table: python -m tests.benchmarks.daemon_bench [ROW…]
 
 The daemon is pinned to one core; the load and a real Mosquitto share the other. Medians of three runs where a run is
-short. Rows: throughput, amqp, http, fanout, latency, delivery, backlog, memory, files.
+short. Rows: throughput, amqp, http, fanout, latency, delivery, backlog, memory, day, files.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tests.daemon.receivers import BlackHole
 from tests.peers.mosquitto import Mosquitto
 from tests.peers.ports import free_port
 from tests.peers.rabbitmq import PASSWORD, USER, running_rabbit
+from tpxd.spool.memories import CAPACITY
 from tpxd.wire.http import Request, Response
 
 DAEMON_CORE, LOAD_CORE = 0, 1
@@ -299,6 +300,36 @@ def memory() -> Iterator[Row]:
     yield "each further idle connection", f"{(found[110] - found[10]) / 100 * 1024:.0f} KiB", "150 KB"
 
 
+def day() -> Iterator[Row]:
+    """Resident memory after as many reports as duplicates are remembered of in a day at 500/s, and at all.
+
+    A day remembers those of its last ten minutes. They are posted as fast as it goes, within a longer window, so that
+    none is forgotten early; the short retention lets rows go meanwhile, as in a day's second half.
+    """
+    window, batch = 500 * 600, 50_000
+    with scratch() as where, mosquitto(where) as port:
+        daemon = Daemon(where, load.SETTINGS + '[spool]\nretention = "1m"\n', plant=mqtt_file(port))
+        settings = daemon.config / "tpxd.toml"
+        settings.write_text(settings.read_text().replace("[intake]\n", '[intake]\nduplicate_window = "2h"\n'))
+        with running(daemon):
+            daemon.opened("plant")
+            post(daemon, batch, 64)
+            daemon.drained("plant")
+            found, highest = {batch: rss_mib(daemon)}, 0.0
+            for count in range(2 * batch, CAPACITY + 3 * batch, batch):
+                post(daemon, batch, 64, first=count)
+                highest = max(highest, rss_mib(daemon))
+                daemon.drained("plant")
+                found[count] = rss_mib(daemon)
+                print(count, f"{found[count]:.1f} MiB", file=sys.stderr)
+            since = daemon.get("/health")[1]["spool"]["duplicatesKnownSince"]
+    print("duplicates are known since", since, file=sys.stderr)
+    most = max(size for count, size in found.items() if count > CAPACITY)
+    yield "memory after 300,000 reports, ten minutes at 500/s", f"{found[window]:.0f} MiB", "100 MiB"
+    yield "after 1,000,000, the most that duplicates are known of", f"{found[CAPACITY]:.0f} MiB", "110 MiB"
+    yield "in 100,000 more; highest under load", f"{most:.0f}, {highest:.0f} MiB", "flat"
+
+
 def files() -> Iterator[Row]:
     """A thousand connection files, then one of them changes."""
     with scratch() as where, mosquitto(where) as port:
@@ -323,7 +354,7 @@ def files() -> Iterator[Row]:
 
 
 ROWS: dict[str, Callable[[], Iterator[Row]]] = {
-    row.__name__: row for row in (throughput, amqp, http, fanout, latency, delivery, backlog, memory, files)
+    row.__name__: row for row in (throughput, amqp, http, fanout, latency, delivery, backlog, memory, day, files)
 }
 
 
