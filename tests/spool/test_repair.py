@@ -46,9 +46,9 @@ def sql(path: Path, *statements: str) -> None:
             connection.execute(statement)
 
 
-def reopen(path: Path) -> tuple[Journal, list[Event]]:
+def reopen(path: Path, page_size: int = 4_096) -> tuple[Journal, list[Event]]:
     events: list[Event] = []
-    return start_journal(path, 4_096, lambda: NOW_S, events.append), events
+    return start_journal(path, page_size, lambda: NOW_S, events.append), events
 
 
 def test_a_broken_schema_costs_nothing(path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_commit_behind_a_break_of_the_log_is_salvaged_whole_or_not_at_all(tmp_
     for broken in range(ends[0] + 100, ends[1], 536):
         path.write_bytes(database)
         sidecars(path)[0].write_bytes(log[:broken] + bytes([log[broken] ^ 1]) + log[broken + 1 :])
-        journal, (event,) = reopen(path)
+        journal, (event,) = reopen(path, 512)
         with closing(journal):
             with journal.transaction():
                 ledger.ensure(journal, "plant")

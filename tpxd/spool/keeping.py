@@ -44,7 +44,7 @@ class SpoolLimits:
         retention_s: rows that every connection is done with, and queues of removed connections, stay this long.
         refuse_when_full: rather refuse new uplinks than drop the oldest that still wait.
         duplicate_window_s: a report with the same type, lane and body within this time is not stored again.
-        page_size: of the SQLite file when it is made.
+        page_size: of the SQLite file, from its making on; a broken one is read with it.
     """
 
     max_bytes: int = 1 << 30

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tpxd.errors import SpoolUnavailable
 from tpxd.events import Event
-from tpxd.spool.damage.old_file import Content, old_file
+from tpxd.spool.damage.old_file import old_file
 from tpxd.spool.damage.rebuild import Rebuild
 from tpxd.spool.damage.scan import Found, checked_row, scan
 from tpxd.spool.damage.wal import WalCheck, check_wal
@@ -34,7 +34,6 @@ from tpxd.spool.journal import Journal
 from tpxd.spool.progress import Alive
 from tpxd.spool.rows import SCHEMA
 
-SAMPLE_PAGES = 256
 TELL_EVERY = 1_000
 
 
@@ -58,8 +57,7 @@ def salvage(path: Path, page_size: int, floor: int, now_ms: int, alive: Alive) -
     wal = read_wal(path, page_size)
     with translated(path), old_file(path) as database:
         drop_copies(path)
-        size = likely_page_size(database, wal, page_size)
-        found = _telling(scan(database, wal.frames, size, wal.kept, alive), alive)
+        found = _telling(scan(database, wal.frames, page_size, wal.kept, alive), alive)
         rebuild = Rebuild(found, floor, now_ms)
         build(salvaged_path(path), page_size, rebuild.fill)
     return rebuild
@@ -96,8 +94,8 @@ def copy_out(
         if least > free:
             missing = least - free
             raise SpoolUnavailable(
-                f"{path}: the disk failed; before anything is stored its content must go into a new file, for which"
-                f" {missing} bytes are missing",
+                f"{path}: before anything is stored, what it held must go into a new file, for which {missing} bytes"
+                " are missing",
                 hint=FREE_SPACE,
             )
         leave_out = 0 if used <= free else done
@@ -134,18 +132,6 @@ def is_distrusted(path: Path) -> bool:
 def distrusted_mark(path: Path) -> Path:
     """It stands beside a file that is not trusted."""
     return path.with_name(path.name + ".distrusted")
-
-
-def likely_page_size(database: Content, wal: WalCheck, configured: int) -> int:
-    """The page size with which most rows are found at the beginning."""
-    stated = int.from_bytes(database[16:18], "big")
-    candidates = {wal.page_size, configured, 65_536 if stated == 1 else stated}
-    valid = [size for size in candidates if 512 <= size <= 65_536 and size & (size - 1) == 0]
-
-    def rows(size: int) -> int:
-        return sum(not found.weak for found in scan(database[: SAMPLE_PAGES * size], (), size))
-
-    return max(valid, key=rows) if len(valid) > 1 else valid[0]
 
 
 def salvaged_path(path: Path) -> Path:
