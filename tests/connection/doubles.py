@@ -21,6 +21,7 @@ from tpxd.connection.connection import Connection, run_connection
 from tpxd.connection.health import Health
 from tpxd.connection.in_hand import InHand
 from tpxd.connection.outbound import Outbound, format_of
+from tpxd.connection.states import ConnectionState
 from tpxd.connector import Connector, Context, Incoming, Outgoing, Receipts, Transport
 from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.events import EventLog
@@ -221,6 +222,8 @@ def make_connection(
 @asynccontextmanager
 async def running(connection: Connection) -> AsyncIterator[Connection]:
     """The connection at work while the block lasts."""
+    if connection.health.state is not ConnectionState.CLOSED:
+        connection.health.enter(ConnectionState.CLOSED)  # as it is shown between two versions
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_connection, connection)
         yield connection

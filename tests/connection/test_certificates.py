@@ -13,6 +13,7 @@ from tests.connection.doubles import MemoryCursor, Peer, make_connection
 from tests.peers import pki
 from tpxd.connection.connection import run_connection
 from tpxd.connection.health import Health
+from tpxd.connection.states import ConnectionState
 from tpxd.connection.watches import EXPIRY_LOOK_S, CertificateEnd, CertificateWatch, earliest
 from tpxd.connectors.parts.tls import TlsConfig
 from tpxd.events import Event, EventLog, timestamp
@@ -103,6 +104,7 @@ async def test_a_connection_shows_the_end_of_its_certificates_and_forgets_it_wit
             soon.x509.not_valid_after_utc.timestamp()
         )
         nursery.cancel_scope.cancel()
+    connection.health.enter(ConnectionState.CLOSED)
     connection.file = without
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_connection, connection)

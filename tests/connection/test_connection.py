@@ -10,8 +10,8 @@ from trio.testing import MockClock
 
 from tests.connection.doubles import MemoryCursor, Peer, delivered, make_connection, make_uplink, running
 from tpxd.connection.connection import run_connection
-from tpxd.connection.health import ConnectionState
 from tpxd.connection.in_hand import CONVICTED, EVERY_PUBLISH
+from tpxd.connection.states import ConnectionState
 from tpxd.connector import Outgoing, Receipts
 from tpxd.connectors.parts.tls import TlsConfig
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, Refused, SpoolUnavailable, Throttled

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
 from tpxd.config.connection_file import ConnectorConfig
 from tpxd.config.flow import Flow
-from tpxd.connection.health import ConnectionState
+from tpxd.connection.states import ConnectionState
 from tpxd.connector import Context, Transport
 from tpxd.errors import ConnectFailed, LinkLost
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
-from tpxd.connection.health import ConnectionState
 from tpxd.connection.state_lines import QUIET_S, StateLines
+from tpxd.connection.states import ConnectionState
 from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import LinkLost
 from tpxd.events import Event

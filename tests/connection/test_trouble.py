@@ -6,7 +6,8 @@ from trio.testing import MockClock
 
 from tests.connection.doubles import MemoryCursor, Peer, make_connection
 from tpxd.connection.connection import context_of, run_connection
-from tpxd.connection.health import ConnectionState, Health
+from tpxd.connection.health import Health
+from tpxd.connection.states import ConnectionState
 from tpxd.errors import TransportError
 from tpxd.events import Event
 
@@ -16,6 +17,7 @@ DENIED = TransportError("devices are not registered: 403", hint="allow it")
 def health_and_events() -> tuple[Health, list[Event]]:
     events: list[Event] = []
     health = Health("plant", MemoryCursor(), events.append)
+    health.enter(ConnectionState.OPENING)
     health.enter(ConnectionState.OPENED)
     events.clear()
     return health, events
@@ -51,6 +53,7 @@ def test_what_keeps_uplinks_waiting_is_named_first() -> None:
     health.troubled(DENIED)
     health.enter(ConnectionState.CLOSED, "connection refused")
     assert health.to_document()["reason"] == "connection refused"
+    health.enter(ConnectionState.OPENING)
     health.enter(ConnectionState.OPENED)
     assert health.to_document()["reason"] == DENIED.message
 

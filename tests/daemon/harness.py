@@ -21,6 +21,9 @@ from tests.peers.ports import free_port
 
 T = TypeVar("T")
 
+IMPOSSIBLE = b"; the state is shown all the same"
+"""How the daemon says that a connection's state did not follow the one before, which is a bug of its own."""
+
 
 def eventually(what: str, probe: Callable[[], T], within_s: float = 15.0) -> T:
     """Poll until `probe` returns something true; fails with the last value or error as evidence."""
@@ -96,11 +99,14 @@ class Daemon:
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
-            return self.process.wait(within_s)
+            code = self.process.wait(within_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"it did not end within {within_s} s of {how.name}") from None
+        bugs = [line for line in self.log.read_bytes().splitlines() if IMPOSSIBLE in line]
+        assert bugs == [], "a connection entered a state that may not follow the one before"
+        return code
 
     def request(self, method: str, path: str) -> tuple[int, Any]:
         """Status and document from the control plane."""

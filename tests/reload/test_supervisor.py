@@ -120,6 +120,33 @@ async def test_a_broken_edit_keeps_the_last_good_version(tmp_path: Path, peer: P
         assert len(peer.opens) == 1
 
 
+async def test_a_file_put_back_broken_is_invalid_once_its_last_version_has_finished(tmp_path: Path, peer: Peer) -> None:
+    """Nothing of what it was is known by then, but its last version still waits for receipts."""
+    receipted, sent = trio.Event(), trio.Event()
+
+    async def slow(batch: Sequence[Outgoing], receipts: Receipts) -> None:
+        sent.set()
+        await receipted.wait()
+        for index in range(len(batch)):
+            receipts.delivered(index)
+
+    peer.sending = slow
+    async with supervised(tmp_path, peer, stop_grace_s=30.0) as site:
+        await site.write("a")
+        await site.becomes("a", "OPENED")
+        await site.append(1)
+        with trio.fail_after(5):
+            await sent.wait()
+        await site.remove("a")
+        await site.write("a", "nonsense = = 1")
+        assert (site.supervisor.health("a") or {})["state"] == "OPENED"
+        receipted.set()
+        await site.becomes("a", "INVALID")
+        assert "text stands in double quotes" in (site.supervisor.health("a") or {})["reason"]
+        await site.write("a")
+        await site.becomes("a", "OPENED")
+
+
 async def test_a_file_that_never_was_valid_has_a_queue_all_the_same(tmp_path: Path, peer: Peer) -> None:
     async with supervised(tmp_path, peer) as site:
         await site.write("a", "nonsense = = 1")

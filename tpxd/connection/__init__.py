@@ -10,6 +10,7 @@ health       what is known about one connection: state, reason, last error, its 
 health_port  a connection's own health port, for probes that can be told an address and no path
 in_hand      what is taken from the queue and not committed yet, in order; which of it is suspected
 outbound     what of an uplink goes out over a connection, and in which form: validity, flow and format
+states       the states of a connection, and which may follow which
 state_lines  what is said of a connection's state: in pairs, and no flood of them
 watches      when a connection's certificates end, and whether its uplinks come often enough
 

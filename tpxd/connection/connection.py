@@ -25,10 +25,11 @@ from tpxd.connection.backlog import Backlog
 from tpxd.connection.chains import Chains
 from tpxd.connection.debug_log import DebugLog, open_debug_log
 from tpxd.connection.delivery import Supply, commit_receipts, commit_settled, decided, decode_ahead, deliver
-from tpxd.connection.health import ConnectionState, Health
+from tpxd.connection.health import Health
 from tpxd.connection.health_port import serve_connection_health
 from tpxd.connection.in_hand import EVERY_PUBLISH, InHand
 from tpxd.connection.outbound import Outbound
+from tpxd.connection.states import ConnectionState
 from tpxd.connection.watches import CertificateWatch, RateWatch
 from tpxd.connector import Connector, Context, Dial, Memory, TlsContexts, Transport
 from tpxd.downlinks.inbox import Inbox, receive_downlinks

@@ -8,16 +8,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from itertools import takewhile
 from typing import Any, Final
 
 from tpxd.connection.state_lines import StateLines
+from tpxd.connection.states import FIRST, PASSING, ConnectionState, ImpossibleTransition, check_transition
 from tpxd.downlinks.book import DownlinkCounts
 from tpxd.errors import Problem, TpxdError
 from tpxd.events import Event, LastError, Tell, timestamp
 from tpxd.lorawan.uplink import Uplink
 from tpxd.spool import Cursor, Fate, Rejected, Settled
+
+logger = logging.getLogger(__name__)
 
 WINDOW_S: Final = 30.0
 STEP_S: Final = 1.0
@@ -53,22 +55,6 @@ STALLED_S: Final = 30.0
 LOST_S: Final = 3_600.0
 ALL_REJECTED: Final = 10
 """So many in a row, and none delivered among them, need a person."""
-
-
-class ConnectionState(StrEnum):
-    """ThingPark X IoT Flow's states, and INVALID: the file never was valid."""
-
-    DEACTIVATED = "DEACTIVATED"
-    OPENING = "OPENING"
-    AUTHENTICATING = "AUTHENTICATING"
-    OPENED = "OPENED"
-    AUTHENTICATION_FAILED = "AUTHENTICATION_FAILED"
-    CLOSING = "CLOSING"
-    CLOSED = "CLOSED"
-    INVALID = "INVALID"
-
-
-PASSING = (ConnectionState.OPENING, ConnectionState.AUTHENTICATING, ConnectionState.CLOSING)
 
 
 @dataclass(slots=True)
@@ -124,7 +110,7 @@ class Health:
     name: str = ""
     connector_id: str | None = None
     active: bool = True
-    state: ConnectionState = ConnectionState.CLOSED
+    state: ConnectionState = FIRST
     reason: str | None = None
     since: float = 0.0
     file: FileState = field(default_factory=FileState)
@@ -149,7 +135,13 @@ class Health:
         self.lines = StateLines(self._say, lambda: self.monotonic())
 
     def enter(self, state: ConnectionState, reason: str | None = None, *, retry_at: float | None = None) -> None:
-        """Enter a state. Passing ones make no event, and others only as `StateLines` says."""
+        """Enter a state; one that may not follow is logged as a bug. Passing ones make no event, and others only as
+        `StateLines` says."""
+        try:
+            check_transition(self.state, state)
+        except ImpossibleTransition as bug:
+            text = "%s: a bug: %s; the state is shown all the same"
+            logger.error(text, self.id, bug, stack_info=True, extra={"connection": self.id})
         self.retry_at = retry_at
         if state is not self.state:
             self.since = self.wall()

@@ -23,9 +23,10 @@ from tpxd.codecs.decoding import Decoding
 from tpxd.config.connection_file import ConnectionFile
 from tpxd.connection.chains import Chains
 from tpxd.connection.connection import REGRET_S, Connection, run_connection, take_leave
-from tpxd.connection.health import ConnectionState, Health
+from tpxd.connection.health import Health
 from tpxd.connection.in_hand import InHand
 from tpxd.connection.outbound import Outbound, format_of, url_field
+from tpxd.connection.states import ConnectionState
 from tpxd.connection.watches import CertificateWatch
 from tpxd.connector import REGISTRY, Dial, TlsContexts
 from tpxd.downlinks.queue import DownlinkQueue
@@ -100,6 +101,10 @@ class Slot:
     def over(self) -> bool:
         """The file is gone, its queue is forgotten, and nothing is left to do."""
         return self.desired is None and not self._busy and not self._has_queue
+
+    @property
+    def _never_valid(self) -> bool:
+        return self.desired is not None and self.desired.model is None
 
     @property
     def _has_queue(self) -> bool:
@@ -216,6 +221,8 @@ class Slot:
         finally:
             self.connection, self._left = None, connection
             self._show_nothing_runs()
+            if self._never_valid:
+                self._show_invalid()
 
     async def _carry(self, connection: Connection) -> None:
         """Run a version until it is asked to stop; a disk that cannot be read, or a bug, ends it for a while."""
@@ -268,7 +275,8 @@ class Slot:
         if model is None:
             self._close_address()
             health.name, health.connector_id = desired.name, desired.connector_id
-            health.enter(ConnectionState.INVALID, health.file.error)
+            if self.connection is None:  # a version from before the file was gone may still end
+                self._show_invalid()
             return
         if self._addressed is not None and _address(self._addressed) != _address(model):
             self._close_address()
@@ -284,6 +292,10 @@ class Slot:
         """Nothing runs: paused, or stopped."""
         self.health.enter(ConnectionState.CLOSED if self.health.active else ConnectionState.DEACTIVATED)
 
+    def _show_invalid(self) -> None:
+        """Nothing can run: the file never was valid since it is there."""
+        self.health.enter(ConnectionState.INVALID, self.health.file.error)
+
     def _show_error(self, error: Exception) -> None:
         """Show what stands in the way, and that it is tried again."""
         if isinstance(error, SpoolUnavailable):
@@ -292,7 +304,7 @@ class Slot:
         else:
             bug = next(leaves(error))
             reason = f"crashed: {type(bug).__name__}: {bug}; the log has the traceback"
-        if self.health.active and self.health.state is not ConnectionState.INVALID:
+        if self.health.active and not self._never_valid:
             self.health.enter(ConnectionState.CLOSED, reason, retry_at=self.health.wall() + RETRY_S)
 
     def _overcome(self) -> None:
