@@ -201,14 +201,15 @@ def make_connection(
     config = ConnectorConfig.model_validate(configuration)
     file = ConnectionFile(connectorId="scripted", name="scripted", configuration=config, flow=flow or Flow())
     events = EventLog()
-    health = Health("plant", cursor, events.tell)
+    in_hand = InHand()
+    health = Health("plant", cursor, events.tell, in_hand=in_hand)
     return Connection(
         id="plant",
         file=file,
         connector=Connector("scripted", ConnectorConfig, peer.open, "Scripted", "for tests", 256),
         cursor=cursor,
         health=health,
-        in_hand=InHand(),
+        in_hand=in_hand,
         outbound=Outbound(file.flow, format_of(config), config.uplinkTimeValidity, ClockWatch(lambda: None)),
         instance="00000000",
         dial=no_dial,

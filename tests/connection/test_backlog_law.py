@@ -99,7 +99,7 @@ class Journey:
             self.disruptions += 1
         self.peer.sending = sending
         connection = make_connection(self.peer, self.cursor, backlogShare=run.share, uplinkRateLimiter=run.limit)
-        connection.in_hand = self.in_hand
+        connection.in_hand = connection.health.in_hand = self.in_hand
         async with running(connection):
             for seconds, lanes in run.steps:
                 await trio.sleep(seconds)

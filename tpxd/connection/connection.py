@@ -127,11 +127,7 @@ async def run_connection(connection: Connection) -> None:
 
     Cancellation: receipts that came are committed, for at most two seconds.
     """
-    connection.health.trouble, connection.health.rejected_running = None, 0
-    connection.health.lines.begin()
-    connection.health.in_flight = lambda: connection.in_hand.sending
-    connection.health.replaced = lambda: connection.in_hand.replaced
-    connection.health.backlog_alone = lambda: None if connection.backlog is None else connection.backlog.alone
+    connection.health.begin(connection.backlog)
     connection.in_hand.adopt(await decided(connection.in_hand.unsettled(), connection.outbound))
     try:
         async with trio.open_nursery() as nursery:

@@ -11,6 +11,8 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Any, Final
 
+from tpxd.connection.backlog import Backlog
+from tpxd.connection.in_hand import InHand
 from tpxd.connection.state_lines import StateLines
 from tpxd.connection.states import FIRST, PASSING, ConnectionState, ImpossibleTransition, check_transition
 from tpxd.downlinks.book import DownlinkCounts
@@ -92,9 +94,8 @@ class Health:
 
     Attributes:
         name, connector_id, active: as in the version of the file that runs, or the newest one seen.
-        in_flight: asks how many uplinks are with the transport.
-        replaced: asks how many characters were replaced in topics, keys and headers.
-        backlog_alone: asks why new uplinks wait for a backlog although the file lets them go first; None: they do not.
+        in_hand: what is taken from its queue.
+        backlog: of the version at work, or that was last; None where its file lets no new uplinks go first.
         trouble: what fails beside the way of uplinks, as its connector says; None when nothing does.
         last_rejection: the newest error that was the rejection of an uplink.
         rejected_running: how many of the newest uplinks were rejected, since one was delivered or a version began.
@@ -115,9 +116,8 @@ class Health:
     since: float = 0.0
     file: FileState = field(default_factory=FileState)
     downlinks: DownlinkCounts = field(default_factory=DownlinkCounts)
-    in_flight: Callable[[], int] = lambda: 0
-    replaced: Callable[[], int] = lambda: 0
-    backlog_alone: Callable[[], str | None] = lambda: None
+    in_hand: InHand = field(default_factory=InHand)
+    backlog: Backlog | None = None
     trouble: str | None = None
     last_rejection: LastError | None = None
     rejected_running: int = 0
@@ -133,6 +133,11 @@ class Health:
     def __post_init__(self) -> None:
         self.since = self.wall()
         self.lines = StateLines(self._say, lambda: self.monotonic())
+
+    def begin(self, backlog: Backlog | None) -> None:
+        """Another version of the file is at work, and judged by its own uplinks."""
+        self.backlog, self.trouble, self.rejected_running = backlog, None, 0
+        self.lines.begin()
 
     def enter(self, state: ConnectionState, reason: str | None = None, *, retry_at: float | None = None) -> None:
         """Enter a state; one that may not follow is logged as a bug. Passing ones make no event, and others only as
@@ -266,13 +271,13 @@ class Health:
                 "rejected": ledger.rejected,
                 "dropped": ledger.dropped,
                 "waiting": ledger.waiting,
-                "inFlight": min(self.in_flight(), ledger.waiting),
+                "inFlight": min(self.in_hand.sending, ledger.waiting),
             },
             "downlinks": asdict(self.downlinks),
             "oldestWaitingSeconds": None if oldest is None else round(oldest, 3),
-            "replacedCharacters": self.replaced(),
+            "replacedCharacters": self.in_hand.replaced,
             "drainSeconds": None if drained is None else round(drained, 1),
-            "backlogAlone": self.backlog_alone(),
+            "backlogAlone": None if self.backlog is None else self.backlog.alone,
             "lastDelivery": timestamp(self.last_delivery),
             "lastError": error and {"at": timestamp(error.at), "message": error.message, "hint": error.hint},
             "retryAt": timestamp(self.retry_at),

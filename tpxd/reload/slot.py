@@ -79,9 +79,9 @@ class Slot:
         self._busy = False
         self._shared = shared
         self._cursor = shared.spool.queue(id)
-        self.health = Health(id, self._cursor, shared.tell)
-        self.health.downlinks = shared.downlinks.book.counts(id)
         self._in_hand = InHand()
+        self.health = Health(id, self._cursor, shared.tell, in_hand=self._in_hand)
+        self.health.downlinks = shared.downlinks.book.counts(id)
         self._certificates = CertificateWatch()
         self._left: Connection | None = None
         self._leaving = trio.CancelScope()
@@ -181,7 +181,7 @@ class Slot:
         if cursor is not self._cursor:
             cursor.validity_s = self._cursor.validity_s
             self._cursor = self.health.cursor = cursor
-            self._in_hand = InHand()
+            self._in_hand = self.health.in_hand = InHand()
             self.health.downlinks = self._shared.downlinks.book.begin_anew(self.id)
         self._overcome()
 
