@@ -17,11 +17,15 @@ from tests.intake.doubles import MemoryStore
 from tests.notebook import Notebook
 from tpxd.config.connection_file import ConnectionFile, ConnectorConfig
 from tpxd.config.flow import Flow
-from tpxd.connection.connection import Connection, run_connection
+from tpxd.connection.backlog import backlog_of
+from tpxd.connection.connection import Connection
+from tpxd.connection.delivery import Queue
+from tpxd.connection.far_end import FarEnd, context_of
 from tpxd.connection.health import Health
 from tpxd.connection.in_hand import InHand
 from tpxd.connection.outbound import Outbound, format_of
 from tpxd.connection.states import ConnectionState
+from tpxd.connection.watches import CertificateWatch
 from tpxd.connector import Connector, Context, Incoming, Outgoing, Receipts, Transport
 from tpxd.downlinks.queue import DownlinkQueue
 from tpxd.events import EventLog
@@ -195,28 +199,30 @@ async def no_dial(*_: object) -> NoReturn:
 
 
 def make_connection(
-    peer: Peer, cursor: Cursor, *, grace_s: float = 5.0, flow: Flow | None = None, **configuration: Any
+    peer: Peer,
+    cursor: Cursor,
+    *,
+    grace_s: float = 5.0,
+    flow: Flow | None = None,
+    in_hand: InHand | None = None,
+    **configuration: Any,
 ) -> Connection:
-    """A connection to a scripted peer."""
+    """A connection to a scripted peer; `in_hand` is what another version of it left."""
     config = ConnectorConfig.model_validate(configuration)
     file = ConnectionFile(connectorId="scripted", name="scripted", configuration=config, flow=flow or Flow())
     events = EventLog()
-    in_hand = InHand()
-    health = Health("plant", cursor, events.tell, in_hand=in_hand)
+    health = Health("plant", cursor, events.tell, in_hand=in_hand or InHand())
+    connector = Connector("scripted", ConnectorConfig, peer.open, "Scripted", "for tests", 256)
+    context = context_of(health, "00000000", no_dial, TlsContextCache(), Notebook())
+    outbound = Outbound(file.flow, format_of(config), config.uplinkTimeValidity, ClockWatch(lambda: None), "plant")
     return Connection(
-        id="plant",
-        file=file,
-        connector=Connector("scripted", ConnectorConfig, peer.open, "Scripted", "for tests", 256),
-        cursor=cursor,
-        health=health,
-        in_hand=in_hand,
-        outbound=Outbound(file.flow, format_of(config), config.uplinkTimeValidity, ClockWatch(lambda: None)),
-        instance="00000000",
-        dial=no_dial,
-        tls=TlsContextCache(),
-        memory=Notebook(),
-        stop_grace_s=grace_s,
-        downlinks=DownlinkQueue(Disk(), MemoryStore().append, LoadedDownlinks([], {}, 0), None, time.time),
+        file,
+        FarEnd(connector, config, context),
+        Queue(cursor, health.in_hand, outbound, backlog_of("plant", config.backlogShare, events.tell)),
+        health,
+        CertificateWatch(),
+        DownlinkQueue(Disk(), MemoryStore().append, LoadedDownlinks([], {}, 0), None, time.time),
+        grace_s,
     )
 
 
@@ -226,7 +232,7 @@ async def running(connection: Connection) -> AsyncIterator[Connection]:
     if connection.health.state is not ConnectionState.CLOSED:
         connection.health.enter(ConnectionState.CLOSED)  # as it is shown between two versions
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, connection)
+        nursery.start_soon(connection.run)
         yield connection
         nursery.cancel_scope.cancel()
 

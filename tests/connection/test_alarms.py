@@ -178,10 +178,10 @@ async def test_only_what_its_flow_takes_counts(autojump_clock: MockClock) -> Non
     peer, cursor = Peer(), MemoryCursor()
     connection = make_connection(peer, cursor, flow=flow)
     cursor.add(*(make_uplink(n, FPort=9 if n % 4 == 0 else 2) for n in range(1, 41)))
-    assert connection.arrived() == (0, 40), "of what waits nobody knows"
+    assert connection.queue.arrived() == (0, 40), "of what waits nobody knows"
     async with running(connection):
         await trio.sleep(1)
-        assert connection.arrived() == (10, 10)
+        assert connection.queue.arrived() == (10, 10)
 
 
 @pytest.mark.parametrize(("settings", "arrived"), [({}, (3, 3)), ({"sendMetadata": True}, (0, 3))])
@@ -190,4 +190,4 @@ def test_a_connection_that_takes_everything_knows_what_waits_for_it(
 ) -> None:
     cursor = MemoryCursor()
     cursor.add(*map(make_uplink, (1, 2, 3)))
-    assert make_connection(Peer(), cursor, **settings).arrived() == arrived
+    assert make_connection(Peer(), cursor, **settings).queue.arrived() == arrived

@@ -228,8 +228,7 @@ async def test_a_file_that_takes_the_share_away_goes_on_in_order(autojump_clock:
         new = [site.arrive("NEW0"), site.arrive("NEW1")]
         await trio.sleep(0.5)
         assert set(new) <= set(site.sent)
-    second = site.connection(backlogShare=None)
-    second.in_hand = first.in_hand
+    second = site.connection(backlogShare=None, in_hand=first.queue.in_hand)
     async with running(second):
         site.arrive("NEW2")
         await trio.sleep(2)
@@ -298,7 +297,7 @@ async def test_what_was_read_before_a_border_was_drawn_is_read_again(
     monkeypatch.setattr(module, "SURVEY_ROWS", 2)
     site = Site(backlog=10)
     connection = site.connection()
-    queue, in_hand, first = connection.cursor, connection.in_hand, connection.backlog
+    queue, in_hand, first = connection.queue.cursor, connection.queue.in_hand, connection.queue.backlog
     assert first is not None
     read, look = site.cursor.newcomers, site.cursor.lanes_waiting
 
@@ -332,8 +331,8 @@ async def test_what_was_read_before_a_border_was_drawn_is_read_again(
 
 async def test_what_is_in_hand_makes_no_backlog_for_the_next_version_of_the_file(autojump_clock: MockClock) -> None:
     site = Site(backlog=60)
-    versions = [site.connection(uplinkRateLimiter=10) for _ in range(2)]
-    versions[1].in_hand = versions[0].in_hand
+    versions = [site.connection(uplinkRateLimiter=10)]
+    versions.append(site.connection(uplinkRateLimiter=10, in_hand=versions[0].queue.in_hand))
     for version in versions:
         async with running(version):
             await trio.sleep(0.5)

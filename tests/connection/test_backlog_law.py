@@ -98,8 +98,9 @@ class Journey:
             self.in_hand = InHand()
             self.disruptions += 1
         self.peer.sending = sending
-        connection = make_connection(self.peer, self.cursor, backlogShare=run.share, uplinkRateLimiter=run.limit)
-        connection.in_hand = connection.health.in_hand = self.in_hand
+        connection = make_connection(
+            self.peer, self.cursor, in_hand=self.in_hand, backlogShare=run.share, uplinkRateLimiter=run.limit
+        )
         async with running(connection):
             for seconds, lanes in run.steps:
                 await trio.sleep(seconds)

@@ -12,7 +12,7 @@ import trio
 from tests.connection.doubles import Peer, make_connection
 from tpxd.connection import backlog as module
 from tpxd.connection import connection
-from tpxd.connection.connection import Connection, run_connection
+from tpxd.connection.connection import Connection
 from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import LinkLost
 from tpxd.spool import Cursor, Ledger, NewReport, Spool, SpoolLimits, open_spool
@@ -56,7 +56,7 @@ class Site:
             cursor = await spool.cursor("plant")
             connection = make_connection(self.peer, cursor, backlogShare=share)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(run_connection, connection)
+                nursery.start_soon(connection.run)
                 nursery.start_soon(impatient, connection)
                 for task in range(0 if last else 10):
                     nursery.start_soon(self.arrive, spool, task)

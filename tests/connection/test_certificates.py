@@ -11,7 +11,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.connection.doubles import MemoryCursor, Peer, make_connection
 from tests.peers import pki
-from tpxd.connection.connection import run_connection
 from tpxd.connection.health import Health
 from tpxd.connection.states import ConnectionState
 from tpxd.connection.watches import EXPIRY_LOOK_S, CertificateEnd, CertificateWatch, earliest
@@ -97,7 +96,7 @@ async def test_a_connection_shows_the_end_of_its_certificates_and_forgets_it_wit
     values = {"certificate": soon.certificate, "privateKey": soon.private_key}
     connection.file = without.model_copy(update={"configuration": TlsConfig.model_validate(values)})
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, connection)
+        nursery.start_soon(connection.run)
         with trio.fail_after(10):
             await told.wait()
         assert connection.health.to_document()["certificateExpires"] == timestamp(
@@ -107,7 +106,7 @@ async def test_a_connection_shows_the_end_of_its_certificates_and_forgets_it_wit
     connection.health.enter(ConnectionState.CLOSED)
     connection.file = without
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, connection)
+        nursery.start_soon(connection.run)
         await wait_all_tasks_blocked()
         assert connection.health.to_document()["certificateExpires"] is None
         nursery.cancel_scope.cancel()

@@ -9,7 +9,6 @@ import trio
 from trio.testing import MockClock
 
 from tests.connection.doubles import MemoryCursor, Peer, delivered, make_connection, make_uplink, running
-from tpxd.connection.connection import run_connection
 from tpxd.connection.in_hand import CONVICTED, EVERY_PUBLISH
 from tpxd.connection.states import ConnectionState
 from tpxd.connector import Outgoing, Receipts
@@ -247,7 +246,7 @@ async def test_a_stop_lets_the_batch_under_way_finish_within_its_grace(autojump_
     cursor.add(*(make_uplink(n) for n in range(1, 5)))
     connection = make_connection(peer, cursor, grace_s=5)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, connection)
+        nursery.start_soon(connection.run)
         await trio.sleep(1.5)
         connection.stopping.request()
         cursor.add(make_uplink(5))
@@ -264,7 +263,7 @@ async def test_a_stop_ends_a_hanging_batch_at_the_end_of_the_grace(autojump_cloc
     cursor.add(make_uplink(1), make_uplink(2))
     connection = make_connection(peer, cursor, grace_s=5)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_connection, connection)
+        nursery.start_soon(connection.run)
         await trio.sleep(1)
         asked = trio.current_time()
         connection.stopping.request()
@@ -279,7 +278,7 @@ async def test_a_stop_interrupts_every_kind_of_waiting_at_once(autojump_clock: M
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
         for connection in (closed, idle, paced):
-            nursery.start_soon(run_connection, connection)
+            nursery.start_soon(connection.run)
         await trio.sleep(400)
         for connection in (closed, idle, paced):
             connection.stopping.request()
@@ -296,7 +295,7 @@ async def test_an_unexpected_error_leaves_the_connection_with_its_receipts_commi
     cursor = MemoryCursor()
     cursor.add(make_uplink(1), make_uplink(2))
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
-        await run_connection(make_connection(Peer(sending=sending), cursor))
+        await make_connection(Peer(sending=sending), cursor).run()
     assert delivered(cursor) == [1]
 
 

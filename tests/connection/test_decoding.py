@@ -42,7 +42,8 @@ class Plant:
 
     def connection(self) -> Connection:
         connection = make_connection(self.peer, self.cursor, flow=self.flow, **self.configuration)
-        connection.decoding, connection.outbound.decodes = self.decoding, connection.file.flow.decodes
+        connection.queue.decoding = self.decoding
+        connection.queue.outbound.decodes = connection.file.flow.decodes
         return connection
 
     async def sending(self, batch: Sequence[Outgoing], receipts: Receipts) -> None:
@@ -74,7 +75,7 @@ async def test_what_is_handed_on_is_the_report_as_it_came(autojump_clock: MockCl
     plant = Plant()
     plant.cursor.add(make_uplink(1, FPort=5, payload_hex="0a"))
     connection = plant.connection()
-    connection.chains.set({"plant": ["next"], "next": []})
+    connection.queue.outbound.chains.set({"plant": ["next"], "next": []})
     async with running(connection):
         await trio.sleep(5)
     assert plant.arrived[0]["DevEUI_uplink"]["payload"] == {"t": 10}

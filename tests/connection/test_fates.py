@@ -57,7 +57,7 @@ async def test_each_fate_is_shown_with_its_reason_also_after_a_restart(tmp_path:
         await append(spool, 5, time="2001-01-01T00:00:00Z")
         flow = Flow(matchers=[PortMatcher(type="fPort", ports=[2])])
         connection = make_connection(Peer(sending=sending), plant, flow=flow, uplinkTimeValidity="1h")
-        connection.outbound.clock = ClockWatch(lambda: None)
+        connection.queue.outbound.clock = ClockWatch(lambda: None)
         async with running(connection):
             with trio.fail_after(10):
                 while plant.ledger.waiting:
@@ -80,7 +80,7 @@ async def test_what_a_sender_writes_into_lrn_infos_chooses_no_recipient(tmp_path
         for id, peer in peers.items():
             cursor = await spool.cursor(id)
             connection = make_connection(peer, cursor)
-            connection.outbound.connection = id
+            connection.queue.outbound.connection = id
             async with running(connection):
                 with trio.fail_after(10):
                     while cursor.ledger.waiting:

@@ -40,7 +40,7 @@ async def test_a_receipt_settles_no_uplink_that_was_lost_meanwhile(lost: list[in
                 for seq in lost:
                     await spool.exchange.write(partial(Journal.add_hole, hole=Hole(seq, seq)))
                 answers.set()
-                await until(lambda: not connection.in_hand.seqs())
+                await until(lambda: not connection.queue.in_hand.seqs())
                 await spool.append(NewReport("DevEUI_uplink", "70B3D5E75E00A1C4", "", b'{"DevEUI_uplink":{"n":4}}'))
                 await until(lambda: cursor.ledger.waiting == 0)
         ledger = cursor.ledger

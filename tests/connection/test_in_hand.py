@@ -9,7 +9,6 @@ import trio
 from trio.testing import MockClock
 
 from tests.connection.doubles import MemoryCursor, Peer, make_connection, make_uplink, running
-from tpxd.connection.connection import context_of
 from tpxd.connector import Outgoing, Receipts
 from tpxd.errors import ConnectFailed, LinkLost, Throttled
 from tpxd.spool import Fate, Filtered, Rejected
@@ -34,7 +33,7 @@ async def test_uplinks_that_grow_too_old_in_hand_expire(autojump_clock: MockCloc
     peer.opening = lambda: ConnectFailed("away") if 0 < trio.current_time() - begun < 60 else None
     cursor.add(make_uplink(1), make_uplink(2, received_ms=int(then_s + 600) * 1000))
     connection = make_connection(peer, cursor, uplinkTimeValidity="50s")
-    connection.outbound.clock = ClockWatch(
+    connection.queue.outbound.clock = ClockWatch(
         lambda: None, wall=lambda: then_s + trio.current_time() - begun, monotonic=trio.current_time
     )
     async with running(connection):
@@ -59,7 +58,7 @@ async def test_an_uplink_that_expires_is_suspected_no_more(
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(make_uplink(1, received_ms=0), *(make_uplink(n, received_ms=300_000) for n in range(2, 7)))
     connection = make_connection(peer, cursor, uplinkTimeValidity="200s")
-    connection.outbound.clock = clock
+    connection.queue.outbound.clock = clock
     until = trio.current_time() + 250
     peer.opening = lambda: (
         ConnectFailed("away") if len(peer.batches) == losses and trio.current_time() < until else None
@@ -81,7 +80,7 @@ async def test_uplinks_expire_while_the_far_end_asks_for_patience(autojump_clock
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n, received_ms=0) for n in range(1, 4)), make_uplink(4, received_ms=60_000))
     connection = make_connection(peer, cursor, uplinkTimeValidity="2s")
-    connection.outbound.clock = wall_clock()
+    connection.queue.outbound.clock = wall_clock()
     async with running(connection):
         await trio.sleep(5)
         assert connection.health.to_document()["uplinks"]["inFlight"] == 0, "nothing is with the far end while it rests"
@@ -105,7 +104,7 @@ async def test_uplinks_expire_while_those_before_them_wait_for_their_receipts(au
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n, received_ms=0) for n in range(1, 49)))
     connection = make_connection(peer, cursor, uplinkTimeValidity="75s")
-    connection.outbound.clock = wall_clock()
+    connection.queue.outbound.clock = wall_clock()
     async with running(connection):
         await trio.sleep(200)
     assert [len(batch) for batch in peer.batches] == [16, 32, 16]
@@ -115,15 +114,15 @@ async def test_uplinks_expire_while_those_before_them_wait_for_their_receipts(au
 async def test_each_version_of_the_file_proves_itself(autojump_clock: MockClock) -> None:
     """An HTTP 403 after a new version came is an authentication failure, whatever went out before."""
     cursor = MemoryCursor()
-    first, second = (make_connection(Peer(), cursor) for _ in range(2))
-    second.in_hand = first.in_hand
+    first = make_connection(Peer(), cursor)
+    second = make_connection(Peer(), cursor, in_hand=first.queue.in_hand)
     for connection in (first, second):
         async with running(connection):
             await trio.sleep(1)
-            assert context_of(connection).proven() is False
+            assert connection.far_end.context.proven() is False
             cursor.add(make_uplink(cursor.newest_seq + 1))
             await trio.sleep(1)
-            assert context_of(connection).proven() is True
+            assert connection.far_end.context.proven() is True
 
 
 async def test_a_new_version_of_the_file_suspects_no_uplink(autojump_clock: MockClock) -> None:
@@ -136,8 +135,8 @@ async def test_a_new_version_of_the_file_suspects_no_uplink(autojump_clock: Mock
 
     peer, cursor = Peer(sending=sending), MemoryCursor()
     cursor.add(*(make_uplink(n) for n in range(1, 4)))
-    first, second = make_connection(peer, cursor), make_connection(Peer(), cursor)
-    second.in_hand = first.in_hand
+    first = make_connection(peer, cursor)
+    second = make_connection(Peer(), cursor, in_hand=first.queue.in_hand)
     async with running(first):
         await trio.sleep(300)
     assert peer.batches[-1] == [2], "the first one is set aside"
@@ -185,7 +184,7 @@ async def test_a_second_word_about_an_uplink_is_not_heard(autojump_clock: MockCl
             receipts.delivered(index)
             receipts.rejected(index, "too late")
             receipts.filtered(index, "too late")
-        assert connection.in_hand.sending == 1
+        assert connection.queue.in_hand.sending == 1
         await trio.sleep(1)
         receipts.delivered(3)
 

@@ -14,7 +14,9 @@ from trio.testing import MockClock
 from tests.connection.doubles import MemoryCursor, Peer, ScriptedTransport, make_connection
 from tests.reload.supervised import supervised
 from tpxd.config.connection_file import ConnectorConfig
-from tpxd.connection.connection import LEAVE_S, Connection, take_leave
+from tpxd.connection import far_end as tpxd_far_end
+from tpxd.connection.connection import Connection
+from tpxd.connection.far_end import LEAVE_S
 from tpxd.connector import REGISTRY, Connector, Context, Transport
 from tpxd.errors import ConnectFailed, LinkLost
 from tpxd.reload import slot
@@ -57,8 +59,8 @@ class FarEnd:
 def finished(far: FarEnd, **configuration: bool) -> Connection:
     """A connection whose work has ended."""
     connection = make_connection(Peer(), MemoryCursor())
-    connection.connector = far.connector
-    connection.file = connection.file.model_copy(update={"configuration": Listening(**configuration)})
+    context = connection.far_end.context
+    connection.far_end = tpxd_far_end.FarEnd(far.connector, Listening(**configuration), context)
     return connection
 
 
@@ -66,14 +68,14 @@ async def test_it_is_opened_once_more_without_downlinks(autojump_clock: MockCloc
     far = FarEnd(slow_s=1.0)
     connection = finished(far)
     state = connection.health.state
-    await take_leave(connection)
+    await connection.far_end.leave()
     assert far.opened == [(False, 0.0, 1.0)]
     assert connection.health.state is state
 
 
 async def test_where_no_downlinks_were_wanted_nothing_was_left(autojump_clock: MockClock) -> None:
     far = FarEnd()
-    await take_leave(finished(far, downlinkEnabled=False))
+    await finished(far, downlinkEnabled=False).far_end.leave()
     assert (far.opened, trio.current_time()) == ([], 0.0)
 
 
@@ -90,7 +92,7 @@ async def test_one_try_is_all(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, far: FarEnd, said: str
 ) -> None:
     connection = finished(far)
-    await take_leave(connection)
+    await connection.far_end.leave()
     assert trio.current_time() <= LEAVE_S
     assert said in caplog.text
     assert [record.levelno for record in caplog.records] in ([logging.WARNING], [logging.ERROR])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from trio.testing import MockClock
 
 from tests.connection.doubles import MemoryCursor, Peer, make_connection
-from tpxd.connection.connection import context_of, run_connection
 from tpxd.connection.health import Health
 from tpxd.connection.states import ConnectionState
 from tpxd.errors import TransportError
@@ -60,8 +59,8 @@ def test_what_keeps_uplinks_waiting_is_named_first() -> None:
 
 async def test_another_version_of_the_file_begins_without(autojump_clock: MockClock) -> None:
     connection = make_connection(Peer(), MemoryCursor())
-    context_of(connection).troubled(DENIED)
+    connection.far_end.context.troubled(DENIED)
     assert connection.health.trouble == DENIED.message
     connection.stopping.request()
-    await run_connection(connection)
+    await connection.run()
     assert connection.health.trouble is None

@@ -159,3 +159,8 @@ class Backlog:
     def _go_on(self) -> None:
         self.alone = None
         self._tell(Event("backlog", f"{self._id}: new uplinks may go before the backlog again", self._id))
+
+
+def backlog_of(id: str, share: float | None, tell: Tell) -> Backlog | None:
+    """What `backlogShare` of a file asks for; None where it says nothing, so that all go oldest first."""
+    return None if share is None else Backlog(id, share, tell)

@@ -8,7 +8,7 @@ to it too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import trio
@@ -39,49 +39,68 @@ COMMIT_RETRY_S = 1.0
 
 DECODED_AT_ONCE = 64
 
-HandOn = Callable[[Iterable[Uplink]], Sequence[tuple[int, Uplink]]]
-"""What was delivered to what is handed on of it; see `Chains.handed_on`."""
-
 
 @dataclass(slots=True)
-class Supply:
-    """Where the uplinks of one link come from.
+class Queue:
+    """The uplinks of one version of a connection file, from the spool to their fate.
 
     Attributes:
-        cursor: the queue.
-        in_hand: what is in hand of it, which goes before anything new.
+        cursor: where they come from.
+        in_hand: what was taken and has no fate on disk yet; it outlives the version, so that what has its receipt is
+            not sent again by the next one.
         outbound: decides what becomes of each.
-        pace: how many may go.
-        max_in_flight: how many may be under way at once.
         backlog: chooses what may go before its turn; None lets nothing.
+        decoding: decodes payloads, where the file names a driver.
     """
 
     cursor: Cursor
     in_hand: InHand
     outbound: Outbound
+    backlog: Backlog | None = None
+    decoding: Decoding | None = None
+
+    def arrived(self) -> tuple[int, int]:
+        """See `watches.Arrived`."""
+        ledger = self.cursor.ledger
+        if self.outbound.takes_all:
+            return ledger.received, ledger.received
+        at_most = ledger.received - ledger.filtered
+        return at_most - ledger.waiting, at_most
+
+
+@dataclass(slots=True)
+class Supply:
+    """What one link gets of a queue.
+
+    Attributes:
+        pace: how many may go.
+        max_in_flight: how many may be under way at once.
+    """
+
+    queue: Queue
     pace: Pace
     max_in_flight: int
-    backlog: Backlog | None = None
 
     def batch(self, most: int) -> list[Taken]:
         """What of it may be sent now; looked at each time, since the far end or its receipts may have taken long."""
-        self.in_hand.expire(self.outbound.is_too_old)
-        return self.in_hand.next_batch(most)
+        self.queue.in_hand.expire(self.queue.outbound.is_too_old)
+        return self.queue.in_hand.next_batch(most)
 
     async def take(self, most: int) -> None:
-        """Take the next uplinks from the queue into `in_hand`; waits for some, and for room."""
-        room = await self.in_hand.wait_for_room()
+        """Take the next uplinks from the queue, so that they are in hand; waits for some, and for room."""
+        cursor, in_hand, outbound = self.queue.cursor, self.queue.in_hand, self.queue.outbound
+        room = await in_hand.wait_for_room()
         allowed = await self.pace.wait()
         most, most_bytes, first = min(most, room, allowed), MAX_BATCH_BYTES, False
-        if self.backlog is not None:
-            newcomers = await self.backlog.take(self.cursor, self.in_hand, most)
-            self.pace.spend(self.in_hand.overtake(newcomers, await decided(newcomers, self.outbound)))
+        if self.queue.backlog is not None:
+            newcomers = await self.queue.backlog.take(cursor, in_hand, most)
+            self.pace.spend(in_hand.overtake(newcomers, await decided(newcomers, outbound)))
             first = bool(newcomers)
             most -= len(newcomers)
             most_bytes -= sum(len(uplink.body) for uplink in newcomers)
         if most > 0 and most_bytes > 0:
-            uplinks = await self.cursor.next_batch(most, most_bytes, after=self.in_hand.last_seq, wait=not first)
-            self.pace.spend(self.in_hand.take(uplinks, await decided(uplinks, self.outbound)))
+            uplinks = await cursor.next_batch(most, most_bytes, after=in_hand.last_seq, wait=not first)
+            self.pace.spend(in_hand.take(uplinks, await decided(uplinks, outbound)))
 
 
 async def deliver(
@@ -96,7 +115,7 @@ async def deliver(
 
     Cancellation: as after `LinkLost`.
     """
-    in_hand, most = supply.in_hand, min(SLOW_START, supply.max_in_flight)
+    in_hand, most = supply.queue.in_hand, min(SLOW_START, supply.max_in_flight)
     quiet_at = trio.current_time() + quiet_s
     while not stopping.requested:
         batch = supply.batch(most)
@@ -128,7 +147,7 @@ async def deliver(
         quiet_at = trio.current_time() + quiet_s
         if debug_log.on:
             debug_log.batch(batch, took_s)
-        if supply.backlog is not None and took_s > BRISK_S:
+        if supply.queue.backlog is not None and took_s > BRISK_S:
             most = max(min(SLOW_START, supply.max_in_flight), most // 2)
         elif len(batch) == most:
             most = min(BATCH, 2 * most, supply.max_in_flight)
@@ -168,25 +187,25 @@ async def decode_ahead(in_hand: InHand, outbound: Outbound, decoding: Decoding) 
             await decoding.decode(outbound.flow.driver, [item.uplink for item in waiting], decoded)
 
 
-async def commit_receipts(cursor: Cursor, in_hand: InHand, health: Health, hand_on: HandOn) -> None:
+async def commit_receipts(queue: Queue, health: Health) -> None:
     """Commit whatever is settled, for ever; while the disk refuses, try again each second.
 
-    Args:
-        hand_on: what other connections get of what was delivered; it becomes durable together with that.
-
-    Cancellation: what was not committed is still in `in_hand`; see `commit_settled`.
+    Cancellation: what was not committed is still in hand; see `commit_settled`.
     """
     while True:
-        await in_hand.progress.wait()
-        in_hand.progress = trio.Event()
-        await commit_settled(cursor, in_hand, health, hand_on)
+        await queue.in_hand.progress.wait()
+        queue.in_hand.progress = trio.Event()
+        await commit_settled(queue, health)
 
 
-async def commit_settled(cursor: Cursor, in_hand: InHand, health: Health, hand_on: HandOn) -> None:
-    """Commit what is settled now; while the disk refuses, try again each second."""
+async def commit_settled(queue: Queue, health: Health) -> None:
+    """Commit what is settled now, and with it what other connections get of what was delivered; while the disk
+    refuses, try again each second."""
+    in_hand = queue.in_hand
     while prefix := in_hand.settled_prefix():
+        handed_on = queue.outbound.handed_on(in_hand.delivered(len(prefix)))
         try:
-            await cursor.commit(prefix, hand_on(in_hand.delivered(len(prefix))), in_order=not in_hand.overtaken)
+            await queue.cursor.commit(prefix, handed_on, in_order=not in_hand.overtaken)
         except SpoolUnavailable as error:
             health.note(error)
             await trio.sleep(COMMIT_RETRY_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -97,6 +97,15 @@ class Outbound:
         if self.is_too_old(uplink):
             return Fate.EXPIRED
         return None
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every report in the queue is one to send, unless it is for another connection alone."""
+        return not (self.flow.matchers or self.form == "fields" or self.chains.names(self.connection))
+
+    def handed_on(self, delivered: Iterable[Uplink]) -> list[tuple[int, Uplink]]:
+        """See `Chains.handed_on`."""
+        return self.chains.handed_on(self.connection, delivered)
 
     def is_too_old(self, uplink: Uplink) -> bool:
         """Whether an uplink that is to be sent has outlived its validity, perhaps since it was decided about."""

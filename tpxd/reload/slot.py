@@ -21,8 +21,11 @@ from pydantic import SecretStr
 
 from tpxd.codecs.decoding import Decoding
 from tpxd.config.connection_file import ConnectionFile
+from tpxd.connection.backlog import backlog_of
 from tpxd.connection.chains import Chains
-from tpxd.connection.connection import REGRET_S, Connection, run_connection, take_leave
+from tpxd.connection.connection import Connection
+from tpxd.connection.delivery import Queue
+from tpxd.connection.far_end import FarEnd, context_of
 from tpxd.connection.health import Health
 from tpxd.connection.in_hand import InHand
 from tpxd.connection.outbound import Outbound, format_of, url_field
@@ -39,6 +42,9 @@ from tpxd.timing import ClockWatch
 
 RETRY_S: Final = 5.0
 """What the disk refused is tried again after this, and whenever the files are read."""
+
+REGRET_S: Final = 3.0
+"""A file that is gone for no longer than this, as with some editors, was not removed."""
 
 Step = Callable[[], Awaitable[None]]
 
@@ -83,7 +89,7 @@ class Slot:
         self.health = Health(id, self._cursor, shared.tell, in_hand=self._in_hand)
         self.health.downlinks = shared.downlinks.book.counts(id)
         self._certificates = CertificateWatch()
-        self._left: Connection | None = None
+        self._left: FarEnd | None = None
         self._leaving = trio.CancelScope()
         self._addressed: ConnectionFile | None = None
         self._refused = False
@@ -199,7 +205,7 @@ class Slot:
         if regret.cancelled_caught and left is not None:
             self._left = None
             with trio.CancelScope() as self._leaving:
-                await take_leave(left)
+                await left.leave()
 
     async def _work(self) -> None:
         """Run the newest good version until it is asked to stop."""
@@ -219,16 +225,14 @@ class Slot:
                     await self._carry(connection)
                 nursery.cancel_scope.cancel()
         finally:
-            self.connection, self._left = None, connection
+            self.connection, self._left = None, connection.far_end
             self._show_nothing_runs()
             if self._never_valid:
                 self._show_invalid()
 
     async def _carry(self, connection: Connection) -> None:
         """Run a version until it is asked to stop; a disk that cannot be read, or a bug, ends it for a while."""
-        error = await behind_barrier(
-            partial(_unless_refused, partial(run_connection, connection)), "connection %s", self.id
-        )
+        error = await behind_barrier(partial(_unless_refused, connection.run), "connection %s", self.id)
         if error is not None:
             self._show_error(error)
             await connection.pause(
@@ -251,7 +255,7 @@ class Slot:
         urls = self._shared.urls
         there = await urls.open(self.id, model.configuration)
         if self.connection is not None:
-            self.connection.outbound.url_field = url_field(urls.url(self.id))
+            self.connection.queue.outbound.url_field = url_field(urls.url(self.id))
         if there and self.desired is not None and self.desired.model is model:
             self._addressed = model
         return there
@@ -319,34 +323,28 @@ class Slot:
         self._refused = False
 
     def _connection_of(self, model: ConnectionFile) -> Connection:
-        shared, configuration = self._shared, model.configuration
+        shared, configuration, health = self._shared, model.configuration, self.health
+        context = context_of(health, shared.instance, shared.dial, shared.tls, shared.spool)
+        outbound = Outbound(
+            model.flow,
+            format_of(configuration),
+            configuration.uplinkTimeValidity,
+            shared.clock,
+            self.id,
+            shared.chains,
+            url_field(shared.urls.url(self.id)),
+            partial(shared.downlinks.is_about_one_of, self.id),
+            shared.decoding is not None and model.flow.decodes,
+        )
+        backlog = backlog_of(self.id, configuration.backlogShare, health.tell)
         return Connection(
-            id=self.id,
-            file=model,
-            connector=REGISTRY[model.connectorId],
-            cursor=self._cursor,
-            health=self.health,
-            in_hand=self._in_hand,
-            certificates=self._certificates,
-            outbound=Outbound(
-                model.flow,
-                format_of(configuration),
-                configuration.uplinkTimeValidity,
-                shared.clock,
-                self.id,
-                shared.chains,
-                url_field(shared.urls.url(self.id)),
-                partial(shared.downlinks.is_about_one_of, self.id),
-                shared.decoding is not None and model.flow.decodes,
-            ),
-            decoding=shared.decoding,
-            chains=shared.chains,
-            instance=shared.instance,
-            dial=shared.dial,
-            tls=shared.tls,
-            memory=shared.spool,
-            stop_grace_s=shared.stop_grace_s,
-            downlinks=shared.downlinks,
+            model,
+            FarEnd(REGISTRY[model.connectorId], configuration, context),
+            Queue(self._cursor, self._in_hand, outbound, backlog, shared.decoding),
+            health,
+            self._certificates,
+            shared.downlinks,
+            shared.stop_grace_s,
         )
 
 
