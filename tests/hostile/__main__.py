@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,7 +25,7 @@ from rich.table import Table
 from tests.benchmarks import load
 from tests.benchmarks.daemon_bench import LOAD_CORE, mosquitto, rss_mib, running, scratch
 from tests.daemon.harness import Daemon, eventually, mqtt_file
-from tests.hostile.far_ends import FLOODS, file_for
+from tests.hostile.far_ends import FLOODS, file_for, identify
 from tests.hostile.senders import ATTACKS
 from tests.peers.ports import free_port
 
@@ -48,8 +49,10 @@ class Outcome:
 class Soak:
     """One daemon, and those around it."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, directory: Path) -> None:
         self._daemon = daemon
+        self._directory = directory
+        identify(directory)
         self._posted = 0
 
     def beside(self, name: str, attacks: Sequence[str], seconds: float) -> Outcome:
@@ -83,6 +86,7 @@ class Soak:
             name,
             str(seconds),
             *ports,
+            str(self._directory),
         ]
         attacker = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         id = name.replace("_", "-")
@@ -132,7 +136,7 @@ def main() -> None:
         directory = stack.enter_context(scratch())
         broker = stack.enter_context(mosquitto(directory))
         daemon = Daemon(directory, load.SETTINGS, plant=mqtt_file(broker))
-        soak = Soak(stack.enter_context(running(daemon)))
+        soak = Soak(stack.enter_context(running(daemon)), directory)
         daemon.opened("plant")
         for name, those in turns:
             outcome = soak.beside(name, those, seconds)
