@@ -57,6 +57,17 @@ def _without_value(found: re.Match[str]) -> str:
     return (found["name"] or found["login"] or found["address"] or found["scheme"]) + MASK
 
 
+QUOTED: Final = 200
+"""So many characters of what a stranger or a far end wrote are repeated, at most."""
+
+
+def quoted(text: str) -> str:
+    """What somebody else wrote, as a message may repeat it: masked, on one line, and only then cut, since half of a
+    secret is not recognised as one."""
+    start = masked(text[: 8 * QUOTED])
+    return " ".join("".join(c if c.isprintable() else " " for c in start).split())[:QUOTED]
+
+
 REPEAT_S: Final = 60.0
 REMEMBERED: Final = 1_000
 

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from tpxd.intake.routes import Route, error_response, query_value, route_requests
+from tpxd.log import masked
 from tpxd.wire.http import Request, Response
 
 
@@ -69,8 +70,16 @@ async def test_what_is_found(method: str, path: str, name: bytes) -> None:
 async def test_no_other_spelling_is_found(path: str) -> None:
     response = await ask("POST", path)
     assert response.status == 404
-    assert orjson.loads(response.body) == {"error": f"there is nothing at {path}"}
+    assert orjson.loads(response.body) == {"error": f"there is nothing at {masked(path)}"}
     assert response.content_type == "application/json"
+
+
+@pytest.mark.parametrize("path", ["/x/Token=5ecre7", "/iot-flow/x/downlinkMessages/5ecre7", "/x://u:5ecre7@h"])
+async def test_what_may_be_a_secret_of_a_path_is_not_repeated(path: str) -> None:
+    response = await ask("POST", path)
+    assert response.status == 404
+    assert b"there is nothing at" in response.body
+    assert b"5ecre7" not in response.body
 
 
 async def test_a_long_path_is_not_repeated_whole() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpxd.log import MASK, masked
+from tpxd.log import MASK, QUOTED, masked, quoted
 
 CANARY = "c4n4ry-0123456789abcdef"
 HEX = "0123456789abcdef0123456789ABCDEF"
@@ -64,3 +64,12 @@ def test_a_document_stays_a_document(document: dict[str, str]) -> None:
     shown = json.loads(masked(json.dumps(document)))
     assert len(shown) <= len(document)
     assert isinstance(shown, dict)
+
+
+@pytest.mark.parametrize("before", [0, 150, 185, 190, 195, 199])
+@pytest.mark.parametrize("text", ECHOES)
+def test_what_is_quoted_is_masked_before_it_is_cut(before: int, text: str) -> None:
+    shown = quoted("x" * before + " " + text + "\x1b[2J\r\n" + "y" * 5_000)
+    assert not any(CANARY[:length] in shown for length in (6, 10)), shown
+    assert len(shown) <= QUOTED
+    assert shown.isprintable()

@@ -81,6 +81,15 @@ class TestLogin:
         with pytest.raises(RemoteViolation, match="longer than the 4096 allowed"):
             AmqpClient(OPTIONS, 0.0).receive_data(on(0, start("X" * 4_096)), 0.0)
 
+    def test_what_a_broker_says_is_cut(self) -> None:
+        with pytest.raises(AuthenticationFailed) as caught:
+            AmqpClient(OPTIONS, 0.0).receive_data(on(0, start("GSSAPI " * 500)), 0.0)
+        assert len(caught.value.message) < 300
+        client = connected()
+        client.receive_data(on(0, Connection.Blocked("low on memory " * 18)), 0.0)
+        assert client.blocked is not None
+        assert len(client.blocked) <= 200
+
     def test_other_protocols(self) -> None:
         client = AmqpClient(OPTIONS, 0.0)
         assert client.receive_data(b"AMQP", 0.0) == []

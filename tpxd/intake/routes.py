@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from tpxd.log import masked, quoted
 from tpxd.wire.http import Request, Response
 
 Route = Callable[[Request], Awaitable[Response]]
@@ -45,7 +46,7 @@ def _find(routes: Routes, path: str) -> Mapping[str, Route] | None:
 
 
 async def _not_found(request: Request) -> Response:
-    return error_response(404, f"there is nothing at {request.path[:200]}")
+    return error_response(404, f"there is nothing at {quoted(request.path)}")
 
 
 async def _method_not_allowed(methods: Mapping[str, Route]) -> Response:
@@ -54,8 +55,8 @@ async def _method_not_allowed(methods: Mapping[str, Route]) -> Response:
 
 
 def error_response(status: int, message: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> Response:
-    """An answer whose body is one short line of JSON: `{"error": message}`."""
-    return json_response(status, {"error": message}, headers)
+    """An answer whose body is one short line of JSON: `{"error": message}`; secrets that a sender wrote are masked."""
+    return json_response(status, {"error": masked(message)}, headers)
 
 
 def json_response(status: int, document: object, headers: Sequence[tuple[bytes, bytes]] = ()) -> Response:

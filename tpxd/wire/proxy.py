@@ -17,6 +17,7 @@ import h11
 import trio
 
 from tpxd.errors import AuthenticationFailed, ConnectFailed, TransportError
+from tpxd.log import quoted
 from tpxd.wire.http.answer import status_text
 from tpxd.wire.next_steps import NextStep
 
@@ -76,7 +77,7 @@ async def open_tunnel(stream: trio.abc.Stream, proxy: Proxy, host: str, port: in
         answer = await _answer(stream, protocol)
     except h11.RemoteProtocolError as error:
         raise ConnectFailed(
-            f"{proxy}: its answer is no HTTP ({error})", hint="does an HTTP proxy listen on this port?"
+            f"{proxy}: its answer is no HTTP ({quoted(str(error))})", hint="does an HTTP proxy listen on this port?"
         ) from error
     if answer is None:
         raise ConnectFailed(

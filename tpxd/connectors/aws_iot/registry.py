@@ -21,7 +21,8 @@ import orjson
 
 from tpxd.connectors.aws_iot.sigv4 import Signer
 from tpxd.errors import AuthenticationFailed, LinkLost, Refused, Throttled, TransportError
-from tpxd.wire.http.answer import EXCERPT_CHARACTERS, Answer, patience_s, request_head, status_text
+from tpxd.log import quoted
+from tpxd.wire.http.answer import Answer, patience_s, request_head, status_text
 from tpxd.wire.http.client import HttpClient, open_http_client
 from tpxd.wire.proxy import host_and_port
 from tpxd.wire.streams import Dial, Endpoint
@@ -130,8 +131,7 @@ def _said(answer: Answer) -> tuple[str, str]:
     parts = document if isinstance(document, dict) else {}
     name = answer.headers.get(b"x-amzn-errortype", b"").decode("latin-1") or str(parts.get("__type", ""))
     text = str(parts.get("message") or parts.get("Message") or "")
-    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return name.partition(":")[0].rpartition("#")[2].strip(), shown[:EXCERPT_CHARACTERS]
+    return quoted(name.partition(":")[0].rpartition("#")[2]), quoted(text)
 
 
 @asynccontextmanager

@@ -29,7 +29,8 @@ import httpx
 from tpxd.connectors.http.excerpt import excerpt
 from tpxd.connectors.parts.next_steps import OPTIONS
 from tpxd.errors import AuthenticationFailed, Refused, Throttled
-from tpxd.wire.http.answer import EXCERPT_CHARACTERS, Answer, patience_s, status_text
+from tpxd.log import quoted
+from tpxd.wire.http.answer import Answer, patience_s, status_text
 from tpxd.wire.proxy import Proxy
 
 SQUIDS_OWN: Final = b"x-squid-error"
@@ -103,7 +104,7 @@ class Judge:
 
     def _location(self, location: bytes) -> str:
         try:
-            return shown(httpx.URL(self.url).join(location.decode("latin-1")))[:EXCERPT_CHARACTERS]
+            return quoted(shown(httpx.URL(self.url).join(location.decode("latin-1"))))
         except httpx.InvalidURL:
             return "something that is no URL"
 

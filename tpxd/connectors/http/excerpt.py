@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from tpxd.wire.http.answer import EXCERPT_CHARACTERS
+from tpxd.log import quoted
 
 KNOWN: Final = frozenset({
     "accept", "accept-encoding", "accept-language", "api-key", "apikey", "authorization", "cache-control",
@@ -32,7 +32,7 @@ def excerpt(text: str, secrets: Sequence[str]) -> str:
     text = _masked(text, secrets)
     if text.lstrip("\ufeff \t\r\n").startswith("<"):
         text = _masked(html.unescape(_TAG.sub(" ", _UNSEEN.sub(" ", text))), secrets)
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:EXCERPT_CHARACTERS]
+    return quoted(text.lstrip())
 
 
 def _masked(text: str, secrets: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import deque
 
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, LocalMisuse, RemoteViolation
+from tpxd.log import quoted
 from tpxd.wire.amqp import codec, login
 from tpxd.wire.amqp.codec import (
     Basic,
@@ -164,7 +165,7 @@ class AmqpClient:
                 self._ask(PUBLISHING, Channel.Open())
                 self._ask(PUBLISHING, Confirm.Select())
             case State.CONNECTED, Connection.Blocked():
-                self._silence(0, " ".join(method.reason.split()) or "no reason given")
+                self._silence(0, quoted(method.reason) or "no reason given")
             case State.CONNECTED, Connection.Unblocked():
                 self._silence(0, None)
             case _:

@@ -14,6 +14,7 @@ from enum import Enum, auto
 
 from tpxd import __version__
 from tpxd.errors import AuthenticationFailed, ConnectFailed, LinkLost, RemoteViolation
+from tpxd.log import quoted
 from tpxd.wire.amqp import codec
 from tpxd.wire.amqp.codec import Connection
 from tpxd.wire.next_steps import NextStep
@@ -88,7 +89,9 @@ def introduce(start: Connection.Start, options: AmqpOptions) -> Connection.Start
         mechanism, response = "PLAIN", f"\0{options.username}\0{options.password or ''}"
         hint = "let the broker accept PLAIN, or leave out the user name where a client certificate says who we are"
     if mechanism not in offered:
-        raise AuthenticationFailed(f"the broker offers the login {' '.join(offered)} and not {mechanism}", hint=hint)
+        raise AuthenticationFailed(
+            f"the broker offers the login {quoted(' '.join(offered))} and not {mechanism}", hint=hint
+        )
     return Connection.StartOk(
         client_properties={
             "product": "tpxd",
@@ -128,7 +131,7 @@ def agree(tune: Connection.Tune, options: AmqpOptions) -> Connection.TuneOk:
 
 def words(code: int | None, text: str) -> str:
     """What the broker gave as its reason, as one line with its reply code."""
-    reason = " ".join(text.split()).rstrip(".") or codec.reply_name(code or 0) or "no reason given"
+    reason = quoted(text).rstrip(".") or codec.reply_name(code or 0) or "no reason given"
     return f"{reason} ({code})"
 
 

@@ -210,8 +210,6 @@ class AnswerParser:
 PATIENCE_S: Final = 5.0
 """How long to wait when a server asks for patience and does not say how much."""
 MOST_PATIENCE_S: Final = 3_600.0
-EXCERPT_CHARACTERS: Final = 200
-"""So much of a server's own words is shown."""
 
 
 def patience_s(retry_after: bytes | None, now_s: float) -> float:
