@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,34 @@ async def test_a_driver_fills_payload_points_and_its_id() -> None:
     assert fields["points"] == {"temperature": {"unitId": "Cel", "type": "double", "record": 21.5}}
     assert fields["DriverCfg"] == config | {"id": "a.js"}
     assert fields["payload_hex"] == "00d7"
+
+
+async def test_points_may_come_from_a_script_of_their_own() -> None:
+    [package] = [each for each in read_drivers(PACKAGES).drivers.values() if each.id == "acme:legacy:1"]
+    bench = Bench(replace(package, functions=FUNCTIONS))
+    fields = await bench.fields(uplink_with(payload_hex="01"), "acme:legacy:1")
+    assert fields["payload"] == {"open": True}
+    assert fields["points"] == {"open": {"type": "boolean", "record": True}}
+
+
+@pytest.mark.parametrize(
+    ("given", "point"),
+    [
+        ("{unitId: 'V', record: 3.6}", {"unitId": "V", "type": "double", "record": 3.6}),
+        ("{record: [4.35, 50.8]}", {"type": "double", "record": [4.35, 50.8]}),
+        ("{unitId: 'V', records: [{value: 1}, {value: 2}]}", {"unitId": "V", "type": "double", "record": 2}),
+        ("{coordinates: [4.35, 50.8]}", {"type": "double", "record": [4.35, 50.8]}),
+        ("{eventTime: input.time, value: 'open'}", {"type": "string", "record": "open"}),
+        ("{type: 'int64', value: 0}", {"type": "int64", "record": 0}),
+        ("false", {"type": "boolean", "record": False}),
+        ("null", None),
+        ("{records: []}", None),
+    ],
+)
+async def test_points_in_every_form_that_drivers_give(given: str, point: dict[str, Any] | None) -> None:
+    source = "function decodeUplink(input) { return {data: {}}; }\n"
+    bench = Bench(driver_of(f"{source}function extractPoints(input) {{ return {{p: {given}}}; }}", *FUNCTIONS))
+    assert (await bench.fields(uplink_with())).get("points") == (None if point is None else {"p": point})
 
 
 @pytest.mark.parametrize(

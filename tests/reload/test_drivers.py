@@ -84,6 +84,8 @@ async def test_a_script_that_loops_while_it_loads_is_told(shelf: Shelf) -> None:
 
 async def test_a_folder_that_is_half_copied_is_told_until_it_is_whole(shelf: Shelf) -> None:
     await shelf.write("acme/driver.yaml", "protocolId: acme:thr:1\n")
+    assert shelf.problems == [], "so catalogues refer to a driver that is elsewhere"
+    await shelf.write("acme/package.json", "{}")
     assert shelf.problems == ["acme/index.js: cannot be read: No such file or directory"]
     await shelf.write("acme/index.js", GOOD % 1)
     assert (shelf.number("acme:thr:1"), shelf.problems) == ("1", [])

@@ -222,21 +222,25 @@ def _failed(text: str) -> dict[str, Any]:
 
 
 def _points(outcome: Outcome) -> dict[str, Any]:
-    """Points as a message has them, the newest record of each; {} where the driver gave none that can be read."""
+    """Points as a message has them; {} where the driver gave none that can be read."""
     if outcome.failure is not None or not isinstance(outcome.result, dict):
         return {}
-    found: dict[str, Any] = {}
     given = outcome.result.get("data")
-    for name, point in given.items() if isinstance(given, dict) else ():
-        if not isinstance(point, dict):
-            continue
-        records = point.get("records")
-        newest = records[-1] if isinstance(records, list) and records else point
-        value = newest.get("value", newest.get("coordinates")) if isinstance(newest, dict) else None
-        if value is not None:
-            unit = {"unitId": point["unitId"]} if isinstance(point.get("unitId"), str) else {}
-            found[name] = {**unit, "type": point.get("type") or _type(value), "record": value}
-    return found
+    points = {name: _point(point) for name, point in given.items()} if isinstance(given, dict) else {}
+    return {name: point for name, point in points.items() if point is not None}
+
+
+def _point(given: Any) -> dict[str, Any] | None:
+    """A point; drivers give its record, or a list of them with their times, the newest last, or the bare value."""
+    if not isinstance(given, dict):
+        return None if given is None else {"type": _type(given), "record": given}
+    records = given.get("records")
+    newest = records[-1] if isinstance(records, list) and records and isinstance(records[-1], dict) else given
+    value = next((newest[name] for name in ("record", "value", "coordinates") if newest.get(name) is not None), None)
+    if value is None:
+        return None
+    unit = {"unitId": given["unitId"]} if isinstance(given.get("unitId"), str) else {}
+    return {**unit, "type": given.get("type") or _type(value), "record": value}
 
 
 def _type(value: Any) -> str:

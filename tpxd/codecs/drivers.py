@@ -46,6 +46,10 @@ TTN_PARTS: Final[Mapping[str, Operation]] = {
 }
 
 
+POINTS: Final = "extractPoints.js"
+"""Packages may have this function in a script of its own."""
+
+
 class PlainLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML's plain types; what looks like a time stays text, as in JSON."""
 
@@ -193,9 +197,17 @@ def _descriptions(directory: Path, problems: list[Problem], folders: list[Path])
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 problems.append(Problem(str(path), 0, 0, "", f"leads out of {directory}; copy the driver instead"))
             elif path in described or (path.suffix == ".js" and not described):
-                yield path
+                if not is_reference(path):
+                    yield path
             elif path.is_dir() and path.name != "node_modules" and depth < MAX_DEPTH and not described:
                 waiting.append((path, depth + 1))
+
+
+def is_reference(path: Path) -> bool:
+    """Whether a `driver.yaml` stands alone: catalogues refer so to drivers that are not public."""
+    if path.name != "driver.yaml":
+        return False
+    return not any(other.suffix in (".js", ".json") for other in path.parent.iterdir())
 
 
 def _description_in(folder: Path) -> Path:
@@ -244,8 +256,10 @@ def _package(path: Path, root: Path) -> Driver:
     shown = id or (protocol if isinstance(protocol, str) else _inside(folder, root))
     operations: tuple[Operation, ...] = ("decodeUplink", "encodeDownlink", "decodeDownlink", "extractPoints", "names")
     uses_context = description.get("useContext") is True
-    files = {path: None, folder / "package.json": None, script: source}
     sources = dict.fromkeys(operations, source)
+    files = {path: None, folder / "package.json": None, script: source, (points := folder / POINTS): None}
+    if points.exists():
+        files[points] = sources["extractPoints"] = _read(points, root)
     return Driver(shown, frozenset(names), script, signature, sources, uses_context, files)
 
 

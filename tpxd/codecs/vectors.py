@@ -19,7 +19,7 @@ from typing import Any, Final
 import orjson
 import yaml
 
-from tpxd.codecs.drivers import TTN_PARTS, Driver, PlainLoader, read_driver
+from tpxd.codecs.drivers import TTN_PARTS, Driver, PlainLoader, is_reference, read_driver
 from tpxd.codecs.engine import Call, Operation, Outcome, Signature
 from tpxd.errors import ConfigError, Problem, unreadable
 
@@ -56,6 +56,8 @@ def find_packages(directory: Path) -> Iterator[Package | Problem]:
         if "node_modules" in path.parts:
             continue
         try:
+            if is_reference(path):
+                continue
             if path.name == "driver.yaml":
                 yield Package(path.parent, read_driver(path), tuple(_actility(path.parent)))
             elif path.name.endswith("-codec.yaml"):

@@ -1,0 +1,5 @@
+function extractPoints(input) {
+  return { open: { record: input.message.open } };
+}
+
+exports.extractPoints = extractPoints;
