@@ -23,7 +23,8 @@ from tpxd.events import Event
 from tpxd.spool import Fate, NewReport, Spool, SpoolLimits, open_spool, writer
 
 PAGE = 512
-LIMITS = SpoolLimits(page_size=PAGE, min_free_bytes=0)
+LIMITS = SpoolLimits(page_size=PAGE, min_free_bytes=0, duplicate_window_s=86_400.0)
+"""A campaign looks at some of its records much later."""
 BATCH = 6
 """Uplinks that a queue may have in flight."""
 

@@ -99,7 +99,9 @@ def examine(path: Path, known: Answered, at_once: int = 16, *, failed: bool = Fa
     outcome = Outcome()
 
     def tell(event: Event) -> None:
-        if not (failed and event.kind == "damage" and "the disk failed" in event.message and event.more["lost"] == 0):
+        cut_short = "repair of the spool that was cut short" in event.message
+        honest = cut_short or ("the disk failed" in event.message and event.more["lost"] == 0)
+        if not (failed and honest):
             outcome.alarms.append(f"an alarm: {event.message}")
 
     async def look() -> None:

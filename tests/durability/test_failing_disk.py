@@ -27,7 +27,7 @@ def fail_once(where: Path, kind: str, why: int, number: int) -> list[str]:
     return judged_after_failure(acts, Random(number), where / "image", most=1).wrong
 
 
-@pytest.mark.parametrize("number", [5, 17])
+@pytest.mark.parametrize("number", [4, 5, 17])
 def test_a_sync_that_fails_once(in_memory: Path, number: int) -> None:
     assert fail_once(in_memory, "sync", errno.EIO, number) == []
 

@@ -18,7 +18,18 @@ import orjson
 
 from tpxd.errors import SpoolUnavailable
 from tpxd.lorawan.uplink import Uplink
-from tpxd.spool.database import Damaged, Displaced, connect, insertion, sidecars, translated, upgrade, verify
+from tpxd.spool.database import (
+    Damaged,
+    Displaced,
+    Distrusted,
+    connect,
+    insertion,
+    sidecars,
+    sync_directory,
+    translated,
+    upgrade,
+    verify,
+)
 from tpxd.spool.fates import SINCE, Fates
 from tpxd.spool.place import places
 from tpxd.spool.reading import Reader
@@ -312,6 +323,7 @@ def open_journal(path: Path) -> Journal:
             journal = Journal(path, connection)
             journal.state = _load(connection)
             journal.touched.update(journal.state.cursors)
+        _sync_names(path.parent)
         if journal.state.meta["format"] != str(FORMAT):
             with journal.transaction():
                 journal.put_meta("format", str(FORMAT))
@@ -320,6 +332,14 @@ def open_journal(path: Path) -> Journal:
         connection.close()
         raise
     return journal
+
+
+def _sync_names(directory: Path) -> None:
+    """Sync the name of the log, which is there now; where that fails, SQLite does not tell."""
+    try:
+        sync_directory(directory)
+    except OSError as error:
+        raise Distrusted(f"{directory}: {error.strerror}", hint="look at the disk and at the kernel's log") from error
 
 
 def _load(connection: sqlite3.Connection) -> State:
