@@ -162,3 +162,20 @@ async def test_what_is_remembered_of_refused_ones_is_bounded(
         assert document["reason"] == 'the LRC refuses AS_ID "AS9": HTTP 403: Security Check. bad AS_ID; 2 more AS_IDs'
         await trio.sleep(120)
         assert plant.downlinks.lanes.devices == 0, "and no lane is left of what expired"
+
+
+async def test_a_changed_key_is_no_reason_to_try_another_one_again_and_again(autojump_clock: MockClock) -> None:
+    def answer(asked: Asked) -> httpx.Response:
+        return bad(401) if asked["DevEUI"] == OTHER or keys["plant"] == WRONG else queued()
+
+    keys = {"plant": WRONG}
+    async with engine(lrc=Lrc(answer), signing_of=lambda id: keys.get(id, Signing())) as plant:
+        downlink = await plant.send()
+        plant.downlinks.enter("office", right(wall(), DevEUI=OTHER))
+        await trio.sleep(30)
+        keys["plant"] = RIGHT
+        await trio.sleep(5)
+        assert downlink.state is DownlinkState.SENT
+        tries = len(plant.lrc.tried)
+        await trio.sleep(60)
+        assert len(plant.lrc.tried) == tries
