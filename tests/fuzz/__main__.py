@@ -14,7 +14,8 @@ import time
 from tests.fuzz.seeds import CORPUS
 
 COUNTED = re.compile(r"stat::number_of_executed_units:\s*([0-9]+)")
-PATIENCE_S = 60
+PATIENCE_S = 240
+"""For importing on a busy machine; an input that takes long is noticed by the fuzzer itself."""
 
 
 def main() -> int:
