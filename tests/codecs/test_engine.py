@@ -35,6 +35,15 @@ def test_a_decoder_gets_bytes_port_and_a_date() -> None:
 
 
 @pytest.mark.parametrize(
+    "source", ["function decodeUplink(i) {\n  return {", "function decodeUplink(i) {\n  return {\n"]
+)
+def test_what_a_script_lacks_at_its_end_is_told_at_its_end(source: str) -> None:
+    failure = run(source).failure
+    assert failure is not None
+    assert (failure.kind, failure.place) == ("load", (2, 11))
+
+
+@pytest.mark.parametrize(
     ("signature", "source", "data"),
     [
         ("lora-alliance", THERMO, {"t": 21.5}),

@@ -127,7 +127,7 @@ def run_call(call: Call, limits: Limits) -> Outcome:
     failure = None
     if "error" in answer:
         place = answer.get("place")
-        failure = Failure(answer["kind"], _line(answer["error"]), (place[0], place[1]) if place else None)
+        failure = Failure(answer["kind"], _line(answer["error"]), _within(call.source, *place) if place else None)
         if (limit := _limit_of(answer["error"], limits)) != answer["error"]:
             failure = Failure("stopped", limit, failure.place)
     return Outcome(
@@ -162,6 +162,12 @@ def _answer(call: Call, limits: Limits) -> str:
     answer = context.eval(f"{_runtime('harness.js')}({text}, {ciphers})")
     assert isinstance(answer, str)
     return answer
+
+
+def _within(source: str, line: int, column: int) -> tuple[int, int]:
+    """The place in the script; its end, where it lacks something that what follows it does not bring."""
+    lines = source.splitlines() or [""]
+    return (line, column) if line <= len(lines) else (len(lines), len(lines[-1]) + 1)
 
 
 def _read(answer: str) -> Any:
