@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import multiprocessing.context
 import os
 import signal
 
@@ -67,6 +69,20 @@ async def test_one_that_does_not_end_in_time_is_killed_and_no_error(monkeypatch:
     async with open_workers(1, LIMITS) as workers:
         await workers.run([("a", "", call(COUNT))])
     assert set(multiprocessing.active_children()) <= before
+
+
+async def test_where_no_process_can_be_started_a_call_fails_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_workers(1, LIMITS) as workers:
+
+        def no_room(_: object) -> None:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(multiprocessing.context.SpawnProcess, "start", no_room)
+            [outcome] = await workers.run([("a", "", call(COUNT))])
+        assert outcome.failure is not None
+        assert outcome.failure.text == "stopped: 3 processes died over it, or could not be started"
+        assert numbers(await workers.run([("a", "", call(COUNT, 7))])) == [7]
 
 
 async def test_what_overruns_rests_for_its_device_alone() -> None:

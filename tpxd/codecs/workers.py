@@ -129,7 +129,7 @@ class ScriptWorkers:
             if len(ready) > 1:
                 return None
             late = f"stopped after {self._limits.wall_s:g} s by the clock"
-            dead = f"stopped: {DEATHS} processes died over it"
+            dead = f"stopped: {DEATHS} processes died over it, or could not be started"
             outcomes = [Outcome(failure=Failure("stopped", late if outcomes is Lost.OVERRAN else dead))]
         for (script, lane, _), outcome in zip(calls, outcomes, strict=False):
             if outcome.failure is not None and outcome.failure.kind == "stopped":
@@ -159,7 +159,7 @@ class ScriptWorkers:
                         run_batch, calls, self._limits, kill_on_cancel=True, limiter=self._crossing
                     )
                     return outcomes
-            except (trio_parallel.BrokenWorkerError, trio.TooSlowError):
+            except (trio_parallel.BrokenWorkerError, trio.TooSlowError, OSError):  # it died, or none can be started
                 return Lost.DIED
             self.killed += 1
             return Lost.OVERRAN
