@@ -72,6 +72,8 @@ async def live(story: Story) -> tuple[Lrc, Disk]:
             else:
                 await trio.sleep(crash_s)
                 disk = plant.disk.as_now()
+                lrc.there = False  # whoever is dead tells nobody anything, however cleanly this test ends it
+        lrc.there = True
     return lrc, disk
 
 
