@@ -101,7 +101,7 @@ class DownlinkBook:
         self._tell_forgotten = forgotten
         self._customers = customers
         self._wall = wall
-        self._all_downlinks: dict[int, StoredDownlink] = {}
+        self._downlinks: dict[int, StoredDownlink] = {}
         self._counts = {id: DownlinkCounts(**counts) for id, counts in loaded.counts.items()}
         self._open: dict[int, StoredDownlink] = {}
         self._by_device: dict[str, dict[int, StoredDownlink]] = {}
@@ -118,7 +118,7 @@ class DownlinkBook:
 
     def _add(self, downlink: StoredDownlink) -> None:
         self._last_id = max(self._last_id, downlink.id)
-        self._all_downlinks[downlink.id] = downlink
+        self._downlinks[downlink.id] = downlink
         self._by_device.setdefault(downlink.dev_eui, {})[downlink.id] = downlink
         if downlink.correlation_id and downlink.downlink is not None:
             self._by_correlation[_correlation(downlink)] = downlink
@@ -181,7 +181,7 @@ class DownlinkBook:
 
     def find(self, id: int) -> StoredDownlink | None:
         """A downlink that is still kept."""
-        return self._all_downlinks.get(id)
+        return self._downlinks.get(id)
 
     def of_device(self, dev_eui: str, limit: int) -> list[StoredDownlink]:
         """The newest downlinks of a device, newest first."""
@@ -303,7 +303,7 @@ class DownlinkBook:
         self._end_doubt(downlink)
 
     def _changed(self, downlink: StoredDownlink) -> None:
-        if self._all_downlinks.get(downlink.id) is downlink:  # else it made room for newer ones
+        if self._downlinks.get(downlink.id) is downlink:  # else it made room for newer ones
             downlink.version += 1
             self._tell_changed(downlink, self.counts(downlink.connection))
 
@@ -348,7 +348,7 @@ class DownlinkBook:
                 del self._unacknowledged[key]
 
     def _drop(self, downlink: StoredDownlink) -> None:
-        del self._all_downlinks[downlink.id]
+        del self._downlinks[downlink.id]
         of_device = self._by_device[downlink.dev_eui]
         del of_device[downlink.id]
         if not of_device:

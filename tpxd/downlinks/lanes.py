@@ -43,17 +43,17 @@ class Lane:
     dev_eui: str
     patience: Patience = field(default_factory=Patience)
     resting: bool = False
-    _all_downlinks: list[tuple[int, StoredDownlink]] = field(default_factory=list)
+    _downlinks: list[tuple[int, StoredDownlink]] = field(default_factory=list)
     _aside: dict[Signing, Aside] = field(default_factory=dict)
 
     def put(self, downlink: StoredDownlink) -> None:
         """It waits, behind those that came before it."""
-        heapq.heappush(self._all_downlinks, (downlink.id, downlink))
+        heapq.heappush(self._downlinks, (downlink.id, downlink))
 
     def take(self, sign: Sign) -> StoredDownlink | None:
         """The oldest that is not over; what is signed like one that is set aside joins it. None: nothing is left."""
-        while self._all_downlinks:
-            _, downlink = heapq.heappop(self._all_downlinks)
+        while self._downlinks:
+            _, downlink = heapq.heappop(self._downlinks)
             if downlink.state.final:
                 continue
             aside = self._aside.get(sign(downlink))
@@ -80,8 +80,8 @@ class Lane:
 
     def sweep(self) -> None:
         """Let go of what is over."""
-        self._all_downlinks = [(id, downlink) for id, downlink in self._all_downlinks if not downlink.state.final]
-        heapq.heapify(self._all_downlinks)
+        self._downlinks = [(id, downlink) for id, downlink in self._downlinks if not downlink.state.final]
+        heapq.heapify(self._downlinks)
         for aside in self._aside.values():
             aside.downlinks = [downlink for downlink in aside.downlinks if not downlink.state.final]
         self._aside = {signing: aside for signing, aside in self._aside.items() if aside.downlinks}
@@ -89,12 +89,12 @@ class Lane:
     @property
     def has_work(self) -> bool:
         """Something waits that is not set aside."""
-        return bool(self._all_downlinks)
+        return bool(self._downlinks)
 
     @property
     def empty(self) -> bool:
         """Nothing waits."""
-        return not self._all_downlinks and not self._aside
+        return not self._downlinks and not self._aside
 
 
 class Lanes:

@@ -67,7 +67,7 @@ class LrcSender:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._settings = settings
-        self._all_downlinks = downlinks
+        self._downlinks = downlinks
         self._signing = signing
         self._now = now
         self._wall = wall
@@ -83,7 +83,7 @@ class LrcSender:
 
         Unhealthy while downlinks wait for an LRC that cannot be reached, and while it refuses an AS_ID.
         """
-        book, error = self._all_downlinks.book, self._reach.last_error
+        book, error = self._downlinks.book, self._reach.last_error
         waiting = book.open_count
         reason = self._reach.trouble
         if self._reach.reachable is False and waiting:
@@ -102,7 +102,7 @@ class LrcSender:
         """Try at once what the LRC refused because of what it was signed with."""
         self._refused.clear()
         self._reach.refused.clear()
-        self._all_downlinks.lanes.take_all_back()
+        self._downlinks.lanes.take_all_back()
 
     async def stop(self) -> None:
         """Begin nothing more, and wait until `run` has returned."""
@@ -131,7 +131,7 @@ class LrcSender:
         while (lane := await self._next_lane()) is not None:
             downlink = lane.take(self._signature)
             if downlink is None:
-                self._all_downlinks.lanes.give_back(lane)
+                self._downlinks.lanes.give_back(lane)
                 continue
             await pace.wait()
             pace.spend(1)
@@ -148,7 +148,7 @@ class LrcSender:
         """The lane of the device whose turn it is; None after `stop`."""
         lane: Lane | None = None
         with self._stopping.interrupts():
-            lane = await self._all_downlinks.lanes.next()
+            lane = await self._downlinks.lanes.next()
         return lane
 
     async def _serve(
@@ -165,17 +165,17 @@ class LrcSender:
         if isinstance(delay_s, Exception):
             delay_s = lane.patience.delay(trio.current_time())
             if not downlink.state.final:
-                self._all_downlinks.book.doubt(downlink, BUG)
+                self._downlinks.book.doubt(downlink, BUG)
         if not downlink.state.final:
             lane.put(downlink)
         if delay_s:
             requests.start_soon(self._give_back_later, lane, delay_s)
         else:
-            self._all_downlinks.lanes.give_back(lane)
+            self._downlinks.lanes.give_back(lane)
 
     async def _give_back_later(self, lane: Lane, delay_s: float) -> None:
         await self._pause(delay_s)
-        self._all_downlinks.lanes.give_back(lane)
+        self._downlinks.lanes.give_back(lane)
 
     async def _pause(self, delay_s: float) -> None:
         with self._stopping.interrupts():
@@ -185,11 +185,11 @@ class LrcSender:
 
     async def _try(self, links: LrcLinks, downlink: StoredDownlink, lane: Lane) -> float:
         """Tell the LRC about a downlink once; returns the seconds that its lane must wait then."""
-        book = self._all_downlinks.book
+        book = self._downlinks.book
         if downlink.state.final or self._expired(downlink) or self._is_over(downlink):
             return 0.0
         book.begin(downlink)
-        await self._all_downlinks.surely_saved(downlink)
+        await self._downlinks.surely_saved(downlink)
         signing = self._signature(downlink)
         try:
             answer = await links.post(self._query(downlink, signing))
@@ -230,10 +230,10 @@ class LrcSender:
     def _set_aside(self, downlink: StoredDownlink, lane: Lane, signing: Signing, error: Unauthorised) -> None:
         """The LRC refuses what a downlink is signed with: it waits, and what goes to its device signed alike."""
         refusal = TpxdError(f"the LRC refuses {named(signing.as_id)}: {error.message}", hint=error.hint)
-        self._all_downlinks.book.hold(downlink, refusal.message)
+        self._downlinks.book.hold(downlink, refusal.message)
         self._reach.unauthorised(signing.as_id, refusal)
         self._refused[downlink.connection] = self._signature_of(downlink.connection)
-        self._all_downlinks.lanes.set_aside(lane, signing, refusal.message)
+        self._downlinks.lanes.set_aside(lane, signing, refusal.message)
 
     def _is_over(self, downlink: StoredDownlink) -> bool:
         """Whether nothing is left to do for a downlink; one in doubt ends here, where such ones are not sent again."""
@@ -242,7 +242,7 @@ class LrcSender:
         if not downlink.doubts or self._settings.when_in_doubt == "resend":
             return False
         cause = f"{DOUBTFUL} ({downlink.cause})" if downlink.tries else downlink.cause
-        self._all_downlinks.book.end(downlink, DownlinkState.REJECTED, cause, UNCERTAIN)
+        self._downlinks.book.end(downlink, DownlinkState.REJECTED, cause, UNCERTAIN)
         return True
 
     def _expired(self, downlink: StoredDownlink) -> bool:
@@ -253,7 +253,7 @@ class LrcSender:
         why = f" ({downlink.cause})" if downlink.cause else ""
         cause = f"its validity ended before the LRC was known to have it{why}"
         status = UNCERTAIN if downlink.doubts else TOO_LATE
-        self._all_downlinks.book.end(downlink, DownlinkState.EXPIRED, cause, status)
+        self._downlinks.book.end(downlink, DownlinkState.EXPIRED, cause, status)
         return True
 
     def _valid_until_s(self, downlink: StoredDownlink) -> float:
@@ -267,7 +267,7 @@ class LrcSender:
         """Look each second, for ever, at what was set aside and at what has waited too long."""
         while True:
             await trio.sleep(TICK_S)
-            self._all_downlinks.lanes.take_back()
+            self._downlinks.lanes.take_back()
             if any(self._signature_of(id) != signing for id, signing in self._refused.items()):
                 self.reconnect()
             await self._expire()
@@ -277,8 +277,8 @@ class LrcSender:
         now = self._now()
         if now is None:
             return
-        late = [downlink for downlink in self._all_downlinks.waiting if now >= self._valid_until_s(downlink)]
+        late = [downlink for downlink in self._downlinks.waiting if now >= self._valid_until_s(downlink)]
         for count, downlink in enumerate(late, 1):
             if downlink.state is DownlinkState.WAITING and self._expired(downlink) and count % AT_ONCE == 0:
-                await self._all_downlinks.surely_saved(downlink)
-        self._all_downlinks.lanes.sweep({downlink.dev_eui for downlink in late})
+                await self._downlinks.surely_saved(downlink)
+        self._downlinks.lanes.sweep({downlink.dev_eui for downlink in late})

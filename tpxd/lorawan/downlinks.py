@@ -124,7 +124,7 @@ def parse_downlink(body: bytes, *, default_port: int | None, now_s: float) -> Do
     if not isinstance(fields, dict):
         raise DownlinkError(ROOT, "is no object")
     try:
-        return _one_downlink(fields, default_port, now_s)
+        return _downlink(fields, default_port, now_s)
     except DownlinkError as error:
         _say_whose(error, fields)
         raise
@@ -186,7 +186,7 @@ def _say_whose(error: DownlinkError, fields: dict[str, Any]) -> None:
         error.correlation_id = correlation_id
 
 
-def _one_downlink(fields: dict[str, Any], default_port: int | None, now_s: float) -> Downlink:
+def _downlink(fields: dict[str, Any], default_port: int | None, now_s: float) -> Downlink:
     if fields.get("Token") not in (None, ""):
         raise DownlinkError("Token", "is of no use here: leave it out, tpxd signs each try itself, with the time of it")
     downlink = Downlink(

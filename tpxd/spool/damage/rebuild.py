@@ -49,7 +49,7 @@ class Rebuild:
         self._cursors: dict[str, CursorRow] = {}
         self._holes: set[Hole] = set()
         self._ahead: defaultdict[tuple[str, int, int], int] = defaultdict(int)
-        self._all_downlinks: dict[int, tuple[Field, ...]] = {}
+        self._downlinks: dict[int, tuple[Field, ...]] = {}
         self._fates: dict[tuple[str, int], str] = {}
 
     @property
@@ -109,9 +109,9 @@ class Rebuild:
             self._cursors[row.id] = row
 
     def _see_downlink(self, id: int, version: int, fields: tuple[Field, ...], *, weak: bool) -> None:
-        known = self._all_downlinks.get(id)
+        known = self._downlinks.get(id)
         if known is None or version > int(known[1] or 0) or (version == known[1] and not weak):
-            self._all_downlinks[id] = _texts(fields, tuple(at for at in (2, 4, 7) if fields[at] is not None))
+            self._downlinks[id] = _texts(fields, tuple(at for at in (2, 4, 7) if fields[at] is not None))
 
     def _see_note(self, n: int, key: str, value: str, *, weak: bool) -> None:
         self._meta_numbers.add(n)
@@ -187,7 +187,7 @@ class Rebuild:
             "ahead": [row.block_row(block) for row in cursors for block in row.ahead.blocks],
             "fates": [row_of(kept[id], id, block, digits) for (id, block), digits in self._fates.items() if id in kept],
             "holes": [with_crc("holes", (hole.first, hole.last)) for hole in state.holes],
-            "commands": [with_crc("commands", fields) for fields in self._all_downlinks.values()],
+            "commands": [with_crc("commands", fields) for fields in self._downlinks.values()],
             "meta": [with_crc("meta", (n, key, value)) for n, (key, value) in enumerate(meta.items(), 1)],
         }
         for table, rows in tables.items():
