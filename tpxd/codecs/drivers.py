@@ -29,6 +29,15 @@ MAX_SCRIPT_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 6
 MAX_DRIVERS: Final = 5_000
 
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    "decodeUplink",
+    "encodeDownlink",
+    "decodeDownlink",
+    "extractPoints",
+    "names",
+)
+"""What a driver in one script may be asked for."""
+
 SIGNATURES: Final[Mapping[str, Signature]] = {
     "": "lora-alliance",
     "lora-alliance": "lora-alliance",
@@ -221,11 +230,10 @@ def _description_in(folder: Path) -> Path:
 
 def _script(path: Path, root: Path) -> Driver:
     source = _read(path, root)
-    operations: tuple[Operation, ...] = ("decodeUplink", "encodeDownlink", "decodeDownlink", "extractPoints", "names")
     if not re.search(r"\b(decodeUplink|Decoder|Decode|encodeDownlink|Encoder|Encode)\b", source):
         raise _error(path, "has none of decodeUplink, Decoder, Decode, encodeDownlink, Encoder and Encode")
     id = _inside(path, root)
-    sources = dict.fromkeys(operations, source)
+    sources = dict.fromkeys(OPERATIONS, source)
     return Driver(id, frozenset({id.lower()}), path, "lora-alliance", sources, files={path: source})
 
 
@@ -254,9 +262,8 @@ def _package(path: Path, root: Path) -> Driver:
     if id := _package_id(about):
         names.add(id.lower())
     shown = id or (protocol if isinstance(protocol, str) else _inside(folder, root))
-    operations: tuple[Operation, ...] = ("decodeUplink", "encodeDownlink", "decodeDownlink", "extractPoints", "names")
     uses_context = description.get("useContext") is True
-    sources = dict.fromkeys(operations, source)
+    sources = dict.fromkeys(OPERATIONS, source)
     files = {path: None, folder / "package.json": None, script: source, (points := folder / POINTS): None}
     if points.exists():
         files[points] = sources["extractPoints"] = _read(points, root)

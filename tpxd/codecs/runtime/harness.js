@@ -5,9 +5,9 @@
 // part of the same text, since `let` and `const` at its top are visible nowhere else.
 (function (global) {
   var parse = JSON.parse, stringify = JSON.stringify, evaluate = global.eval, text = String, date = Date;
-  var isArray = Array.isArray, keys = Object.keys, now = date.now;
+  var isArray = Array.isArray, now = date.now;
   var call = Function.prototype.call, apply = call.bind(Function.prototype.apply);
-  var slice = call.bind(String.prototype.slice), charCode = call.bind(String.prototype.charCodeAt);
+  var slice = call.bind(String.prototype.slice);
   var NAMES = ["decodeUplink", "encodeDownlink", "decodeDownlink", "normalizeUplink", "extractPoints",
     "Decoder", "Encoder", "Decode", "Encode"];
   var LINES = 50, LINE = 500;
