@@ -151,7 +151,7 @@ TROUBLES: dict[str, tuple[dict[str, Any], str, str]] = {
     "client": (
         {"certificate": FOREIGN_CLIENT.certificate, "privateKey": FOREIGN_CLIENT.private_key},
         "the server does not trust the CA of our client certificate",
-        "was it issued by the CA that the server knows, and are its intermediates with it?",
+        "is certificate issued by the CA that the server knows, with its intermediates?",
     ),
 }
 

@@ -16,6 +16,7 @@ class NextStep(StrEnum):
     TRUST_ANOTHER_CA = "trust the CA that issued the server's certificate, which is not the one that is set"
     CLIENT_CERTIFICATE = "show a client certificate"
     CLIENT_CERTIFICATE_PERHAPS = "it may ask for a client certificate: show one"
+    CLIENT_CA_KNOWN = "was it issued by the CA that the server knows, and are its intermediates with it?"
     PROXY_LOGIN = "this proxy asks for a user name and a password: set them"
     PROXY_LOGIN_RIGHT = "are the user name and the password for the proxy right?"
     BROKER_TIME = "is the broker overloaded, or the time that it has too short for this link?"

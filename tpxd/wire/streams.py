@@ -276,7 +276,7 @@ _ALERTS = {
     "HANDSHAKE_FAILURE": ("the server refused the handshake", NextStep.CLIENT_CERTIFICATE_PERHAPS),
     "UNKNOWN_CA": (
         "the server does not trust the CA of our client certificate",
-        "was it issued by the CA that the server knows, and are its intermediates with it?",
+        NextStep.CLIENT_CA_KNOWN,
     ),
     "BAD_CERTIFICATE": ("the server refused our client certificate", "is it the one that the server expects?"),
     "UNSUPPORTED_CERTIFICATE": ("the server refused the kind of our client certificate", "is it made for clients?"),

@@ -17,6 +17,7 @@ OPTIONS: Final[dict[str, str]] = {
     "that is a public one",
     NextStep.CLIENT_CERTIFICATE: "set certificate and privateKey",
     NextStep.CLIENT_CERTIFICATE_PERHAPS: "it may ask for a client certificate: set certificate and privateKey",
+    NextStep.CLIENT_CA_KNOWN: "is certificate issued by the CA that the server knows, with its intermediates?",
     NextStep.PROXY_LOGIN: "this proxy asks for credentials: set proxy.username and proxy.password",
     NextStep.PROXY_LOGIN_RIGHT: "are proxy.username and proxy.password right?",
     NextStep.BROKER_TIME: "is the broker overloaded, or actionTimeout too short for this link?",
